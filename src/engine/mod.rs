@@ -1,0 +1,2 @@
+//! Plays programs with tensors.
+pub mod cpu;

@@ -1,0 +1,5 @@
+//! Text to [`Pipeline`].
+
+pub mod pipeline;
+
+pub use pipeline::Pipeline;

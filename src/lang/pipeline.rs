@@ -1,0 +1,494 @@
+//! What the author of a pipeline means: typed, complete, every reference resolved, every default filled in.
+//!
+//! Each value knows whether it was written (and where) or took its default, so that later rooms can point
+//! at it. Paths are as written; [`Pipeline::path`] makes them absolute relative to the file's folder.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::problem::Span;
+use crate::units::{Bytes, Dtype};
+
+/// A value with its origin. Reads like the value itself.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Setting<T> {
+    pub value: T,
+    #[serde(skip)]
+    pub origin: Origin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Written(Span),
+    Default,
+}
+
+impl<T> Setting<T> {
+    pub fn written(value: T, span: Span) -> Self {
+        Self { value, origin: Origin::Written(span) }
+    }
+
+    pub fn default(value: T) -> Self {
+        Self { value, origin: Origin::Default }
+    }
+
+    /// Where it is written, if it is.
+    pub fn span(&self) -> Option<Span> {
+        match self.origin {
+            Origin::Written(span) => Some(span),
+            Origin::Default => None,
+        }
+    }
+}
+
+impl<T> Deref for Setting<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// A whole pipeline. `stages` stand in the order in which they run: what a stage needs comes before it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Pipeline {
+    /// The folder that relative paths start from.
+    #[serde(skip)]
+    pub folder: PathBuf,
+    pub version: u32,
+    /// `param` values as they apply, after `--set`.
+    pub params: Vec<(String, String)>,
+    pub stages: Vec<Stage>,
+}
+
+impl Pipeline {
+    /// A path of the file, made relative to the file's folder.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.folder.join(Path::new(path))
+    }
+}
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Stage {
+    Train(Box<Train>),
+    Evaluate(Box<Evaluate>),
+    Generate(Box<Generate>),
+    Export(Box<Export>),
+}
+
+impl Stage {
+    pub fn name(&self) -> &str {
+        match self {
+            Stage::Train(stage) => &stage.name,
+            Stage::Evaluate(stage) => &stage.name,
+            Stage::Generate(stage) => &stage.name,
+            Stage::Export(stage) => &stage.name,
+        }
+    }
+}
+
+/// `data NAME { ... }`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Data {
+    pub name: String,
+    #[serde(skip)]
+    pub span: Span,
+    pub source: Setting<Source>,
+    pub format: Setting<Format>,
+    /// The share or number of rows kept for evaluation; drawn after shuffling.
+    pub holdout: Setting<Holdout>,
+    pub shuffle: Setting<Shuffle>,
+}
+
+/// Where rows come from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Source {
+    /// `json("file.jsonl")`: JSON lines, or a file that is one JSON array of objects.
+    Json { path: String },
+    /// `text("file.txt")`: one row a line; `text("file.txt", separator = "<|endoftext|>")`: rows between separators,
+    /// surrounding white space removed, empty rows skipped. The column is called `text`.
+    Text { path: String, separator: Option<String> },
+}
+
+/// How a row becomes what the model reads.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Format {
+    /// `text(column = "text")`
+    Text { column: String },
+    /// `instruct(prompt = "{instruction}\n{input}", response = "{output}")`: templates over columns; `{{` and `}}` are braces.
+    Instruct { prompt: String, response: String },
+    /// `tokens(input = "input_ids", labels = "labels")`: rows tokenised elsewhere. Labels are aligned with the
+    /// inputs (position t holds the id of token t), -100 is ignored, the shift by one is made inside.
+    /// Without `labels`, every token is its own label.
+    Tokens { input: String, labels: Option<String> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Holdout {
+    None,
+    /// A share from 0 to 1, written in percent.
+    Share(f64),
+    Rows(u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shuffle {
+    None,
+    /// Every epoch has its own order, drawn from the seed and the epoch's number.
+    Seed(u64),
+}
+
+/// `tokenizer NAME { ... }`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Tokenizer {
+    pub name: String,
+    #[serde(skip)]
+    pub span: Span,
+    /// A `tokenizer.json`. Not needed where every data block that it serves is in `tokens` format.
+    pub file: Setting<Option<String>>,
+    /// In tokens; without it, what the model's positions allow.
+    pub max_length: Setting<Option<u64>>,
+    pub too_long: Setting<TooLong>,
+    /// Several rows in one sequence, without cross-talk.
+    pub pack: Setting<bool>,
+    pub loss_on: Setting<LossOn>,
+    /// What is put in front of a row.
+    pub begin: Setting<Mark>,
+    /// What is put behind a row.
+    pub end: Setting<Mark>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TooLong {
+    Cut,
+    Drop,
+    Fail,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossOn {
+    /// Every token.
+    All,
+    /// The response of an `instruct` row, its end mark included.
+    Response,
+}
+
+/// A special token at an end of a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mark {
+    /// begin: what the tokenizer's own post-processor puts there. end: the `eos_token` that
+    /// `tokenizer_config.json` beside the tokenizer names, if there is one.
+    Auto,
+    None,
+    Token(String),
+}
+
+/// `model NAME { ... }`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Model {
+    pub name: String,
+    #[serde(skip)]
+    pub span: Span,
+    pub weights: Setting<Weights>,
+    pub precision: Setting<Precision>,
+    pub recompute: Setting<Recompute>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Weights {
+    /// A Hugging Face directory: `config.json` and safetensors, single or sharded.
+    Directory { path: String },
+    /// `random("config.json", seed = 1)`: a fresh start, drawn as the family's reference draws it.
+    Random { config: String, seed: u64 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    Fp32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recompute {
+    /// Nothing but what is cheap: norms and activations whose inputs are kept anyway.
+    None,
+    /// Only the input of each block is kept; the block runs again when its turn in reverse comes.
+    Blocks,
+    /// `none` where that fits `memory_limit`, else `blocks`.
+    Auto,
+}
+
+/// `groups NAME { ... }`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Groups {
+    pub name: String,
+    #[serde(skip)]
+    pub span: Span,
+    pub split: Setting<Split>,
+    /// Layer or parameter name patterns (`*` matches any text) that are never trained.
+    pub freeze: Setting<Vec<Setting<String>>>,
+    /// m does not divide n: take m from the queue's head and append them to its tail,
+    /// as the reference implementation does, instead of fixed groups with a short last one.
+    pub rotate: Setting<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Split {
+    /// `by_layer(m, tail = joined | split)`: m layers train together.
+    ByLayer { size: u64, tail: Tail },
+    /// `all()`: plain full fine-tuning.
+    All,
+    /// `named({ bottom = ["embedding", "block.0"], top = ["block.*", "head"] })`: patterns over layer and parameter names;
+    /// the first group that matches a parameter gets it, and every parameter must be in a group or frozen.
+    Named { groups: Vec<(Setting<String>, Vec<Setting<String>>)> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tail {
+    /// Final norm and head are one layer, `head`; with a tied head the norm joins the last block.
+    Joined,
+    /// Final norm and head are layers of their own.
+    Split,
+}
+
+/// `schedule NAME { ... }`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Schedule {
+    pub name: String,
+    #[serde(skip)]
+    pub span: Span,
+    pub order: Setting<Order>,
+    /// Optimizer updates that a group gets in a row.
+    pub dwell: Setting<u64>,
+    pub advance: Setting<Advance>,
+    pub horizon: Setting<Horizon>,
+    pub states: Setting<Rest>,
+    pub rate: Setting<Rate>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Order {
+    /// From the embedding to the head.
+    BottomUp,
+    TopDown,
+    /// Drawn once from the seed, then kept.
+    Random { seed: u64 },
+    /// Layer names (or group names with `named`), first to last.
+    List { names: Vec<Setting<String>> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Advance {
+    /// The rate moves when every group has had its turn (the paper's delayed rate).
+    PerCycle,
+    PerStep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Horizon {
+    /// The schedule is built over cycles and ends with the run.
+    Cycles,
+    /// The schedule is built for all steps but ticked once per cycle, as the reference implementation does.
+    Steps,
+}
+
+/// Where optimizer states rest between turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rest {
+    Device,
+    Host,
+    /// Forgotten when the turn ends (BAdam).
+    Discard,
+}
+
+/// The learning rate.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Rate {
+    /// `constant(1e-4)`, `constant(1e-4, warmup = 3 %)`
+    Constant { peak: Setting<f64>, warmup: Setting<Warmup> },
+    /// `linear(peak = 1e-4, warmup = 3 %, end = 0)`: down to `end` in a straight line.
+    Linear { peak: Setting<f64>, warmup: Setting<Warmup>, end: Setting<f64> },
+    /// `cosine(peak = 1e-4, warmup = 3 %, end = 0)`: down to `end` along half a cosine.
+    Cosine { peak: Setting<f64>, warmup: Setting<Warmup>, end: Setting<f64> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Warmup {
+    None,
+    /// Of the schedule's length, from 0 to 1, written in percent.
+    Share(f64),
+    Steps(u64),
+    Cycles(u64),
+}
+
+/// `optimizer NAME { ... }`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Optimizer {
+    pub name: String,
+    #[serde(skip)]
+    pub span: Span,
+    pub algorithm: Algorithm,
+    /// Applies to tensors with two or more axes only.
+    pub weight_decay: Setting<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "algorithm", rename_all = "snake_case")]
+pub enum Algorithm {
+    Adamw { betas: Setting<[f64; 2]>, eps: Setting<f64> },
+    Sgd,
+    Sgdm { momentum: Setting<f64> },
+}
+
+/// `train NAME { ... }`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Train {
+    pub name: String,
+    #[serde(skip)]
+    pub span: Span,
+    pub data: Data,
+    /// May be left out where the data is in `tokens` format.
+    pub tokenizer: Tokenizer,
+    /// The model block that the weights come from in the end.
+    pub model: Model,
+    /// The stage whose result this one continues, if `model` names a train stage.
+    pub from: Option<String>,
+    pub groups: Groups,
+    pub schedule: Schedule,
+    pub optimizer: Optimizer,
+    pub length: Setting<Length>,
+    /// Sequences per forward pass.
+    pub micro_batch: Setting<u64>,
+    /// Forward passes per optimizer update.
+    pub accumulate: Setting<u64>,
+    /// The largest norm of the active group's gradient.
+    pub clip: Setting<Option<f64>>,
+    pub seed: Setting<u64>,
+    pub device: Setting<Device>,
+    pub memory_limit: Setting<Option<Bytes>>,
+    pub evaluate: Option<EvaluateDuring>,
+    pub checkpoint: Option<Checkpoint>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Length {
+    Epochs(f64),
+    Steps(u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    /// CUDA where this program has it and finds a device, else the CPU.
+    Auto,
+    Cpu,
+    Cuda(u32),
+}
+
+/// `evaluate { ... }` inside `train`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EvaluateDuring {
+    #[serde(skip)]
+    pub span: Span,
+    pub every: Setting<Interval>,
+    pub metrics: Setting<Vec<Metric>>,
+}
+
+/// `checkpoint { ... }` inside `train`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Checkpoint {
+    #[serde(skip)]
+    pub span: Span,
+    pub every: Setting<Interval>,
+    /// How many are kept.
+    pub keep: Setting<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interval {
+    Steps(u64),
+    Cycles(u64),
+    Epochs(f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Mean cross entropy per trained token, in nats.
+    Loss,
+    /// exp(loss)
+    Perplexity,
+    /// The share of trained tokens that are the model's first choice.
+    Accuracy,
+}
+
+/// `evaluate NAME { ... }`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluate {
+    pub name: String,
+    #[serde(skip)]
+    pub span: Span,
+    /// The train stage whose result is evaluated, or None: the model as it is.
+    pub from: Option<String>,
+    pub model: Model,
+    /// Its holdout is used if it has one, else all of it.
+    pub data: Data,
+    pub tokenizer: Tokenizer,
+    pub metrics: Setting<Vec<Metric>>,
+    pub micro_batch: Setting<u64>,
+    pub device: Setting<Device>,
+}
+
+/// `generate NAME { ... }`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Generate {
+    pub name: String,
+    #[serde(skip)]
+    pub span: Span,
+    pub from: Option<String>,
+    pub model: Model,
+    pub tokenizer: Tokenizer,
+    pub prompts: Setting<Vec<Setting<String>>>,
+    pub max_new_tokens: Setting<u64>,
+    /// 0 takes the most probable token each time.
+    pub temperature: Setting<f64>,
+    pub seed: Setting<u64>,
+    pub device: Setting<Device>,
+}
+
+/// `export NAME { ... }`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Export {
+    pub name: String,
+    #[serde(skip)]
+    pub span: Span,
+    pub from: Option<String>,
+    pub model: Model,
+    /// The tokenizer of the train stage, copied beside the weights.
+    pub tokenizer: Option<Tokenizer>,
+    pub to: Setting<String>,
+    pub dtype: Setting<Dtype>,
+}

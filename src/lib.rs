@@ -1,0 +1,11 @@
+//! hift fine-tunes every weight of a language model on one small device.
+
+pub mod lang;
+pub mod problem;
+pub mod program;
+pub mod units;
+
+#[cfg(feature = "run")]
+pub mod data;
+#[cfg(feature = "run")]
+pub mod engine;
