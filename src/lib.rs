@@ -1,6 +1,8 @@
 //! hift fine-tunes every weight of a language model on one small device.
 
+pub mod estimate;
 pub mod lang;
+pub mod model;
 pub mod problem;
 pub mod program;
 pub mod units;
