@@ -3,8 +3,10 @@
 pub mod estimate;
 pub mod lang;
 pub mod model;
+pub mod plan;
 pub mod problem;
 pub mod program;
+pub mod random;
 pub mod units;
 
 #[cfg(feature = "run")]
