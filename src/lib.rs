@@ -8,6 +8,7 @@ pub mod problem;
 pub mod program;
 pub mod random;
 pub mod units;
+pub mod weights;
 
 #[cfg(feature = "run")]
 pub mod data;
