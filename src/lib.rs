@@ -14,3 +14,5 @@ pub mod weights;
 pub mod data;
 #[cfg(feature = "run")]
 pub mod engine;
+#[cfg(feature = "run")]
+pub mod run;

@@ -14,9 +14,9 @@ impl Random {
     /// A stream of its own for `name`, so that one stream's length does not move another's numbers.
     pub fn named(seed: u64, name: &str) -> Self {
         // FNV-1a over the name, then mixed with the seed.
-        let hash = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
         let mut random = Self(seed ^ hash);
         random.next();
         random

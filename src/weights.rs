@@ -57,15 +57,25 @@ impl Directory {
 
     fn add(&mut self, path: PathBuf) -> Result<(), Problem> {
         let unreadable = |error: std::io::Error| {
-            Problem::of(Fault::Missing, "hift::weights::unreadable", format!("{} cannot be read: {error}", path.display()))
-                .help("check that the download is complete and that the file may be read")
+            Problem::of(
+                Fault::Missing,
+                "hift::weights::unreadable",
+                format!("{} cannot be read: {error}", path.display()),
+            )
+            .help("check that the download is complete and that the file may be read")
         };
         let file = File::open(&path).map_err(unreadable)?;
-        #[allow(unsafe_code, reason = "a memory map; weights are read, and a run says so if they change under it")]
+        #[allow(
+            unsafe_code,
+            reason = "a memory map; weights are read, and a run says so if they change under it"
+        )]
         let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| {
-            Problem::new("hift::weights::broken", format!("{} is not a whole safetensors file: {error}", path.display()))
-                .help(format!("the file has {} bytes; download it again", map.len()))
+            Problem::new(
+                "hift::weights::broken",
+                format!("{} is not a whole safetensors file: {error}", path.display()),
+            )
+            .help(format!("the file has {} bytes; download it again", map.len()))
         })?;
         // Offsets count from the end of the header, which begins with its own length in 8 bytes.
         let base = header + 8;
@@ -98,8 +108,11 @@ impl Directory {
         for param in &model.params {
             let Some(entry) = self.tensors.get(&param.name) else {
                 problems.push(
-                    Problem::new("hift::weights::missing_tensor", format!("the weights have no tensor `{}`", param.name))
-                        .help("config.json and weights do not belong together, or a shard is missing"),
+                    Problem::new(
+                        "hift::weights::missing_tensor",
+                        format!("the weights have no tensor `{}`", param.name),
+                    )
+                    .help("config.json and weights do not belong together, or a shard is missing"),
                 );
                 continue;
             };
@@ -107,7 +120,10 @@ impl Directory {
                 problems.push(
                     Problem::new(
                         "hift::weights::wrong_shape",
-                        format!("`{}` has shape {:?}, but config.json asks for {:?}", param.name, entry.shape, param.shape),
+                        format!(
+                            "`{}` has shape {:?}, but config.json asks for {:?}",
+                            param.name, entry.shape, param.shape
+                        ),
                     )
                     .help("take config.json and weights from the same place"),
                 );
@@ -124,7 +140,8 @@ impl Directory {
         if problems.0.len() > 3 {
             let more = problems.0.len() - 3;
             problems.0.truncate(3);
-            problems.0[2].help = Some(format!("and {more} more tensors: config.json and weights do not belong together"));
+            problems.0[2].help =
+                Some(format!("and {more} more tensors: config.json and weights do not belong together"));
         }
         problems
     }
@@ -137,7 +154,10 @@ fn shards(index: &Path) -> Result<Vec<String>, Problem> {
     };
     let text = std::fs::read_to_string(index).map_err(|error| broken(format!("cannot be read: {error}")))?;
     let json: Json = serde_json::from_str(&text).map_err(|error| broken(format!("is not JSON: {error}")))?;
-    let map = json.get("weight_map").and_then(Json::as_object).ok_or_else(|| broken("has no `weight_map`".into()))?;
+    let map = json
+        .get("weight_map")
+        .and_then(Json::as_object)
+        .ok_or_else(|| broken("has no `weight_map`".into()))?;
     let mut names: Vec<String> = map.values().filter_map(Json::as_str).map(str::to_string).collect();
     names.sort();
     names.dedup();

@@ -101,16 +101,27 @@ impl<'s> Batches<'s> {
         self.micro_batch.saturating_mul(self.accumulate)
     }
 
-    /// The micro-batches of an optimizer step, counted from 0. The last step of an epoch may have fewer, and
-    /// its last one may be smaller.
-    pub fn step(&mut self, step: u64) -> Vec<Batch> {
+    /// The sequences of each micro-batch of an optimizer step, counted from 0. The last step of an epoch may
+    /// have fewer micro-batches, and its last one may be smaller.
+    pub fn rows(&mut self, step: u64) -> Vec<Vec<u32>> {
         let (epoch, in_epoch) = (step / self.steps_per_epoch(), step % self.steps_per_epoch());
         let per_step = self.per_step();
-        let (sequences, micro_batch) = (self.sequences, self.micro_batch);
+        let micro_batch = self.micro_batch;
         let order = self.order(epoch);
         let start = in_epoch as usize * per_step;
         let end = start.saturating_add(per_step).min(order.len());
-        order[start..end].chunks(micro_batch).map(|rows| Batch::new(sequences, rows)).collect()
+        order[start..end].chunks(micro_batch).map(<[u32]>::to_vec).collect()
+    }
+
+    /// The micro-batches of an optimizer step, counted from 0.
+    pub fn step(&mut self, step: u64) -> Vec<Batch> {
+        let sequences = self.sequences;
+        self.rows(step).iter().map(|rows| Batch::new(sequences, rows)).collect()
+    }
+
+    /// The positions that predict something in one of the lists of [`Batches::rows`].
+    pub fn trained(&self, rows: &[u32]) -> u64 {
+        rows.iter().map(|&row| trained(self.sequences.get(row as usize).labels)).sum()
     }
 
     fn order(&mut self, epoch: u64) -> &[u32] {

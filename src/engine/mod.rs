@@ -15,5 +15,5 @@ pub mod memory;
 pub mod player;
 pub mod store;
 
-pub use player::{Inputs, Knobs, play};
+pub use player::{Inputs, Knobs, Played, play};
 pub use store::Store;

@@ -29,17 +29,31 @@ pub struct Knobs<'a> {
     pub weight_decay: f64,
 }
 
-/// Plays `program`. `carried` are the gradients that come in, in the order of the program's inputs; what comes out
-/// is in the order of its outputs.
+/// What a program leaves behind.
+#[derive(Debug, Default)]
+pub struct Played {
+    /// Loss, norm or logits, in the order of the program's outputs.
+    pub results: Vec<Tensor>,
+    /// Gradients that are not used up, for the next micro-batch or the update.
+    pub gradients: Vec<(ParamId, Tensor)>,
+}
+
+impl Played {
+    /// The numbers of the n-th result.
+    pub fn numbers(&self, n: usize) -> Vec<f32> {
+        floats(&self.results[n]).to_vec()
+    }
+}
+
+/// Plays `program` on `inputs` and on the gradients that an earlier program has left.
 pub fn play(
     program: &Program,
     store: &mut Store,
     mut inputs: Inputs,
-    carried: Vec<Tensor>,
+    mut carried: Vec<(ParamId, Tensor)>,
     knobs: &Knobs<'_>,
-) -> Result<Vec<Tensor>> {
+) -> Result<Played> {
     let mut values: Vec<Option<Tensor>> = vec![None; program.values.len()];
-    let mut carried = carried.into_iter();
     for id in &program.inputs {
         let value = program.value(*id);
         let take = |numbers: Vec<u32>| Tensor::from_vec(numbers, value.shape.as_slice(), &Device::Cpu);
@@ -49,16 +63,18 @@ pub fn play(
             Role::Input(Input::Positions) => take(std::mem::take(&mut inputs.positions))?,
             Role::Input(Input::Starts) => take(inputs.starts.take().unwrap_or_default())?,
             Role::Input(Input::Queries) => take(std::mem::take(&mut inputs.queries))?,
-            Role::Weight(_)
-            | Role::State(..)
-            | Role::Activation
-            | Role::Flow
-            | Role::Gradient(_)
-            | Role::Scalar => carried.next().expect("a gradient is carried for every one that the program takes"),
+            Role::Gradient(param) => {
+                let at = carried.iter().position(|(known, _)| *known == param);
+                carried.swap_remove(at.expect("a gradient is carried for every one that comes in")).1
+            }
+            Role::Weight(_) | Role::State(..) | Role::Activation | Role::Flow | Role::Scalar => {
+                unreachable!("only batches and gradients come in")
+            }
         });
     }
     // What this program does not read is not kept beside it.
     drop(inputs);
+    drop(carried);
     let mut player = Player { program, store, values, knobs };
     for instr in &program.instrs {
         player.call(instr)?;
@@ -66,7 +82,20 @@ pub fn play(
             player.values[id.0] = None;
         }
     }
-    Ok(program.outputs.iter().map(|id| player.values[id.0].take().expect("an output is alive")).collect())
+    let mut played = Played::default();
+    for id in &program.outputs {
+        let tensor = player.values[id.0].take().expect("an output is alive");
+        match program.value(*id).role {
+            Role::Gradient(param) => played.gradients.push((param, tensor)),
+            Role::Weight(_)
+            | Role::State(..)
+            | Role::Input(_)
+            | Role::Activation
+            | Role::Flow
+            | Role::Scalar => played.results.push(tensor),
+        }
+    }
+    Ok(played)
 }
 
 struct Player<'a> {

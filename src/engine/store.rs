@@ -89,9 +89,12 @@ impl Store {
 /// When the directory has none, or they are not this model's.
 pub fn load(model: &Model, weights: &Weights, folder: &Path) -> std::result::Result<Vec<Tensor>, Problems> {
     match weights {
-        Weights::Random { seed, .. } => {
-            model.params.iter().map(|param| draw(param, *seed)).collect::<Result<_>>().map_err(|e| failed(&e).into())
-        }
+        Weights::Random { seed, .. } => model
+            .params
+            .iter()
+            .map(|param| draw(param, *seed))
+            .collect::<Result<_>>()
+            .map_err(|e| failed(&e).into()),
         Weights::Directory { path } => {
             let folder = folder.join(path);
             let Some(directory) = Directory::open(&folder)? else {
@@ -100,7 +103,9 @@ pub fn load(model: &Model, weights: &Weights, folder: &Path) -> std::result::Res
                     "hift::weights::none",
                     format!("{} holds no model.safetensors", folder.display()),
                 )
-                .help("put the weights beside config.json, or start fresh: `weights = random(\"config.json\")`")
+                .help(
+                    "put the weights beside config.json, or start fresh: `weights = random(\"config.json\")`",
+                )
                 .into());
             };
             let problems = directory.check(model);
@@ -131,8 +136,12 @@ fn read(directory: &Directory, param: &Param) -> Result<Tensor> {
         numbers.par_chunks_mut(CHUNK).zip(bytes.par_chunks(width * CHUNK)).for_each(|(to, from)| {
             let pairs = || to_u16(from);
             match entry.dtype {
-                FileDtype::BF16 => to.iter_mut().zip(pairs()).for_each(|(x, bits)| *x = bf16::from_bits(bits).to_f32()),
-                FileDtype::F16 => to.iter_mut().zip(pairs()).for_each(|(x, bits)| *x = f16::from_bits(bits).to_f32()),
+                FileDtype::BF16 => {
+                    to.iter_mut().zip(pairs()).for_each(|(x, bits)| *x = bf16::from_bits(bits).to_f32())
+                }
+                FileDtype::F16 => {
+                    to.iter_mut().zip(pairs()).for_each(|(x, bits)| *x = f16::from_bits(bits).to_f32())
+                }
                 _ => {
                     let words = from.as_chunks::<4>().0.iter();
                     to.iter_mut().zip(words).for_each(|(x, word)| *x = f32::from_le_bytes(*word));

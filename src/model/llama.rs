@@ -62,8 +62,16 @@ impl Family for Llama {
 
 impl Llama {
     /// `x + attention(norm(x))`, then `x + mlp(norm(x))`: `[rows, hidden]` to the same.
-    fn block(&self, build: &mut Builder<'_>, idx: usize, block: &Block, x: ValueId, table: ValueId) -> ValueId {
-        let linear = |build: &mut Builder<'_>, name, x, (weight, bias): Linear| build.linear(name, x, weight, bias);
+    fn block(
+        &self,
+        build: &mut Builder<'_>,
+        idx: usize,
+        block: &Block,
+        x: ValueId,
+        table: ValueId,
+    ) -> ValueId {
+        let linear =
+            |build: &mut Builder<'_>, name, x, (weight, bias): Linear| build.linear(name, x, weight, bias);
         build.at(format!("block.{idx}.attention"), Some(idx));
         let h = build.rms_norm("norm", x, block.attention_norm, self.eps); // [rows, hidden]
         let q = linear(build, "q", h, block.q); // [rows, heads x head_dim]
@@ -111,7 +119,11 @@ pub(super) fn read(config: &Map<String, Json>) -> Result<Parts, Problem> {
         .help("take the config.json that came with the weights, unchanged"));
     }
     if !head_dim.is_multiple_of(2) {
-        return Err(unsupported("head_dim", &head_dim.to_string(), "even numbers, since rotary positions turn pairs"));
+        return Err(unsupported(
+            "head_dim",
+            &head_dim.to_string(),
+            "even numbers, since rotary positions turn pairs",
+        ));
     }
     let inv_freq = inverse_frequencies(&keys, head_dim)?;
 
@@ -142,8 +154,8 @@ pub(super) fn read(config: &Map<String, Json>) -> Result<Parts, Problem> {
             let path = format!("{layer}.{path}");
             let weight =
                 add(&layer, format!("{name}.weight"), path.clone(), vec![out, inner], Init::Normal(std));
-            let bias =
-                bias.then(|| add(&layer, format!("{name}.bias"), format!("{path}.bias"), vec![out], Init::Zeros));
+            let bias = bias
+                .then(|| add(&layer, format!("{name}.bias"), format!("{path}.bias"), vec![out], Init::Zeros));
             (weight, bias)
         };
         let q = linear("self_attn.q_proj", "attention.q", heads * head_dim, hidden, attention_bias);
@@ -186,9 +198,8 @@ fn inverse_frequencies(keys: &Keys<'_>, head_dim: usize) -> Result<Arc<[f32]>, P
     };
     let scaling = Keys(scaling);
     let theta = scaling.number("rope_theta", keys.number("rope_theta", 10_000.0)?)?;
-    let mut inv_freq: Vec<f32> = (0..head_dim / 2)
-        .map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32))
-        .collect();
+    let mut inv_freq: Vec<f32> =
+        (0..head_dim / 2).map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32)).collect();
     let kind = match scaling.word("rope_type")? {
         Some(kind) => kind,
         None => scaling.word("type")?.unwrap_or("default"),

@@ -114,8 +114,11 @@ impl Model {
     /// here; says which key.
     pub fn from_config(text: &str) -> Result<Model, Problem> {
         let config: Map<String, Json> = serde_json::from_str(text).map_err(|error| {
-            Problem::new("hift::model::config", format!("the model's config.json is not a JSON object: {error}"))
-                .help("take the file that came with the weights, unchanged")
+            Problem::new(
+                "hift::model::config",
+                format!("the model's config.json is not a JSON object: {error}"),
+            )
+            .help("take the file that came with the weights, unchanged")
         })?;
         let family = family_of(&config)?;
         let parts = match family {
@@ -202,8 +205,11 @@ impl Model {
 fn family_of(config: &Map<String, Json>) -> Result<&'static str, Problem> {
     let known = || FAMILIES.join(", ");
     let Some(model_type) = config.get("model_type").and_then(Json::as_str) else {
-        return Err(Problem::new("hift::model::unknown_family", "the model's config.json has no `model_type`")
-            .help(format!("known families are: {}", known())));
+        return Err(Problem::new(
+            "hift::model::unknown_family",
+            "the model's config.json has no `model_type`",
+        )
+        .help(format!("known families are: {}", known())));
     };
     FAMILIES.iter().copied().find(|family| *family == model_type).ok_or_else(|| {
         let nearest = FAMILIES
@@ -212,8 +218,11 @@ fn family_of(config: &Map<String, Json>) -> Result<&'static str, Problem> {
             .min()
             .filter(|(distance, _)| *distance <= 2)
             .map(|(_, family)| format!("; the nearest is `{family}`"));
-        Problem::new("hift::model::unknown_family", format!("`{model_type}` is not a model family known here"))
-            .help(format!("known families are: {}{}", known(), nearest.unwrap_or_default()))
+        Problem::new(
+            "hift::model::unknown_family",
+            format!("`{model_type}` is not a model family known here"),
+        )
+        .help(format!("known families are: {}{}", known(), nearest.unwrap_or_default()))
     })
 }
 
@@ -257,8 +266,11 @@ impl Keys<'_> {
 }
 
 fn wrong(key: &str, value: &Json, wanted: &str) -> Problem {
-    Problem::new("hift::model::config", format!("`{key}` in the model's config.json is {value}, not {wanted}"))
-        .help("take the file that came with the weights, unchanged")
+    Problem::new(
+        "hift::model::config",
+        format!("`{key}` in the model's config.json is {value}, not {wanted}"),
+    )
+    .help("take the file that came with the weights, unchanged")
 }
 
 fn unsupported(key: &str, value: &str, known: &str) -> Problem {

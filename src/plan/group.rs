@@ -168,15 +168,21 @@ fn order(order: &Setting<Order>, names: &[&str], what: &str) -> Result<Vec<usize
                     None => {
                         let nearest = nearest(name, names.iter().copied());
                         problems.push(
-                            Problem::new("hift::plan::unknown_layer", format!("there is no {what} `{}`", **name))
-                                .label_at(name.span(), format!("not a {what} that trains"))
-                                .help(format!("{nearest}the {what}s are: {}", listing(names))),
+                            Problem::new(
+                                "hift::plan::unknown_layer",
+                                format!("there is no {what} `{}`", **name),
+                            )
+                            .label_at(name.span(), format!("not a {what} that trains"))
+                            .help(format!("{nearest}the {what}s are: {}", listing(names))),
                         );
                     }
                     Some(at) if taken.contains(&at) => problems.push(
-                        Problem::new("hift::plan::twice_in_order", format!("`{}` stands twice in the order", **name))
-                            .label_at(name.span(), "the second time")
-                            .help("name each once; a cycle visits every one once"),
+                        Problem::new(
+                            "hift::plan::twice_in_order",
+                            format!("`{}` stands twice in the order", **name),
+                        )
+                        .label_at(name.span(), "the second time")
+                        .help("name each once; a cycle visits every one once"),
                     ),
                     Some(at) => taken.push(at),
                 }
@@ -185,9 +191,12 @@ fn order(order: &Setting<Order>, names: &[&str], what: &str) -> Result<Vec<usize
                 let missing: Vec<&str> =
                     (0..names.len()).filter(|i| !taken.contains(i)).map(|i| names[i]).collect();
                 problems.push(
-                    Problem::new("hift::plan::missing_in_order", format!("the order leaves out {}", listing(&missing)))
-                        .label_at(order.span(), "every one needs its turn")
-                        .help("add them, or name them in `freeze` if they are not to be trained"),
+                    Problem::new(
+                        "hift::plan::missing_in_order",
+                        format!("the order leaves out {}", listing(&missing)),
+                    )
+                    .label_at(order.span(), "every one needs its turn")
+                    .help("add them, or name them in `freeze` if they are not to be trained"),
                 );
             }
             if problems.has_errors() {
@@ -267,10 +276,11 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
 /// A few names, with the middle left out where there are many: `embedding, block.0, block.1 ... head`.
 pub(crate) fn listing(names: &[&str]) -> String {
     match names {
-        [first @ .., last] if names.len() > 8 => {
-            format!("{} ... {last}", first[..4].iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", "))
-                .replace(&format!("... {last}"), &format!("... `{last}`"))
-        }
+        [first @ .., last] if names.len() > 8 => format!(
+            "{} ... {last}",
+            first[..4].iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+        )
+        .replace(&format!("... {last}"), &format!("... `{last}`")),
         _ => names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", "),
     }
 }
@@ -281,7 +291,8 @@ mod tests {
 
     #[test]
     fn a_star_stays_between_dots() {
-        let check = |pattern, text, expected| assert_eq!(glob(pattern, text), expected, "{pattern} on {text}");
+        let check =
+            |pattern, text, expected| assert_eq!(glob(pattern, text), expected, "{pattern} on {text}");
         check("block.*", "block.3", true);
         check("block.*", "block.3.attention", false);
         check("block.*.attention", "block.12.attention", true);

@@ -21,8 +21,8 @@ use serde::Serialize;
 
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{
-    Algorithm, Data, Device, Evaluate, Export, Generate, Interval, Length, Metric, Recompute, Rest, Shuffle, Stage,
-    Tokenizer, Train, Weights,
+    Algorithm, Data, Device, Evaluate, Export, Generate, Interval, Length, Metric, Recompute, Rest, Shuffle,
+    Stage, Tokenizer, Train, Weights,
 };
 use crate::model::Model;
 use crate::problem::{Problem, Problems, Span};
@@ -304,7 +304,8 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
             Stage::Generate(stage) => &stage.model,
             Stage::Export(stage) => &stage.model,
         };
-        let known = models.iter().find(|(weights, _)| *weights == *block.weights).map(|(_, model)| model.clone());
+        let known =
+            models.iter().find(|(weights, _)| *weights == *block.weights).map(|(_, model)| model.clone());
         let model = known.unwrap_or_else(|| {
             let model = read_model(pipeline, block, world).map_err(|problem| problems.push(problem));
             models.push((block.weights.value.clone(), model.clone()));
@@ -312,7 +313,9 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
         });
         let Ok(model) = model else { continue };
         let planned = match stage {
-            Stage::Train(stage) => train(pipeline, stage, model, world).map(|p| StagePlan::Train(Box::new(p))),
+            Stage::Train(stage) => {
+                train(pipeline, stage, model, world).map(|p| StagePlan::Train(Box::new(p)))
+            }
             Stage::Evaluate(stage) => {
                 evaluate(pipeline, stage, model, world).map(|p| StagePlan::Evaluate(Box::new(p)))
             }
@@ -463,7 +466,8 @@ fn train(
             .map(|c| CheckpointEvery { steps: interval(*c.every), keep: *c.keep }),
     };
     if *stage.model.recompute == Recompute::Auto {
-        plan.recompute_blocks = plan.memory_limit.is_some_and(|limit| crate::estimate::peak(&plan, 1) > limit);
+        plan.recompute_blocks =
+            plan.memory_limit.is_some_and(|limit| crate::estimate::peak(&plan, 1) > limit);
     }
     Ok(plan)
 }

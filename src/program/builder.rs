@@ -30,7 +30,13 @@ impl Graph {
         &self.values[id.0]
     }
 
-    pub fn add_value(&mut self, name: impl Into<String>, shape: Vec<usize>, dtype: Dtype, role: Role) -> ValueId {
+    pub fn add_value(
+        &mut self,
+        name: impl Into<String>,
+        shape: Vec<usize>,
+        dtype: Dtype,
+        role: Role,
+    ) -> ValueId {
         self.values.push(Value { name: name.into(), shape, dtype, role });
         ValueId(self.values.len() - 1)
     }

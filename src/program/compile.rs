@@ -109,9 +109,8 @@ fn update(draft: &mut Draft, settings: &Settings<'_>) -> ValueId {
         .collect();
     gradients.sort();
 
-    let scalar = |draft: &mut Draft, name: &str| {
-        draft.add_value(name.to_string(), vec![1], Dtype::F32, Role::Scalar)
-    };
+    let scalar =
+        |draft: &mut Draft, name: &str| draft.add_value(name.to_string(), vec![1], Dtype::F32, Role::Scalar);
     let mut norm: Option<ValueId> = None;
     for (made, _, gradient) in &gradients {
         let inputs = [Some(*gradient), norm].into_iter().flatten().collect();

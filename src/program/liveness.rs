@@ -5,12 +5,7 @@ use std::collections::HashSet;
 use super::{Instr, Op, Phase, Program, Role, Value, ValueId};
 
 /// Removes what nobody reads, and works out what each instruction takes over and gives back.
-pub fn finish(
-    mut values: Vec<Value>,
-    instrs: Vec<Instr>,
-    outputs: Vec<ValueId>,
-    threads: usize,
-) -> Program {
+pub fn finish(mut values: Vec<Value>, instrs: Vec<Instr>, outputs: Vec<ValueId>, threads: usize) -> Program {
     let instrs = remove_unread(instrs, &outputs);
     let mut instrs = protect_sums(&mut values, instrs, &outputs);
     let last_use = last_uses(values.len(), &instrs, &outputs);

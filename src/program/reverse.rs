@@ -20,13 +20,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    pub(super) fn add_value(
-        &mut self,
-        name: String,
-        shape: Vec<usize>,
-        dtype: Dtype,
-        role: Role,
-    ) -> ValueId {
+    pub(super) fn add_value(&mut self, name: String, shape: Vec<usize>, dtype: Dtype, role: Role) -> ValueId {
         self.values.push(Value { name, shape, dtype, role });
         ValueId(self.values.len() - 1)
     }

@@ -30,7 +30,11 @@ pub mod swiglu;
 mod oracle;
 
 /// Room for `n` numbers that a kernel is about to write, every one of them. Debug builds fill it with NaN.
-#[allow(unsafe_code, clippy::uninit_vec, reason = "zeroing costs a pass over memory; kernels write what they are given")]
+#[allow(
+    unsafe_code,
+    clippy::uninit_vec,
+    reason = "zeroing costs a pass over memory; kernels write what they are given"
+)]
 pub fn buffer(n: usize) -> Vec<f32> {
     let mut numbers: Vec<f32> = Vec::with_capacity(n);
     // SAFETY: the capacity is `n`, every bit pattern is a float, and nothing reads before a kernel has written.
