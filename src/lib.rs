@@ -1,5 +1,6 @@
 //! hift fine-tunes every weight of a language model on one small device.
 
+pub mod cli;
 pub mod estimate;
 pub mod lang;
 pub mod model;
@@ -7,6 +8,7 @@ pub mod plan;
 pub mod problem;
 pub mod program;
 pub mod random;
+pub mod report;
 pub mod units;
 pub mod weights;
 

@@ -40,6 +40,8 @@ pub const SCHEMA: u32 = 1;
 pub trait World {
     /// The text of a small file.
     fn read(&mut self, path: &Path) -> Result<String, Problem>;
+    /// Holds the weights in `folder`, if there are any, against what the model needs.
+    fn check_weights(&mut self, folder: &Path, model: &Model) -> Result<(), Problems>;
     /// Counts of the rows of `data`, tokenised; None where nobody wants to look.
     fn rows(
         &mut self,
@@ -307,7 +309,7 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
         let known =
             models.iter().find(|(weights, _)| *weights == *block.weights).map(|(_, model)| model.clone());
         let model = known.unwrap_or_else(|| {
-            let model = read_model(pipeline, block, world).map_err(|problem| problems.push(problem));
+            let model = read_model(pipeline, block, world).map_err(|found| problems.0.extend(found.0));
             models.push((block.weights.value.clone(), model.clone()));
             model
         });
@@ -341,16 +343,21 @@ fn read_model(
     pipeline: &Pipeline,
     block: &crate::lang::pipeline::Model,
     world: &mut dyn World,
-) -> Result<ModelPlan, Problem> {
-    let path = match &*block.weights {
+) -> Result<ModelPlan, Problems> {
+    let span = block.weights.span();
+    let placed = |problem: Problem| match problem.labels.is_empty() {
+        true => problem.label_at(span, "this model"),
+        false => problem,
+    };
+    let config = match &*block.weights {
         Weights::Directory { path } => pipeline.path(path).join("config.json"),
         Weights::Random { config, .. } => pipeline.path(config),
     };
-    let placed = |problem: Problem| {
-        if problem.labels.is_empty() { problem.label_at(block.weights.span(), "this model") } else { problem }
-    };
-    let text = world.read(&path).map_err(placed)?;
-    let model = Model::from_config(&text).map_err(placed)?;
+    let model = world.read(&config).and_then(|text| Model::from_config(&text)).map_err(placed)?;
+    if let Weights::Directory { path } = &*block.weights {
+        let checked = world.check_weights(&pipeline.path(path), &model);
+        checked.map_err(|found| Problems(found.0.into_iter().map(placed).collect()))?;
+    }
     Ok(ModelPlan {
         name: block.name.clone(),
         weights: block.weights.value.clone(),
@@ -358,7 +365,7 @@ fn read_model(
         n_elements: model.n_elements(),
         bytes: model.bytes(),
         model: Arc::new(model),
-        span: block.weights.span(),
+        span,
     })
 }
 
