@@ -1,0 +1,1145 @@
+//! Blocks and values against the schema. What passes is typed and complete: params are replaced, defaults filled in.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use crate::lang::names::{joined, nearest, quoted};
+use crate::lang::parse::parse_value;
+use crate::lang::pipeline::Setting;
+use crate::lang::schema::{self, Form, Function, Key, Kind, Need, Range, Role, UNITS, Unit};
+use crate::lang::syntax::{Argument, Block, Entry, Name, Term, Value};
+use crate::problem::{Fault, Problem, Problems, Span};
+
+use super::params::Params;
+
+/// A value that has passed the schema.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Datum {
+    Number(f64),
+    /// In the unit's base: bytes, percent, minutes.
+    Amount(f64, Unit),
+    Boolean(bool),
+    Text(String),
+    Word(&'static str),
+    Call(&'static str, Fields),
+    /// Kind and name of a block that exists.
+    Block(&'static str, String),
+    List(Vec<Setting<Datum>>),
+    Record(Vec<(Setting<String>, Setting<Datum>)>),
+}
+
+/// The values of a block or of a function's arguments, by name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Fields(Vec<(&'static str, Setting<Datum>)>);
+
+impl Fields {
+    pub fn get(&self, name: &str) -> Option<&Setting<Datum>> {
+        self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &(&'static str, Setting<Datum>)> {
+        self.0.iter()
+    }
+
+    /// The value as `read` makes it; none where it is missing or of another form.
+    pub fn read<T>(&self, name: &str, read: impl FnOnce(&Datum) -> Option<T>) -> Option<Setting<T>> {
+        let setting = self.get(name)?;
+        Some(Setting { value: read(&setting.value)?, origin: setting.origin })
+    }
+
+    /// A whole number, with or without a unit.
+    pub fn whole(&self, name: &str) -> Option<Setting<u64>> {
+        self.read(name, Datum::whole)
+    }
+
+    pub fn real(&self, name: &str) -> Option<Setting<f64>> {
+        self.read(name, Datum::real)
+    }
+
+    pub fn text(&self, name: &str) -> Option<Setting<String>> {
+        self.read(name, Datum::text)
+    }
+
+    pub fn boolean(&self, name: &str) -> Option<Setting<bool>> {
+        self.read(name, |datum| match datum {
+            Datum::Boolean(value) => Some(*value),
+            _ => None,
+        })
+    }
+}
+
+impl Datum {
+    pub fn whole(&self) -> Option<u64> {
+        self.real().map(|value| value as u64)
+    }
+
+    pub fn real(&self) -> Option<f64> {
+        match self {
+            Datum::Number(value) | Datum::Amount(value, _) => Some(*value),
+            _ => None,
+        }
+    }
+
+    pub fn text(&self) -> Option<String> {
+        match self {
+            Datum::Text(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    pub fn word(&self) -> Option<&'static str> {
+        match self {
+            Datum::Word(word) => Some(word),
+            _ => None,
+        }
+    }
+
+    /// The texts of a list.
+    pub fn texts(&self) -> Option<Vec<Setting<String>>> {
+        match self {
+            Datum::List(values) => values
+                .iter()
+                .map(|value| Some(Setting { value: value.value.text()?, origin: value.origin }))
+                .collect(),
+            _ => None,
+        }
+    }
+}
+
+/// A block that has been through the checks.
+pub(super) struct Checked<'f> {
+    pub kind: &'static Kind,
+    pub block: &'f Block,
+    pub name: String,
+    pub fields: Fields,
+    pub parts: Vec<Checked<'f>>,
+}
+
+impl Checked<'_> {
+    pub fn head(&self) -> Span {
+        self.block.head()
+    }
+
+    /// `train sft`
+    pub fn title(&self) -> String {
+        title(self.block)
+    }
+}
+
+/// `train sft`, or just `evaluate`.
+pub(super) fn title(block: &Block) -> String {
+    match &block.name {
+        Some(name) => format!("{} {}", block.kind.text, name.text),
+        None => block.kind.text.clone(),
+    }
+}
+
+/// The named blocks of the top level.
+pub(super) struct Index<'f> {
+    pub blocks: Vec<(&'static Kind, &'f Block)>,
+    /// A block may exist that could not be read.
+    pub damaged: bool,
+}
+
+impl<'f> Index<'f> {
+    pub fn find(&self, kind: &str, name: &str) -> Option<&'f Block> {
+        self.of(kind).find(|block| block.name.as_ref().is_some_and(|own| own.text == name))
+    }
+
+    pub fn of(&self, kind: &str) -> impl Iterator<Item = &'f Block> {
+        self.blocks.iter().filter(move |(own, _)| own.name == kind).map(|(_, block)| *block)
+    }
+
+    fn names(&self, kind: &str) -> impl Iterator<Item = &'f str> {
+        self.of(kind).filter_map(|block| block.name.as_ref()).map(|name| name.text.as_str())
+    }
+}
+
+/// Where a value comes from, which decides what a problem with it points at.
+#[derive(Clone, Copy)]
+enum From {
+    Here,
+    /// By a param, used at this place.
+    Param {
+        used: Span,
+        position: usize,
+    },
+    /// From the schema.
+    Default,
+}
+
+/// The question that a value answers.
+#[derive(Clone)]
+struct Asked<'k> {
+    key: &'k Key,
+    /// The function whose argument it is.
+    of: Option<&'static str>,
+    from: From,
+}
+
+impl Asked<'_> {
+    /// `` `peak` of `cosine` ``
+    fn subject(&self) -> String {
+        match self.of {
+            Some(function) => format!("`{}` of `{function}`", self.key.name),
+            None => format!("`{}`", self.key.name),
+        }
+    }
+
+    fn example(&self) -> String {
+        format!("write, for example, `{} = {}`", self.key.name, self.key.example)
+    }
+}
+
+static DEFAULTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
+    fn keys(keys: &'static [Key], found: &mut HashMap<&'static str, Value>) {
+        for key in keys {
+            if let Need::Default(text) = key.need {
+                found.insert(text, parse_value(text).expect("the schema's defaults are values"));
+            }
+            forms(key.takes, found);
+        }
+    }
+    fn forms(all: &'static [Form], found: &mut HashMap<&'static str, Value>) {
+        for form in all {
+            match form {
+                Form::Function(function) => keys(function.arguments, found),
+                Form::List(inner, _) | Form::Record(inner) => forms(inner, found),
+                _ => {}
+            }
+        }
+    }
+    let mut found = HashMap::new();
+    for kind in schema::KINDS {
+        keys(kind.keys, &mut found);
+        for part in kind.parts {
+            keys(part.keys, &mut found);
+        }
+    }
+    found
+});
+
+pub(super) struct Checker<'c, 'f> {
+    pub params: &'c Params<'f>,
+    pub index: &'c Index<'f>,
+    pub problems: &'c mut Problems,
+}
+
+impl<'f> Checker<'_, 'f> {
+    /// Checks every entry and part of a block; what is wrong is missing in the result.
+    pub fn block(&mut self, kind: &'static Kind, block: &'f Block) -> Checked<'f> {
+        let mut fields = Fields::default();
+        let mut seen: Vec<(&str, Span)> = Vec::new();
+        for entry in &block.entries {
+            let name = &entry.name;
+            let Some(key) = kind.keys.iter().find(|key| key.name == name.text) else {
+                self.problems.push(self.unknown_key(kind, block, name));
+                continue;
+            };
+            if key.need == Need::Soon {
+                self.problems.push(unavailable_key(key, block, name));
+                continue;
+            }
+            if let Some((_, first)) = seen.iter().find(|(seen, _)| *seen == key.name) {
+                self.problems.push(duplicate(&title(block), name, *first));
+                continue;
+            }
+            seen.push((key.name, name.span));
+            let asked = Asked { key, of: None, from: From::Here };
+            if let Some(value) = self.value(&entry.value, key.takes, &asked) {
+                fields.0.push((key.name, value));
+            }
+        }
+        for key in kind.keys.iter().filter(|key| seen.iter().all(|(seen, _)| *seen != key.name)) {
+            match key.need {
+                Need::Required if !block.damaged => self.missing_key(block, key),
+                Need::Default(text) => self.default(key, None, text, &mut fields),
+                Need::Required | Need::Depends(_) | Need::Soon => {}
+            }
+        }
+        let parts = self.parts(kind, block);
+        let name = block.name.as_ref().map_or(String::new(), |name| name.text.clone());
+        Checked { kind, block, name, fields, parts }
+    }
+
+    fn parts(&mut self, kind: &'static Kind, block: &'f Block) -> Vec<Checked<'f>> {
+        let mut parts: Vec<Checked> = Vec::new();
+        for inner in &block.blocks {
+            let word = &inner.kind;
+            let Some(part) = kind.parts.iter().find(|part| part.name == word.text) else {
+                self.problems.push(unknown_part(kind, block, inner));
+                continue;
+            };
+            if let Some(name) = &inner.name {
+                self.problems.push(
+                    Problem::new(
+                        "hift::lang::name",
+                        format!("`{}` inside `{}` has no name", word.text, kind.name),
+                    )
+                    .label(name.span, "a name")
+                    .help(format!("write `{} {{ ... }}`", word.text)),
+                );
+            }
+            if let Some(first) = parts.iter().find(|part| part.kind.name == word.text) {
+                self.problems.push(duplicate(&title(block), word, first.block.kind.span));
+                continue;
+            }
+            parts.push(self.block(part, inner));
+        }
+        parts
+    }
+
+    fn default(
+        &mut self,
+        key: &'static Key,
+        of: Option<&'static str>,
+        text: &'static str,
+        fields: &mut Fields,
+    ) {
+        let asked = Asked { key, of, from: From::Default };
+        if let Some(value) = self.value(&DEFAULTS[text], key.takes, &asked) {
+            fields.0.push((key.name, value));
+        }
+    }
+
+    /// A value that answers a key, its params replaced.
+    fn value(&mut self, value: &Value, forms: &'static [Form], asked: &Asked) -> Option<Setting<Datum>> {
+        let datum = match &value.term {
+            Term::Word(word) => return self.word(word, value, forms, asked),
+            Term::Number(number) => self.number(number.value, &number.text, value, forms, asked)?,
+            Term::Amount(number, unit) => self.amount(number.value, unit, value, forms, asked)?,
+            Term::Text(text) => self.text(text, value, forms, asked)?,
+            Term::Boolean(value_) => match forms.iter().any(|form| matches!(form, Form::Boolean)) {
+                true => Datum::Boolean(*value_),
+                false => return self.wrong_type(value, forms, asked),
+            },
+            Term::Call(name, arguments) => self.call(name, arguments, value, forms, asked)?,
+            Term::List(values) => {
+                let Some((inner, length)) = forms.iter().find_map(|form| match form {
+                    Form::List(inner, length) => Some((*inner, *length)),
+                    _ => None,
+                }) else {
+                    return self.wrong_type(value, forms, asked);
+                };
+                if length.is_some_and(|length| length != values.len()) {
+                    let length = length.unwrap_or(0);
+                    self.complain(
+                        asked,
+                        value.span,
+                        "hift::lang::wrong_type",
+                        format!("{} takes {length} values, not {}", asked.subject(), values.len()),
+                        format!("{} values", values.len()),
+                        asked.example(),
+                    );
+                    return None;
+                }
+                let values: Vec<_> = values.iter().map(|value| self.value(value, inner, asked)).collect();
+                Datum::List(values.into_iter().collect::<Option<_>>()?)
+            }
+            Term::Record(entries) => self.record(entries, value, forms, asked)?,
+        };
+        Some(self.setting(datum, value.span, asked))
+    }
+
+    fn setting<T>(&self, value: T, span: Span, asked: &Asked) -> Setting<T> {
+        match asked.from {
+            From::Here => Setting::written(value, span),
+            From::Param { used, .. } => Setting::written(value, used),
+            From::Default => Setting::default(value),
+        }
+    }
+
+    fn word(
+        &mut self,
+        word: &str,
+        value: &Value,
+        forms: &'static [Form],
+        asked: &Asked,
+    ) -> Option<Setting<Datum>> {
+        for form in forms {
+            match form {
+                Form::Word(name, _) if *name == word => {
+                    return Some(self.setting(Datum::Word(name), value.span, asked));
+                }
+                Form::Function(function) if function.name == word => {
+                    let fields = self.arguments(function, &[], value.span, asked)?;
+                    return Some(self.setting(Datum::Call(function.name, fields), value.span, asked));
+                }
+                Form::Soon(name) if *name == word => return self.unavailable(name, value.span, forms, asked),
+                Form::Block(kinds) => {
+                    if let Some(kind) = kinds.iter().find(|kind| self.index.find(kind, word).is_some()) {
+                        return Some(self.setting(Datum::Block(kind, word.to_owned()), value.span, asked));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let Some((position, param)) = self.params.find(word) else {
+            return self.unknown_word(word, value, forms, asked);
+        };
+        let used = match asked.from {
+            From::Here => value.span,
+            From::Param { used, position: outer } if position < outer => used,
+            From::Param { position: outer, .. } => {
+                let outer = &self.params.get(outer).param.name.text;
+                let (place, message, help) = if outer == word {
+                    (
+                        "itself",
+                        format!("the param `{word}` is defined by itself"),
+                        "write a value that does not need it".to_owned(),
+                    )
+                } else {
+                    (
+                        "defined further down",
+                        format!("`{word}` is used before it is defined"),
+                        format!("move `param {word} = ...` above `param {outer}`"),
+                    )
+                };
+                self.complain(asked, value.span, "hift::lang::param_order", message, place.into(), help);
+                return None;
+            }
+            From::Default => return None,
+        };
+        self.params.mark_used(position);
+        let asked = Asked { from: From::Param { used, position }, ..asked.clone() };
+        self.value(param.value(), forms, &asked)
+    }
+
+    fn number(
+        &mut self,
+        number: f64,
+        written: &str,
+        value: &Value,
+        forms: &'static [Form],
+        asked: &Asked,
+    ) -> Option<Datum> {
+        for form in forms {
+            match form {
+                Form::Whole(range) => {
+                    if number.fract() != 0.0 {
+                        self.complain(
+                            asked,
+                            value.span,
+                            "hift::lang::wrong_type",
+                            format!("{} takes a whole number, not `{written}`", asked.subject()),
+                            "not a whole number".into(),
+                            asked.example(),
+                        );
+                        return None;
+                    }
+                    return self
+                        .in_range(number, written, range, None, value, asked)
+                        .then_some(Datum::Number(number));
+                }
+                Form::Real(range) => {
+                    return self
+                        .in_range(number, written, range, None, value, asked)
+                        .then_some(Datum::Number(number));
+                }
+                _ => {}
+            }
+        }
+        let units = amounts(forms);
+        let Some((first, _)) = units.first() else {
+            return self.wrong_type(value, forms, asked);
+        };
+        let choices =
+            units.iter().map(|(unit, _)| format!("`{written} {}`", unit.written())).collect::<Vec<_>>();
+        self.complain(
+            asked,
+            value.span,
+            "hift::lang::missing_unit",
+            format!("`{written}` what? {} has a unit", asked.subject()),
+            format!("{written} {}?", first.written()),
+            format!("write {}", joined(&choices, "or")),
+        );
+        None
+    }
+
+    fn amount(
+        &mut self,
+        number: f64,
+        unit: &Name,
+        value: &Value,
+        forms: &'static [Form],
+        asked: &Asked,
+    ) -> Option<Datum> {
+        let units = amounts(forms);
+        let written = &value.to_string();
+        let plain = forms.iter().any(|form| matches!(form, Form::Whole(_) | Form::Real(_)));
+        let Some((_, known, size)) = UNITS.iter().find(|(name, ..)| *name == unit.text) else {
+            let fitting = UNITS.iter().filter(|(_, known, _)| units.iter().any(|(unit, _)| unit == known));
+            let help = match nearest(&unit.text, fitting.map(|(name, ..)| *name)) {
+                Some(meant) => format!("did you mean `{} {meant}`?", number_text(value)),
+                None if units.is_empty() => asked.example(),
+                None => format!("{} is counted in {}", asked.subject(), written_units(&units)),
+            };
+            self.complain(
+                asked,
+                unit.span,
+                "hift::lang::unknown_unit",
+                format!("there is no unit `{}`", unit.text),
+                "not a unit".into(),
+                help,
+            );
+            return None;
+        };
+        let Some((_, range)) = units.iter().find(|(unit, _)| unit == known) else {
+            if units.is_empty() && !plain {
+                return self.wrong_type(value, forms, asked);
+            }
+            let (message, help) = match units.as_slice() {
+                [] => (
+                    format!("{} is a number without a unit", asked.subject()),
+                    format!("write `{} = {}`", asked.key.name, number_text(value)),
+                ),
+                _ => (
+                    format!(
+                        "{} is counted in {}, not in {}",
+                        asked.subject(),
+                        called_units(&units),
+                        known.called()
+                    ),
+                    asked.example(),
+                ),
+            };
+            self.complain(asked, unit.span, "hift::lang::wrong_unit", message, "another unit".into(), help);
+            return None;
+        };
+        if known.is_whole() && number.fract() != 0.0 {
+            self.complain(
+                asked,
+                value.span,
+                "hift::lang::wrong_type",
+                format!("there is no part of a {}", known.written().trim_end_matches('s')),
+                "not a whole number".into(),
+                format!("write a whole number of {}", known.written()),
+            );
+            return None;
+        }
+        self.in_range(number, written, range, Some(*known), value, asked)
+            .then_some(Datum::Amount(number * size, *known))
+    }
+
+    /// Whether a number is in range; complains if not.
+    fn in_range(
+        &mut self,
+        number: f64,
+        written: &str,
+        range: &Range,
+        unit: Option<Unit>,
+        value: &Value,
+        asked: &Asked,
+    ) -> bool {
+        // Beyond this, whole numbers are no longer told apart.
+        let countable = number <= (1u64 << 53) as f64;
+        if range.contains(number) && countable {
+            return true;
+        }
+        let unit = match unit {
+            Some(Unit::Bytes) | None => String::new(),
+            Some(unit) => format!(" {}", unit.written()),
+        };
+        let low = format!("{} {}{unit}", if range.above { "above" } else { "at least" }, range.low);
+        let high = format!("{} {}{unit}", if range.below { "below" } else { "at most" }, range.high);
+        let must = match (range.high.is_finite(), countable) {
+            (true, _) => format!("{low} and {high}"),
+            (false, true) => low,
+            (false, false) => "at most 9007199254740992".into(),
+        };
+        self.complain(
+            asked,
+            value.span,
+            "hift::lang::range",
+            format!("{} is {must}, not {written}", asked.subject()),
+            "out of range".into(),
+            asked.example(),
+        );
+        false
+    }
+
+    fn text(&mut self, text: &str, value: &Value, forms: &'static [Form], asked: &Asked) -> Option<Datum> {
+        for form in forms {
+            match form {
+                Form::Text => return Some(Datum::Text(text.to_owned())),
+                Form::Path if !text.is_empty() => return Some(Datum::Text(text.to_owned())),
+                Form::Path => {
+                    self.complain(
+                        asked,
+                        value.span,
+                        "hift::lang::range",
+                        format!("{} is a path, and this one is empty", asked.subject()),
+                        "empty".into(),
+                        asked.example(),
+                    );
+                    return None;
+                }
+                Form::Template => match template(text) {
+                    Ok(()) => return Some(Datum::Text(text.to_owned())),
+                    Err((message, help)) => {
+                        self.complain(
+                            asked,
+                            value.span,
+                            "hift::lang::template",
+                            message,
+                            "this text".into(),
+                            help,
+                        );
+                        return None;
+                    }
+                },
+                _ => {}
+            }
+        }
+        let is_word = forms.iter().any(|form| match form {
+            Form::Word(word, _) | Form::Soon(word) => *word == text,
+            Form::Function(function) => function.name == text,
+            Form::Block(kinds) => kinds.iter().any(|kind| self.index.find(kind, text).is_some()),
+            _ => false,
+        });
+        if is_word {
+            self.complain(
+                asked,
+                value.span,
+                "hift::lang::wrong_type",
+                format!("`{text}` is written without quotes here"),
+                "in quotes".into(),
+                format!("write `{} = {text}`", asked.key.name),
+            );
+        } else {
+            return self.wrong_type(value, forms, asked);
+        }
+        None
+    }
+
+    fn record(
+        &mut self,
+        entries: &[Entry],
+        value: &Value,
+        forms: &'static [Form],
+        asked: &Asked,
+    ) -> Option<Datum> {
+        let Some(inner) = forms.iter().find_map(|form| match form {
+            Form::Record(inner) => Some(*inner),
+            _ => None,
+        }) else {
+            return self.wrong_type(value, forms, asked);
+        };
+        if entries.is_empty() {
+            self.complain(
+                asked,
+                value.span,
+                "hift::lang::range",
+                format!("{} names nothing", asked.subject()),
+                "empty".into(),
+                asked.example(),
+            );
+            return None;
+        }
+        let mut fields = Vec::new();
+        let mut whole = true;
+        for (i, entry) in entries.iter().enumerate() {
+            if let Some(first) = entries[..i].iter().find(|other| other.name.text == entry.name.text) {
+                self.complain_with(asked, duplicate(asked.key.name, &entry.name, first.name.span));
+                whole = false;
+                continue;
+            }
+            match self.value(&entry.value, inner, asked) {
+                Some(value) => {
+                    fields.push((self.setting(entry.name.text.clone(), entry.name.span, asked), value));
+                }
+                None => whole = false,
+            }
+        }
+        whole.then_some(Datum::Record(fields))
+    }
+
+    fn call(
+        &mut self,
+        name: &Name,
+        arguments: &[Argument],
+        value: &Value,
+        forms: &'static [Form],
+        asked: &Asked,
+    ) -> Option<Datum> {
+        for form in forms {
+            match form {
+                Form::Function(function) if function.name == name.text => {
+                    let fields = self.arguments(function, arguments, value.span, asked)?;
+                    return Some(Datum::Call(function.name, fields));
+                }
+                Form::Soon(soon) if *soon == name.text => {
+                    return self.unavailable(soon, name.span, forms, asked);
+                }
+                Form::Word(word, _) if *word == name.text => {
+                    self.complain(
+                        asked,
+                        value.span,
+                        "hift::lang::wrong_type",
+                        format!("`{word}` takes no arguments"),
+                        "in parentheses".into(),
+                        format!("write `{} = {word}`", asked.key.name),
+                    );
+                    return None;
+                }
+                _ => {}
+            }
+        }
+        let functions = forms.iter().filter_map(|form| match form {
+            Form::Function(function) => Some(function.name),
+            Form::Soon(name) => Some(*name),
+            _ => None,
+        });
+        let problem_help = match nearest(&name.text, functions) {
+            Some(meant) => format!("did you mean `{meant}(...)`?"),
+            None => format!("it takes {}", described(forms)),
+        };
+        self.complain(
+            asked,
+            name.span,
+            "hift::lang::unknown_word",
+            format!("{} does not know `{}(...)`", asked.subject(), name.text),
+            "not known here".into(),
+            problem_help,
+        );
+        None
+    }
+
+    /// A function's arguments by name, defaults filled in. `span` is the whole call.
+    fn arguments(
+        &mut self,
+        function: &'static Function,
+        arguments: &[Argument],
+        span: Span,
+        asked: &Asked,
+    ) -> Option<Fields> {
+        let mut fields = Fields::default();
+        let mut seen: Vec<(&str, Span)> = Vec::new();
+        let mut whole = true;
+        let by_position: Vec<&Key> = function.arguments.iter().filter(|key| key.need != Need::Soon).collect();
+        let example = call_example(function);
+        for (i, argument) in arguments.iter().enumerate() {
+            let place = argument.name.as_ref().map_or(argument.value.span, |name| name.span);
+            let key = match &argument.name {
+                Some(name) => function.arguments.iter().find(|key| key.name == name.text),
+                None => by_position.get(i).copied(),
+            };
+            let Some(key) = key else {
+                let (message, help) = match &argument.name {
+                    Some(name) => (
+                        format!("`{}` has no argument `{}`", function.name, name.text),
+                        match meant(&name.text, function.arguments) {
+                            Some(meant) => format!("did you mean `{meant} = ...`?"),
+                            None => format!("write, for example, `{example}`"),
+                        },
+                    ),
+                    None => (
+                        match by_position.len() {
+                            0 => format!("`{}` takes no arguments", function.name),
+                            1 => format!("`{}` takes one argument", function.name),
+                            n => format!("`{}` takes at most {n} arguments", function.name),
+                        },
+                        format!("write, for example, `{example}`"),
+                    ),
+                };
+                self.complain(asked, place, "hift::lang::argument", message, "not known".into(), help);
+                whole = false;
+                continue;
+            };
+            if key.need == Need::Soon {
+                self.complain(
+                    asked,
+                    place,
+                    "hift::lang::unavailable",
+                    format!("`{}` of `{}` is not available in this version", key.name, function.name),
+                    "planned".into(),
+                    "leave it out".into(),
+                );
+                whole = false;
+                continue;
+            }
+            if let Some((_, first)) = seen.iter().find(|(seen, _)| *seen == key.name) {
+                let name = Name { text: key.name.into(), span: place };
+                self.complain_with(asked, duplicate(function.name, &name, *first));
+                whole = false;
+                continue;
+            }
+            seen.push((key.name, place));
+            let inner = Asked { key, of: Some(function.name), from: asked.from };
+            match self.value(&argument.value, key.takes, &inner) {
+                Some(value) => fields.0.push((key.name, value)),
+                None => whole = false,
+            }
+        }
+        for key in function.arguments.iter().filter(|key| seen.iter().all(|(seen, _)| *seen != key.name)) {
+            match key.need {
+                // An argument that was not understood may have been this one.
+                Need::Required if whole => {
+                    self.complain(
+                        asked,
+                        span,
+                        "hift::lang::argument",
+                        format!("`{}` needs `{}`", function.name, key.name),
+                        format!("`{}` is missing", key.name),
+                        format!("write, for example, `{example}`"),
+                    );
+                    whole = false;
+                }
+                Need::Default(text) => self.default(key, Some(function.name), text, &mut fields),
+                Need::Required | Need::Depends(_) | Need::Soon => {}
+            }
+        }
+        whole.then_some(fields)
+    }
+
+    // Complaints.
+
+    /// A problem with a value, told at the place that can be changed.
+    fn complain(
+        &mut self,
+        asked: &Asked,
+        span: Span,
+        code: &'static str,
+        message: String,
+        label: String,
+        help: String,
+    ) {
+        self.complain_with(asked, Problem::new(code, message).label(span, label).help(help));
+    }
+
+    fn complain_with(&mut self, asked: &Asked, mut problem: Problem) {
+        if let From::Param { used, position } = asked.from {
+            let param = self.params.get(position);
+            let name = &param.param.name.text;
+            match &param.set {
+                Some(value) => {
+                    problem.fault = Fault::Usage;
+                    problem.labels.clear();
+                    problem = problem.label(used, format!("`--set {name}={value}`"));
+                }
+                None => problem = problem.label(used, format!("`{name}` is used here")),
+            }
+        }
+        self.problems.push(problem);
+    }
+
+    fn wrong_type<T>(&mut self, value: &Value, forms: &'static [Form], asked: &Asked) -> Option<T> {
+        let is = match &value.term {
+            Term::Number(_) => "a number".to_owned(),
+            Term::Amount(..) => "an amount".into(),
+            Term::Text(_) => "a text".into(),
+            Term::Boolean(value) => format!("`{value}`"),
+            Term::Word(word) => format!("`{word}`"),
+            Term::Call(name, _) => format!("`{}(...)`", name.text),
+            Term::List(_) => "a list".into(),
+            Term::Record(_) => "names in braces".into(),
+        };
+        // A path without quotes is the usual way to get here with a word.
+        self.complain(
+            asked,
+            value.span,
+            "hift::lang::wrong_type",
+            format!("{} takes {}, not {is}", asked.subject(), described(forms)),
+            is,
+            asked.example(),
+        );
+        None
+    }
+
+    fn unavailable<T>(&mut self, name: &str, span: Span, forms: &'static [Form], asked: &Asked) -> Option<T> {
+        self.complain(
+            asked,
+            span,
+            "hift::lang::unavailable",
+            format!("`{name}` is not available in this version"),
+            "planned".into(),
+            format!("{} takes {} for now", asked.subject(), described(forms)),
+        );
+        None
+    }
+
+    fn unknown_word<T>(
+        &mut self,
+        word: &str,
+        value: &Value,
+        forms: &'static [Form],
+        asked: &Asked,
+    ) -> Option<T> {
+        let Some(kinds) = forms.iter().find_map(|form| match form {
+            Form::Block(kinds) => Some(*kinds),
+            _ => None,
+        }) else {
+            let words = forms.iter().filter_map(|form| match form {
+                Form::Word(word, _) | Form::Soon(word) => Some(*word),
+                Form::Function(function) => Some(function.name),
+                _ => None,
+            });
+            let elsewhere = self
+                .index
+                .blocks
+                .iter()
+                .find(|(_, block)| block.name.as_ref().is_some_and(|name| name.text == word));
+            let takes_text =
+                forms.iter().any(|form| matches!(form, Form::Text | Form::Path | Form::Template));
+            let help = match nearest(word, words.chain(self.params.names())) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None if takes_text => format!(
+                    "a text stands in quotes: `\"{word}\"`; a param is defined by `param {word} = ...`"
+                ),
+                None => format!("it takes {}", described(forms)),
+            };
+            let label = match elsewhere {
+                Some((kind, _)) => format!("the name of a {} block", kind.name),
+                None => "not known here".into(),
+            };
+            self.complain(
+                asked,
+                value.span,
+                "hift::lang::unknown_word",
+                format!("{} does not know `{word}`", asked.subject()),
+                label,
+                help,
+            );
+            return None;
+        };
+        let wanted = kinds.join(" or ");
+        let other =
+            self.index.blocks.iter().find(|(_, block)| block.name.as_ref().is_some_and(|n| n.text == word));
+        let names: Vec<&str> = kinds.iter().flat_map(|kind| self.index.names(kind)).collect();
+        if other.is_none() && self.index.damaged {
+            return None;
+        }
+        let help = match (nearest(word, names.iter().copied().chain(self.params.names())), names.as_slice()) {
+            (Some(meant), _) => format!("did you mean `{meant}`?"),
+            (None, []) => format!("define it: `{} {word} {{ ... }}`", kinds[0]),
+            (None, [one]) => format!("write `{} = {one}`", asked.key.name),
+            (None, names) => format!("there are {}", quoted(names.iter().copied(), "and")),
+        };
+        let problem = match other {
+            Some((kind, block)) => Problem::new(
+                "hift::lang::unknown_name",
+                format!("`{word}` is a {} block, but {} names a {wanted} block", kind.name, asked.subject()),
+            )
+            .label(value.span, format!("not a {wanted} block"))
+            .label(block.head(), format!("a {} block", kind.name)),
+            None => Problem::new(
+                "hift::lang::unknown_name",
+                format!("there is no {wanted} block called `{word}`"),
+            )
+            .label(value.span, "not defined"),
+        };
+        self.complain_with(asked, problem.help(help));
+        None
+    }
+
+    fn unknown_key(&self, kind: &'static Kind, block: &Block, name: &Name) -> Problem {
+        let problem = Problem::new(
+            "hift::lang::unknown_key",
+            format!("`{}` is no key of {} block", name.text, article(kind.name)),
+        )
+        .label(name.span, "not known here");
+        if let Some(part) = kind.parts.iter().find(|part| part.name == name.text) {
+            return problem.help(format!("write `{} {{ {} }}`, without `=`", part.name, part_example(part)));
+        }
+        if let Some(meant) = meant(&name.text, kind.keys) {
+            return match block.entries.iter().any(|entry| entry.name.text == meant) {
+                true => problem.help(format!("remove it: `{meant}` says it already")),
+                false => problem.help(format!("did you mean `{meant}`?")),
+            };
+        }
+        let home =
+            schema::KINDS.iter().flat_map(|kind| std::iter::once(kind).chain(kind.parts)).find(|other| {
+                other.keys.iter().any(|key| key.name == name.text || key.also.contains(&name.text.as_str()))
+            });
+        match home {
+            Some(home) => {
+                let key = meant(&name.text, home.keys).unwrap_or(&name.text);
+                let place = match home.role {
+                    Role::Part => format!("`{} {{ ... }}`", home.name),
+                    Role::Definition | Role::Stage => format!("{} block", article(home.name)),
+                };
+                problem.help(format!("`{key}` is a key of {place}: move it there"))
+            }
+            None => problem.help(format!("its keys are {}", quoted(available(kind.keys), "and"))),
+        }
+    }
+
+    fn missing_key(&mut self, block: &Block, key: &Key) {
+        let kinds = key.takes.iter().find_map(|form| match form {
+            Form::Block(kinds) => Some(*kinds),
+            _ => None,
+        });
+        let names: Vec<&str> = kinds
+            .iter()
+            .flat_map(|kinds| kinds.iter())
+            .take(1)
+            .flat_map(|kind| self.index.names(kind))
+            .collect();
+        let help = match (kinds, names.as_slice()) {
+            (None, _) => format!("add `{} = {}`", key.name, key.example),
+            (Some(kinds), []) => {
+                format!("define `{} NAME {{ ... }}` and add `{} = NAME`", kinds[0], key.name)
+            }
+            (Some(_), [one]) => format!("add `{} = {one}`", key.name),
+            (Some(_), several) => {
+                format!(
+                    "add `{} = {}`, or another of {}",
+                    key.name,
+                    several[0],
+                    quoted(several.iter().copied(), "and")
+                )
+            }
+        };
+        self.problems.push(missing(block, key.name, help));
+    }
+}
+
+/// A block lacks a key.
+pub(super) fn missing(block: &Block, key: &str, help: String) -> Problem {
+    Problem::new("hift::lang::missing_key", format!("`{}` has no `{key}`", title(block)))
+        .label(block.head(), format!("`{key}` is missing"))
+        .help(help)
+}
+
+fn duplicate(place: &str, name: &Name, first: Span) -> Problem {
+    Problem::new("hift::lang::duplicate_key", format!("`{}` stands twice in `{place}`", name.text))
+        .label(name.span, "the second one")
+        .label(first, "the first one")
+        .help("remove one of them")
+}
+
+fn unavailable_key(key: &Key, block: &Block, name: &Name) -> Problem {
+    Problem::new(
+        "hift::lang::unavailable",
+        format!("`{}` of `{}` is not available in this version", key.name, title(block)),
+    )
+    .label(name.span, "planned")
+    .help("leave it out")
+}
+
+fn unknown_part(kind: &Kind, block: &Block, inner: &Block) -> Problem {
+    let word = &inner.kind.text;
+    let problem = Problem::new(
+        "hift::lang::unknown_block",
+        format!("`{word} {{ ... }}` cannot stand in `{}`", title(block)),
+    )
+    .label(inner.head(), "a block inside a block");
+    if let Some(key) = kind.keys.iter().find(|key| key.name == word) {
+        return problem.help(format!("write `{} = {}`", key.name, key.example));
+    }
+    if schema::kind(word).is_some() {
+        return problem.help(format!("put it before or behind `{}`", title(block)));
+    }
+    match (nearest(word, kind.parts.iter().map(|part| part.name)), kind.parts) {
+        (Some(meant), _) => problem.help(format!("did you mean `{meant} {{ ... }}`?")),
+        (None, []) => problem.help("remove it; nothing stands in braces here"),
+        (None, parts) => {
+            problem.help(format!("there are {}", quoted(parts.iter().map(|part| part.name), "and")))
+        }
+    }
+}
+
+/// The key that was meant by a word: by what other tools call it, or by its likeness.
+fn meant<'k>(word: &str, keys: &'k [Key]) -> Option<&'k str> {
+    let by_likeness = || nearest(word, keys.iter().map(|key| key.name));
+    keys.iter().find(|key| key.also.contains(&word)).map(|key| key.name).or_else(by_likeness)
+}
+
+fn available(keys: &'static [Key]) -> impl Iterator<Item = &'static str> {
+    keys.iter().filter(|key| key.need != Need::Soon).map(|key| key.name)
+}
+
+fn part_example(part: &Kind) -> String {
+    let needed = part.keys.iter().filter(|key| key.need == Need::Required);
+    needed.map(|key| format!("{} = {}", key.name, key.example)).collect::<Vec<_>>().join(" ")
+}
+
+fn call_example(function: &Function) -> String {
+    let needed: Vec<&Key> = function.arguments.iter().filter(|key| key.need == Need::Required).collect();
+    let arguments = match needed.as_slice() {
+        [one] => vec![one.example.to_owned()],
+        several => several.iter().map(|key| format!("{} = {}", key.name, key.example)).collect(),
+    };
+    format!("{}({})", function.name, arguments.join(", "))
+}
+
+fn amounts(forms: &'static [Form]) -> Vec<(Unit, Range)> {
+    forms
+        .iter()
+        .flat_map(|form| match form {
+            Form::Amount(units) => *units,
+            _ => &[],
+        })
+        .copied()
+        .collect()
+}
+
+fn written_units(units: &[(Unit, Range)]) -> String {
+    quoted(units.iter().map(|(unit, _)| unit.written()), "or")
+}
+
+fn called_units(units: &[(Unit, Range)]) -> String {
+    let called: Vec<String> = units.iter().map(|(unit, _)| unit.called().to_owned()).collect();
+    joined(&called, "or")
+}
+
+fn number_text(value: &Value) -> &str {
+    match &value.term {
+        Term::Number(number) | Term::Amount(number, _) => &number.text,
+        _ => "",
+    }
+}
+
+/// What a value may be, in words.
+fn described(forms: &'static [Form]) -> String {
+    let parts: Vec<String> = forms
+        .iter()
+        .filter_map(|form| {
+            Some(match form {
+                Form::Word(word, _) => format!("`{word}`"),
+                Form::Soon(_) => return None,
+                Form::Function(function) if function.arguments.is_empty() => format!("`{}`", function.name),
+                Form::Function(function) => format!("`{}(...)`", function.name),
+                Form::Whole(_) => "a whole number".into(),
+                Form::Real(_) => "a number".into(),
+                Form::Amount(units) => match units {
+                    [(Unit::Bytes, _)] => "an amount of memory".into(),
+                    units => format!("a number of {}", called_units(units)),
+                },
+                Form::Boolean => "`true` or `false`".into(),
+                Form::Text | Form::Template => "a text in quotes".into(),
+                Form::Path => "a path in quotes".into(),
+                Form::Block(kinds) => format!("the name of {} block", article(&kinds.join(" or "))),
+                Form::List(inner, None) => format!("a list in `[]` (of {})", described(inner)),
+                Form::List(inner, Some(n)) => format!("a list in `[]` of {n} ({})", described(inner)),
+                Form::Record(_) => "names in `{}` (each with a list)".into(),
+            })
+        })
+        .collect();
+    joined(&parts, "or")
+}
+
+pub(super) fn article(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {noun}")
+}
+
+/// Whether every brace of a template belongs to a column's name or is doubled; else what is wrong and what to do.
+fn template(text: &str) -> Result<(), (String, String)> {
+    let mut rest = text;
+    let literal = "a column is `{name}`; for a brace itself write `{{` or `}}`".to_owned();
+    while let Some(at) = rest.find(['{', '}']) {
+        let behind = &rest[at + 1..];
+        let brace = rest.as_bytes()[at];
+        rest = match (brace, behind.as_bytes().first()) {
+            (b'{', Some(b'{')) | (b'}', Some(b'}')) => &behind[1..],
+            (b'}', _) => return Err(("this template has a `}` too many".into(), literal)),
+            _ => match behind.find(['{', '}']) {
+                Some(0) => return Err(("this template has a column without a name".into(), literal)),
+                Some(end) if behind.as_bytes()[end] == b'}' => &behind[end + 1..],
+                _ => return Err(("this template has a `{` that is not closed".into(), literal)),
+            },
+        };
+    }
+    Ok(())
+}
