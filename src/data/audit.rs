@@ -190,7 +190,7 @@ pub(super) fn nothing_trained(
         .collect();
     let help = reasons.iter().max_by_key(|(rows, ..)| *rows).map_or("", |(_, _, help)| help);
     let at = if counts.trained_part_cut + dropped.too_long > 0 {
-        tokenizer.max_length.span()
+        tokenizer.max_length.span().or(data.format.span())
     } else {
         data.format.span()
     };
@@ -222,17 +222,17 @@ pub(super) fn warnings(counts: &Counts, train: &Part, tokenizer: &Tokenizer, pat
         );
     }
     let marks = [
-        (counts.begins_marked, "begin", "begins", tokenizer.begin.span()),
-        (counts.ends_marked, "end", "ends", tokenizer.end.span()),
+        (counts.begins_marked, "begin", tokenizer.begin.span()),
+        (counts.ends_marked, "end", tokenizer.end.span()),
     ];
-    for (rows, name, verb, span) in marks {
+    for (rows, name, span) in marks {
         if rows > 0 {
             warnings.push(
                 Problem::warning(
                     "hift::data::double_mark",
                     format!(
-                        "the text of {} rows of `{path}` {verb} with the {name} mark already, so it stands there twice",
-                        Count(rows)
+                        "the text of {} of `{path}` {name}s with the {name} mark already, so it stands there twice",
+                        super::rows(rows)
                     ),
                 )
                 .label_at(span, "adds the second one")

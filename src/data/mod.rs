@@ -167,6 +167,11 @@ fn keep<T, E: Into<Problems>>(problems: &mut Problems, result: Result<T, E>) -> 
     }
 }
 
+/// `1 row`, `2,000 rows`
+fn rows(n: u64) -> String {
+    format!("{} row{}", Count(n), if n == 1 { "" } else { "s" })
+}
+
 /// The holdout is drawn from a stream of the seed that no epoch uses.
 const HOLDOUT_STREAM: u64 = u64::MAX;
 
@@ -176,18 +181,18 @@ fn split(n: usize, holdout: &Setting<Holdout>, shuffle: Shuffle) -> Result<(Vec<
     let too_large = |asked: String| {
         Problem::new(
             "hift::data::holdout",
-            format!("holding out {asked} leaves nothing to train on: {} rows can be used", Count(n as u64)),
+            format!("holding out {asked} leaves nothing to train on: only {} can be used", rows(n as u64)),
         )
         .label_at(holdout.span(), "too much")
         .help(match n {
             1 => "write `holdout = none`".to_owned(),
-            n => format!("write at most `{} rows`", n - 1),
+            n => format!("write at most `{}`", rows(n as u64 - 1)),
         })
     };
     let held = match holdout.value {
         Holdout::None | Holdout::Rows(0) => 0,
-        Holdout::Rows(rows) if rows >= n as u64 => return Err(too_large(format!("{} rows", Count(rows)))),
-        Holdout::Rows(rows) => rows as usize,
+        Holdout::Rows(asked) if asked >= n as u64 => return Err(too_large(rows(asked))),
+        Holdout::Rows(asked) => asked as usize,
         Holdout::Share(share) if share <= 0.0 => 0,
         Holdout::Share(share) if share >= 1.0 || n == 1 => {
             return Err(too_large(format!("{} %", 100.0 * share)));
@@ -227,8 +232,16 @@ mod tests {
         check(4, Holdout::Share(0.5), Ok(&[2, 3]));
         check(4, Holdout::Share(0.01), Ok(&[3])); // at least one
         check(4, Holdout::Share(0.99), Ok(&[1, 2, 3])); // never all
-        check(4, Holdout::Rows(4), Err("holding out 4 rows leaves nothing to train on: 4 rows can be used"));
-        check(1, Holdout::Share(0.02), Err("holding out 2 % leaves nothing to train on: 1 rows can be used"));
+        check(
+            4,
+            Holdout::Rows(4),
+            Err("holding out 4 rows leaves nothing to train on: only 4 rows can be used"),
+        );
+        check(
+            1,
+            Holdout::Share(0.02),
+            Err("holding out 2 % leaves nothing to train on: only 1 row can be used"),
+        );
     }
 
     #[test]

@@ -65,6 +65,31 @@ fn line_of(bytes: &[u8], at: usize) -> u64 {
     1 + bytes[..at].iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
+/// A place in a text that only moves forward, so that a whole file is counted through once.
+struct Place<'t> {
+    text: &'t str,
+    at: usize,
+    line: u64,
+    line_start: usize,
+}
+
+impl<'t> Place<'t> {
+    fn start(text: &'t str) -> Self {
+        Self { text, at: 0, line: 1, line_start: 0 }
+    }
+
+    /// The line and column, both from 1, of a place not before the last one asked for.
+    fn of(&mut self, at: usize) -> (u64, usize) {
+        let passed = &self.text.as_bytes()[self.at..at];
+        self.line += line_of(passed, passed.len()) - 1;
+        if let Some(newline) = passed.iter().rposition(|&byte| byte == b'\n') {
+            self.line_start = self.at + newline + 1;
+        }
+        self.at = at;
+        (self.line, at - self.line_start + 1)
+    }
+}
+
 // ---------------------------------------------------------------------------------------------- text
 
 fn plain(
@@ -111,16 +136,13 @@ fn plain(
             }
         }
         Some(separator) => {
-            let (mut line, mut counted) = (1, 0);
+            let mut place = Place::start(text);
             for piece in text.split(separator) {
                 let row = piece.trim();
-                if row.is_empty() {
-                    continue;
+                if !row.is_empty() {
+                    let start = row.as_ptr() as usize - text.as_ptr() as usize;
+                    table.push_line(place.of(start).0, row);
                 }
-                let start = row.as_ptr() as usize - text.as_ptr() as usize;
-                line += line_of(&text.as_bytes()[counted..], start - counted) - 1;
-                counted = start;
-                table.push_line(line, row);
             }
         }
     }
@@ -185,6 +207,11 @@ struct JsonRows<'a> {
 impl JsonRows<'_> {
     /// One object that begins at this line and column of the file.
     fn row(&mut self, text: &str, line: u64, column: usize) {
+        let object = text.trim_start();
+        if !object.starts_with('{') {
+            let column = column + text.len() - object.len();
+            return self.broken(line, column, "expected an object", text);
+        }
         let mut json = serde_json::Deserializer::from_str(text);
         let seed = RowSeed { columns: self.columns, seen: &mut self.seen };
         let row = seed.deserialize(&mut json).and_then(|row| json.end().map(|()| row));
@@ -208,46 +235,41 @@ impl JsonRows<'_> {
     /// The elements of a JSON array, each with the line where it begins.
     fn array(&mut self, text: &str) {
         let bytes = text.as_bytes();
-        let skip_space =
-            |from: usize| bytes[from..].iter().position(|b| !b.is_ascii_whitespace()).map(|n| from + n);
-        let mut at = skip_space(0).expect("it begins with a bracket") + 1;
-        let (mut line, mut counted) = (1, 0);
-        let mut expects_more = false;
+        let skip_space = |from: usize| {
+            bytes[from..].iter().position(|b| !b.is_ascii_whitespace()).map_or(bytes.len(), |n| from + n)
+        };
+        let mut place = Place::start(text);
+        let mut at = skip_space(0) + 1; // behind the bracket
+        let mut may_close = true;
         loop {
-            let Some(start) = skip_space(at) else {
-                return self.broken(line, 1, "the array is not closed", "");
-            };
-            line += line_of(&bytes[counted..], start - counted) - 1;
-            counted = start;
-            let column = start - text[..start].rfind('\n').map_or(0, |newline| newline + 1) + 1;
-            let beginning = &text[start..];
-            if bytes[start] == b']' && !expects_more {
-                if let Some(extra) = skip_space(start + 1) {
-                    self.broken(line, column, "there is something after the array", &text[extra..]);
+            at = skip_space(at);
+            let (line, column) = place.of(at);
+            match bytes.get(at) {
+                Some(b']') if may_close => break,
+                Some(b'{') => {}
+                Some(_) => return self.broken(line, column, "expected an object", &text[at..]),
+                None => return self.broken(line, column, "the array is not closed", ""),
+            }
+            let mut elements = serde_json::Deserializer::from_str(&text[at..]).into_iter::<IgnoredAny>();
+            if let Some(Err(error)) = elements.next() {
+                return self.error(&error, &text[at..], line, column);
+            }
+            let end = at + elements.byte_offset();
+            self.row(&text[at..end], line, column);
+            at = skip_space(end);
+            match bytes.get(at) {
+                Some(b',') => (at, may_close) = (at + 1, false),
+                Some(b']') => may_close = true,
+                Some(_) | None => {
+                    let (line, column) = place.of(at);
+                    return self.broken(line, column, "expected `,` or `]`", &text[at..]);
                 }
-                return;
             }
-            if bytes[start] != b'{' {
-                return self.broken(line, column, "expected an object", beginning);
-            }
-            let mut elements = serde_json::Deserializer::from_str(beginning).into_iter::<IgnoredAny>();
-            match elements.next() {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return self.error(&error, beginning, line, column),
-                None => return,
-            }
-            let end = start + elements.byte_offset();
-            self.row(&text[start..end], line, column);
-            match skip_space(end).map(|next| (next, bytes[next])) {
-                Some((next, b',')) => (at, expects_more) = (next + 1, true),
-                Some((next, b']')) => (at, expects_more) = (next, false),
-                Some((next, _)) => {
-                    let line = line + line_of(&bytes[start..], next - start) - 1;
-                    let column = next - text[..next].rfind('\n').map_or(0, |newline| newline + 1) + 1;
-                    return self.broken(line, column, "expected `,` or `]`", &text[next..]);
-                }
-                None => return self.broken(line, column, "the array is not closed", beginning),
-            }
+        }
+        at = skip_space(at + 1);
+        if at < bytes.len() {
+            let (line, column) = place.of(at);
+            self.broken(line, column, "there is something after the array", &text[at..]);
         }
     }
 
@@ -314,13 +336,14 @@ impl JsonRows<'_> {
                     Problem::new(
                         "hift::data::cell",
                         format!(
-                            "`{}`, line {first}: `{}` holds {what}, not {needed}{}",
+                            "`{}`, line {first}: `{}` holds {what}; {needed} is needed{}",
                             self.path,
                             column.name,
                             and_more(rows)
                         ),
                     )
-                    .label_at(self.span, "this file"),
+                    .label_at(self.span, "this file")
+                    .help("name another column in `format`, or change the rows"),
                 );
             }
         }

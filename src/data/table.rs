@@ -215,7 +215,7 @@ fn push_ints(cells: &mut LargeListBuilder<Int64Builder>, value: &Value) -> Resul
         Value::Null => return Err(Odd::Absent),
     };
     if !items.iter().all(Value::is_i64) {
-        return Err(Odd::Other("a list with something else than whole numbers"));
+        return Err(Odd::Other("a list with something else in it"));
     }
     for item in items {
         cells.values().append_option(item.as_i64());

@@ -206,7 +206,7 @@ pub(super) fn token_rows(
                     Problem::new(
                         "hift::data::vocabulary",
                         format!(
-                            "`{}`, line {line}: `{column}` has {id} at position {position}, but the model's ids are 0 to {}",
+                            "`{}`, line {line}: `{column}[{position}]` is {id}, but the model's ids are 0 to {}",
                             table.path,
                             limits.vocab.saturating_sub(1)
                         ),
