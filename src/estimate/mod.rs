@@ -22,7 +22,7 @@ use crate::program::builder::BatchShape;
 use crate::program::forward_only;
 use crate::units::Bytes;
 
-pub use play::{Breakdown, Peak, play};
+pub use play::{Breakdown, Peak, left_over, play};
 
 /// The version of the estimate in `plan.json`.
 pub const SCHEMA: u32 = 1;
