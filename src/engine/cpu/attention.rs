@@ -1,0 +1,571 @@
+//! Scaled dot-product attention over packed rows, forward and backward, a tile of query rows at a time.
+//!
+//! Only the log-sum-exp of each query row is kept: backward forms the probabilities of a tile again. A whole
+//! `seq x seq` matrix never exists.
+//!
+//! Source: Dao 2023, "FlashAttention-2", section 2.3 and algorithm 2 for the backward pass; here a tile spans all the
+//! keys that its rows see, so no running maximum is needed.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+use super::matmul::strided;
+use super::simd::{exp, exp_in_place, max, sum2, vectorised};
+
+/// Query rows of a tile.
+const TILE: usize = 64;
+
+/// The sizes of one attention, and what a query may see.
+///
+/// `q` and `o` are `[batch * seq, heads * head_dim]`, `k` and `v` are `[batch * seq, kv_heads * head_dim]`; query head
+/// `h` reads key head `h / (heads / kv_heads)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shape {
+    pub batch: usize,
+    pub seq: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// What the products of queries and keys are multiplied with.
+    pub scale: f32,
+    /// Whether a query sees only itself and what comes before it.
+    pub causal: bool,
+}
+
+impl Shape {
+    fn tile(&self) -> usize {
+        TILE.min(self.seq)
+    }
+
+    fn check(&self, q: &[f32], k: &[f32], v: &[f32], lse: &[f32], starts: Option<&[u32]>) {
+        let rows = self.batch * self.seq;
+        assert!(
+            self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
+            "{} heads do not share {} key heads evenly",
+            self.heads,
+            self.kv_heads,
+        );
+        let kv_len = rows * self.kv_heads * self.head_dim;
+        assert!(
+            q.len() == rows * self.heads * self.head_dim && k.len() == kv_len && v.len() == kv_len,
+            "attention: q, k or v is not {self:?}"
+        );
+        assert_eq!(lse.len(), rows * self.heads, "attention: lse is not {self:?}");
+        assert!(starts.is_none_or(|starts| starts.len() == rows), "attention: starts is not [{rows}]");
+    }
+}
+
+/// Scratch that [`forward`] needs to keep `threads` threads busy, in numbers.
+pub fn scratch_len(shape: &Shape, threads: usize) -> usize {
+    threads * shape.tile() * shape.seq
+}
+
+/// Scratch that [`grad`] needs to keep `threads` threads busy, in numbers.
+pub fn grad_scratch_len(shape: &Shape, threads: usize) -> usize {
+    threads * 2 * shape.tile() * shape.seq
+}
+
+/// The rows of one tile and the keys they see.
+struct Tile {
+    /// First query of the tile, as an index inside its row of the batch.
+    first: usize,
+    rows: usize,
+    /// First key that any row sees, and how many keys from there the tile spans.
+    low: usize,
+    width: usize,
+    /// For each row the keys it sees, counted from `low`.
+    seen: [(usize, usize); TILE],
+}
+
+impl Tile {
+    /// `starts` are those of one row of the batch. A start beyond its own position counts as that position.
+    fn new(shape: &Shape, first: usize, starts: Option<&[u32]>) -> Self {
+        let rows = shape.tile().min(shape.seq - first);
+        let start = |i: usize| starts.map_or(0, |starts| (starts[i] as usize).min(i));
+        let mut seen = [(0, 0); TILE];
+        for (row, seen) in seen[..rows].iter_mut().enumerate() {
+            let i = first + row;
+            let end = match shape.causal {
+                true => i + 1,
+                // The segment ends where another begins.
+                false => (i + 1..shape.seq).find(|&j| start(j) > i).unwrap_or(shape.seq),
+            };
+            *seen = (start(i), end);
+        }
+        let low = seen[..rows].iter().map(|seen| seen.0).min().unwrap_or(0);
+        let high = seen[..rows].iter().map(|seen| seen.1).max().unwrap_or(0);
+        for seen in &mut seen[..rows] {
+            *seen = (seen.0 - low, seen.1 - low);
+        }
+        Self { first, rows, low, width: high - low, seen }
+    }
+}
+
+/// A buffer whose disjoint blocks are written by several tasks.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+
+#[allow(unsafe_code, reason = "each task writes blocks of its own: see the calls")]
+unsafe impl Send for Shared {}
+#[allow(unsafe_code, reason = "each task writes blocks of its own: see the calls")]
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// `len` numbers from `offset`.
+    ///
+    /// # Safety
+    /// They lie in the buffer, and no other task uses them meanwhile.
+    #[allow(unsafe_code, reason = "each task writes blocks of its own: see the calls")]
+    unsafe fn slice<'a>(self, offset: usize, len: usize) -> &'a mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(offset), len) }
+    }
+
+    fn at(self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+/// Runs `task(i, scratch)` for each `i` below `n`, as many at a time as `scratch` has parts of `part` numbers.
+fn for_each_task(n: usize, scratch: &mut [f32], part: usize, task: impl Fn(usize, &mut [f32]) + Sync) {
+    assert!(scratch.len() >= part && part > 0, "attention: scratch for no thread");
+    let next = AtomicUsize::new(0);
+    scratch.par_chunks_exact_mut(part).for_each(|scratch| {
+        // Which thread takes which task does not matter to the result: tasks share no output.
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i >= n {
+                break;
+            }
+            task(i, scratch);
+        }
+    });
+}
+
+/// `o = softmax(scale * q k^T) v` for each head; `lse`, `[batch * heads * seq]`, is the log-sum-exp of the scores.
+///
+/// `starts[b * seq + i]` is the first position of the segment that position `i` of row `b` belongs to: a query sees
+/// only keys of its segment. `scratch` is [`scratch_len`] long.
+pub fn forward(
+    shape: &Shape,
+    o: &mut [f32],
+    lse: &mut [f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    starts: Option<&[u32]>,
+    scratch: &mut [f32],
+) {
+    let &Shape { batch, seq, heads, kv_heads, head_dim, scale, .. } = shape;
+    shape.check(q, k, v, lse, starts);
+    assert_eq!(o.len(), q.len(), "attention: o is not {shape:?}");
+    if q.is_empty() {
+        return;
+    }
+    let (q_stride, kv_stride) = (heads * head_dim, kv_heads * head_dim);
+    let tiles = seq.div_ceil(shape.tile());
+    let (o, lse) = (Shared(o.as_mut_ptr()), Shared(lse.as_mut_ptr()));
+
+    for_each_task(batch * heads * tiles, scratch, shape.tile() * seq, |i, scratch| {
+        // The last tiles are the longest: they go first.
+        let (b, head, tile) = (i % (batch * heads) / heads, i % heads, tiles - 1 - i / (batch * heads));
+        let tile = Tile::new(shape, tile * shape.tile(), starts.map(|starts| &starts[b * seq..][..seq]));
+        let q_at = (b * seq + tile.first) * q_stride + head * head_dim;
+        let kv_at = (b * seq + tile.low) * kv_stride + head / (heads / kv_heads) * head_dim;
+        let scores = &mut scratch[..tile.rows * tile.width];
+        #[allow(
+            unsafe_code,
+            reason = "blocks of heads inside rows: `check` gave the extents, tasks own their rows of o"
+        )]
+        unsafe {
+            strided(
+                [tile.rows, tile.width, head_dim],
+                scores.as_mut_ptr(),
+                tile.width,
+                false,
+                q[q_at..].as_ptr(),
+                [q_stride, 1],
+                k[kv_at..].as_ptr(),
+                [1, kv_stride],
+                scale,
+                Parallelism::None,
+            );
+            let mut totals = [0.0; TILE];
+            let lse = lse.slice((b * heads + head) * seq + tile.first, tile.rows);
+            softmax_rows(scores, &tile, lse, &mut totals);
+            strided(
+                [tile.rows, head_dim, tile.width],
+                o.at(q_at),
+                q_stride,
+                false,
+                scores.as_ptr(),
+                [tile.width, 1],
+                v[kv_at..].as_ptr(),
+                [kv_stride, 1],
+                1.0,
+                Parallelism::None,
+            );
+            for (row, total) in totals[..tile.rows].iter().enumerate() {
+                let factor = 1.0 / total;
+                for o in o.slice(q_at + row * q_stride, head_dim) {
+                    *o *= factor;
+                }
+            }
+        }
+    });
+}
+
+vectorised! {
+    /// Scores become `exp(score - max)`, and 0 where a row does not see the key; `totals` are their sums.
+    fn softmax_rows<'a>(scores: &'a mut [f32], tile: &'a Tile, lse: &'a mut [f32], totals: &'a mut [f32; TILE]) {
+        for (row, scores) in scores.chunks_exact_mut(tile.width).enumerate() {
+            let (start, end) = tile.seen[row];
+            scores[..start].fill(0.0);
+            scores[end..].fill(0.0);
+            let seen = &mut scores[start..end];
+            let max = max(seen);
+            let total = exp_in_place(seen, max);
+            totals[row] = total;
+            lse[row] = max + total.ln();
+        }
+    }
+}
+
+/// The gradients of `q`, `k` and `v`, from `dout`, the gradient of `o`, and what [`forward`] gave.
+///
+/// `scratch` is [`grad_scratch_len`] long.
+pub fn grad(
+    shape: &Shape,
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+    dout: &[f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    o: &[f32],
+    lse: &[f32],
+    starts: Option<&[u32]>,
+    scratch: &mut [f32],
+) {
+    let &Shape { batch, seq, heads, kv_heads, head_dim, scale, .. } = shape;
+    shape.check(q, k, v, lse, starts);
+    assert!(
+        dq.len() == q.len()
+            && dk.len() == k.len()
+            && dv.len() == v.len()
+            && dout.len() == q.len()
+            && o.len() == q.len(),
+        "attention: a gradient is not {shape:?}"
+    );
+    if q.is_empty() {
+        return;
+    }
+    let (q_stride, kv_stride) = (heads * head_dim, kv_heads * head_dim);
+    let group = heads / kv_heads;
+    let (dq, dk, dv) = (Shared(dq.as_mut_ptr()), Shared(dk.as_mut_ptr()), Shared(dv.as_mut_ptr()));
+
+    // One task holds all the queries that a key head has, so that dk and dv are summed in a fixed order.
+    for_each_task(batch * kv_heads, scratch, 2 * shape.tile() * seq, |i, scratch| {
+        let (b, kv_head) = (i / kv_heads, i % kv_heads);
+        let starts = starts.map(|starts| &starts[b * seq..][..seq]);
+        for row in 0..seq {
+            let at = (b * seq + row) * kv_stride + kv_head * head_dim;
+            #[allow(unsafe_code, reason = "this task owns this head of dk and dv in batch row b")]
+            unsafe {
+                dk.slice(at, head_dim).fill(0.0);
+                dv.slice(at, head_dim).fill(0.0);
+            }
+        }
+        for first in (0..seq).step_by(shape.tile()) {
+            let tile = Tile::new(shape, first, starts);
+            let kv_at = (b * seq + tile.low) * kv_stride + kv_head * head_dim;
+            let (p, rest) = scratch.split_at_mut(tile.rows * tile.width);
+            let ds = &mut rest[..tile.rows * tile.width];
+            for head in kv_head * group..(kv_head + 1) * group {
+                let q_at = (b * seq + tile.first) * q_stride + head * head_dim;
+                let lse = &lse[(b * heads + head) * seq + tile.first..][..tile.rows];
+                #[allow(
+                    unsafe_code,
+                    reason = "blocks of heads inside rows: `check` gave the extents; this task owns this key head of dk \
+                              and dv and its query heads of dq in batch row b"
+                )]
+                unsafe {
+                    // Scores and the gradients of the probabilities, [rows, width].
+                    for (out, left, right, scale) in [(&mut *p, q, k, scale), (&mut *ds, dout, v, 1.0)] {
+                        strided(
+                            [tile.rows, tile.width, head_dim],
+                            out.as_mut_ptr(),
+                            tile.width,
+                            false,
+                            left[q_at..].as_ptr(),
+                            [q_stride, 1],
+                            right[kv_at..].as_ptr(),
+                            [1, kv_stride],
+                            scale,
+                            Parallelism::None,
+                        );
+                    }
+                    softmax_grad_rows(
+                        p,
+                        ds,
+                        &tile,
+                        lse,
+                        &dout[q_at..],
+                        &o[q_at..],
+                        [q_stride, head_dim],
+                        scale,
+                    );
+                    // dv += p^T dout and dk += ds^T q, [width, head_dim].
+                    for (out, left, right) in [(dv, &*p, dout), (dk, &*ds, q)] {
+                        strided(
+                            [tile.width, head_dim, tile.rows],
+                            out.at(kv_at),
+                            kv_stride,
+                            true,
+                            left.as_ptr(),
+                            [1, tile.width],
+                            right[q_at..].as_ptr(),
+                            [q_stride, 1],
+                            1.0,
+                            Parallelism::None,
+                        );
+                    }
+                    // dq = ds k, [rows, head_dim].
+                    strided(
+                        [tile.rows, head_dim, tile.width],
+                        dq.at(q_at),
+                        q_stride,
+                        false,
+                        ds.as_ptr(),
+                        [tile.width, 1],
+                        k[kv_at..].as_ptr(),
+                        [kv_stride, 1],
+                        1.0,
+                        Parallelism::None,
+                    );
+                }
+            }
+        }
+    });
+}
+
+vectorised! {
+    /// Scores in `p` become probabilities; in `ds`, their gradients become those of the unscaled scores.
+    fn softmax_grad_rows<'a>(
+        p: &'a mut [f32],
+        ds: &'a mut [f32],
+        tile: &'a Tile,
+        lse: &'a [f32],
+        dout: &'a [f32],
+        o: &'a [f32],
+        strides: [usize; 2],
+        scale: f32,
+    ) {
+        for (row, (p, ds)) in p.chunks_exact_mut(tile.width).zip(ds.chunks_exact_mut(tile.width)).enumerate() {
+            let (start, end) = tile.seen[row];
+            for unseen in [&mut p[..start], &mut ds[..start]] {
+                unseen.fill(0.0);
+            }
+            for unseen in [&mut p[end..], &mut ds[end..]] {
+                unseen.fill(0.0);
+            }
+            // sum(p * dp) over the keys is sum(o * dout) over the head.
+            let [stride, head_dim] = strides;
+            let at = row * stride;
+            let mean = sum2(&dout[at..][..head_dim], &o[at..][..head_dim], |dout, o| dout * o);
+            let lse = lse[row];
+            for (p, ds) in p[start..end].iter_mut().zip(&mut ds[start..end]) {
+                *p = exp(*p - lse);
+                *ds = *p * (*ds - mean) * scale;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{D, Device, Tensor};
+
+    use super::super::oracle::{
+        assert_close, assert_finite_differences, gradients, inner, numbers, random, same_for_any_threads, var,
+    };
+    use super::*;
+
+    struct Case {
+        shape: Shape,
+        q: Vec<f32>,
+        k: Vec<f32>,
+        v: Vec<f32>,
+        dout: Vec<f32>,
+        starts: Option<Vec<u32>>,
+    }
+
+    /// `segments` are lengths; the last one runs to the end of the row, and each row of the batch is cut one later.
+    fn case(
+        batch: usize,
+        seq: usize,
+        heads: usize,
+        kv_heads: usize,
+        head_dim: usize,
+        causal: bool,
+        segments: &[usize],
+    ) -> Case {
+        let (q_len, kv_len) = (batch * seq * heads * head_dim, batch * seq * kv_heads * head_dim);
+        let mut starts = vec![0; batch * seq];
+        for b in 0..batch {
+            let mut start = 0;
+            for length in segments {
+                start += length + b;
+                for slot in starts[b * seq..][..seq].iter_mut().skip(start) {
+                    *slot = start as u32;
+                }
+            }
+        }
+        Case {
+            shape: Shape {
+                batch,
+                seq,
+                heads,
+                kv_heads,
+                head_dim,
+                scale: 1.0 / (head_dim as f32).sqrt(),
+                causal,
+            },
+            q: random(q_len, 1).iter().map(|x| 2.0 * x).collect(),
+            k: random(kv_len, 2).iter().map(|x| 2.0 * x).collect(),
+            v: random(kv_len, 3),
+            dout: random(q_len, 4),
+            starts: (!segments.is_empty()).then_some(starts),
+        }
+    }
+
+    impl Case {
+        fn forward(&self, q: &[f32], k: &[f32], v: &[f32]) -> (Vec<f32>, Vec<f32>) {
+            let shape = &self.shape;
+            let mut o = vec![f32::NAN; q.len()];
+            let mut lse = vec![f32::NAN; shape.batch * shape.heads * shape.seq];
+            let mut scratch = vec![f32::NAN; scratch_len(shape, rayon::current_num_threads())];
+            forward(shape, &mut o, &mut lse, q, k, v, self.starts.as_deref(), &mut scratch);
+            (o, lse)
+        }
+
+        /// o, lse, dq, dk, dv.
+        fn run(&self) -> [Vec<f32>; 5] {
+            let shape = &self.shape;
+            let (o, lse) = self.forward(&self.q, &self.k, &self.v);
+            let nan = |like: &[f32]| vec![f32::NAN; like.len()];
+            let (mut dq, mut dk, mut dv) = (nan(&self.q), nan(&self.k), nan(&self.v));
+            let mut scratch = vec![f32::NAN; grad_scratch_len(shape, rayon::current_num_threads())];
+            grad(
+                shape,
+                &mut dq,
+                &mut dk,
+                &mut dv,
+                &self.dout,
+                &self.q,
+                &self.k,
+                &self.v,
+                &o,
+                &lse,
+                self.starts.as_deref(),
+                &mut scratch,
+            );
+            [o, lse, dq, dk, dv]
+        }
+
+        /// The same by candle: a whole matrix of scores with a mask.
+        fn oracle(&self) -> [Vec<f32>; 5] {
+            let Shape { batch, seq, heads, kv_heads, head_dim, scale, causal } = self.shape;
+            let (q, k, v) = (
+                var(&self.q, &[batch, seq, heads, head_dim]),
+                var(&self.k, &[batch, seq, kv_heads, head_dim]),
+                var(&self.v, &[batch, seq, kv_heads, head_dim]),
+            );
+            let start = |b: usize, i: usize| self.starts.as_ref().map_or(0, |starts| starts[b * seq + i]);
+            let mut mask = Vec::new();
+            for b in 0..batch {
+                for i in 0..seq {
+                    mask.extend((0..seq).map(|j| {
+                        let seen = start(b, j) == start(b, i) && (!causal || j <= i);
+                        if seen { 0.0 } else { -1e30_f32 }
+                    }));
+                }
+            }
+            let mask = Tensor::from_slice(&mask, (batch, 1, seq, seq), &Device::Cpu).unwrap();
+            let repeated = |x: &Tensor| {
+                x.transpose(1, 2)
+                    .unwrap()
+                    .unsqueeze(2)
+                    .unwrap()
+                    .expand((batch, kv_heads, heads / kv_heads, seq, head_dim))
+                    .unwrap()
+                    .contiguous()
+                    .unwrap()
+                    .reshape((batch, heads, seq, head_dim))
+                    .unwrap()
+            };
+            let rows = q.transpose(1, 2).unwrap().contiguous().unwrap();
+            let scores = rows.matmul(&repeated(&k).t().unwrap().contiguous().unwrap()).unwrap();
+            let scores = (scores * f64::from(scale)).unwrap().broadcast_add(&mask).unwrap();
+            let lse = scores.log_sum_exp(D::Minus1).unwrap();
+            let o = candle_nn::ops::softmax(&scores, D::Minus1).unwrap().matmul(&repeated(&v)).unwrap();
+            let o = o.transpose(1, 2).unwrap().contiguous().unwrap();
+            let mut grads = gradients(&o, &self.dout, &[&q, &k, &v]).into_iter();
+            [numbers(&o), numbers(&lse), grads.next().unwrap(), grads.next().unwrap(), grads.next().unwrap()]
+        }
+    }
+
+    #[track_caller]
+    fn check(case: &Case) {
+        let lengths =
+            [case.q.len(), case.shape.batch * case.shape.heads * case.shape.seq, case.q.len(), case.k.len()];
+        let got = same_for_any_threads(|| case.run().concat());
+        let mut rest = &got[..];
+        for (name, expected) in ["o", "lse", "dq", "dk", "dv"].iter().zip(case.oracle()) {
+            let (part, tail) = rest.split_at(expected.len());
+            println!("{name} of {:?} {lengths:?}", case.shape);
+            assert_close(part, &expected, 2e-5);
+            rest = tail;
+        }
+    }
+
+    #[test]
+    fn causal_attention_agrees_with_autograd() {
+        for (batch, seq, heads, kv_heads, head_dim) in
+            [(1, 1, 1, 1, 8), (2, 7, 2, 2, 16), (2, 65, 4, 2, 64), (1, 130, 4, 1, 80), (1, 130, 2, 1, 8)]
+        {
+            check(&case(batch, seq, heads, kv_heads, head_dim, true, &[]));
+        }
+    }
+
+    #[test]
+    fn full_attention_agrees_with_autograd() {
+        for (batch, seq, heads, kv_heads, head_dim) in
+            [(2, 7, 2, 1, 8), (1, 65, 4, 4, 16), (2, 130, 2, 1, 64)]
+        {
+            check(&case(batch, seq, heads, kv_heads, head_dim, false, &[]));
+        }
+    }
+
+    #[test]
+    fn packed_segments_do_not_see_each_other() {
+        for causal in [true, false] {
+            check(&case(2, 7, 2, 1, 8, causal, &[3]));
+            check(&case(2, 130, 2, 2, 16, causal, &[1, 64, 20, 30]));
+            check(&case(3, 200, 4, 1, 16, causal, &[100, 5]));
+        }
+    }
+
+    #[test]
+    fn attention_agrees_with_finite_differences() {
+        let case = case(1, 6, 2, 1, 4, true, &[2]);
+        let [_, _, dq, dk, dv] = case.run();
+        let value = |q: &[f32], k: &[f32], v: &[f32]| inner(&case.forward(q, k, v).0, &case.dout);
+        assert_finite_differences(&case.q, &dq, 3e-4, |q| value(q, &case.k, &case.v));
+        assert_finite_differences(&case.k, &dk, 3e-4, |k| value(&case.q, k, &case.v));
+        assert_finite_differences(&case.v, &dv, 3e-4, |v| value(&case.q, &case.k, v));
+    }
+}
