@@ -8,10 +8,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::matmul::strided;
+use super::product::Product;
 use super::simd::{exp, exp_in_place, max, sum2, vectorised};
 
 /// Query rows of a tile.
@@ -180,33 +179,37 @@ pub fn forward(
             reason = "blocks of heads inside rows: `check` gave the extents, tasks own their rows of o"
         )]
         unsafe {
-            strided(
-                [tile.rows, tile.width, head_dim],
-                scores.as_mut_ptr(),
-                tile.width,
-                false,
-                q[q_at..].as_ptr(),
-                [q_stride, 1],
-                k[kv_at..].as_ptr(),
-                [1, kv_stride],
+            Product {
+                m: tile.rows,
+                n: tile.width,
+                k: head_dim,
+                y: scores.as_mut_ptr(),
+                y_stride: tile.width,
+                accumulate: false,
                 scale,
-                Parallelism::None,
-            );
+                lhs: q[q_at..].as_ptr(),
+                lhs_strides: [q_stride, 1],
+                rhs: k[kv_at..].as_ptr(),
+                rhs_strides: [1, kv_stride],
+            }
+            .run();
             let mut totals = [0.0; TILE];
             let lse = lse.slice((b * heads + head) * seq + tile.first, tile.rows);
             softmax_rows(scores, &tile, lse, &mut totals);
-            strided(
-                [tile.rows, head_dim, tile.width],
-                o.at(q_at),
-                q_stride,
-                false,
-                scores.as_ptr(),
-                [tile.width, 1],
-                v[kv_at..].as_ptr(),
-                [kv_stride, 1],
-                1.0,
-                Parallelism::None,
-            );
+            Product {
+                m: tile.rows,
+                n: head_dim,
+                k: tile.width,
+                y: o.at(q_at),
+                y_stride: q_stride,
+                accumulate: false,
+                scale: 1.0,
+                lhs: scores.as_ptr(),
+                lhs_strides: [tile.width, 1],
+                rhs: v[kv_at..].as_ptr(),
+                rhs_strides: [kv_stride, 1],
+            }
+            .run();
             for (row, total) in totals[..tile.rows].iter().enumerate() {
                 let factor = 1.0 / total;
                 for o in o.slice(q_at + row * q_stride, head_dim) {
@@ -295,18 +298,20 @@ pub fn grad(
                 unsafe {
                     // Scores and the gradients of the probabilities, [rows, width].
                     for (out, left, right, scale) in [(&mut *p, q, k, scale), (&mut *ds, dout, v, 1.0)] {
-                        strided(
-                            [tile.rows, tile.width, head_dim],
-                            out.as_mut_ptr(),
-                            tile.width,
-                            false,
-                            left[q_at..].as_ptr(),
-                            [q_stride, 1],
-                            right[kv_at..].as_ptr(),
-                            [1, kv_stride],
+                        Product {
+                            m: tile.rows,
+                            n: tile.width,
+                            k: head_dim,
+                            y: out.as_mut_ptr(),
+                            y_stride: tile.width,
+                            accumulate: false,
                             scale,
-                            Parallelism::None,
-                        );
+                            lhs: left[q_at..].as_ptr(),
+                            lhs_strides: [q_stride, 1],
+                            rhs: right[kv_at..].as_ptr(),
+                            rhs_strides: [1, kv_stride],
+                        }
+                        .run();
                     }
                     softmax_grad_rows(
                         p,
@@ -320,32 +325,36 @@ pub fn grad(
                     );
                     // dv += p^T dout and dk += ds^T q, [width, head_dim].
                     for (out, left, right) in [(dv, &*p, dout), (dk, &*ds, q)] {
-                        strided(
-                            [tile.width, head_dim, tile.rows],
-                            out.at(kv_at),
-                            kv_stride,
-                            true,
-                            left.as_ptr(),
-                            [1, tile.width],
-                            right[q_at..].as_ptr(),
-                            [q_stride, 1],
-                            1.0,
-                            Parallelism::None,
-                        );
+                        Product {
+                            m: tile.width,
+                            n: head_dim,
+                            k: tile.rows,
+                            y: out.at(kv_at),
+                            y_stride: kv_stride,
+                            accumulate: true,
+                            scale: 1.0,
+                            lhs: left.as_ptr(),
+                            lhs_strides: [1, tile.width],
+                            rhs: right[q_at..].as_ptr(),
+                            rhs_strides: [q_stride, 1],
+                        }
+                        .run();
                     }
                     // dq = ds k, [rows, head_dim].
-                    strided(
-                        [tile.rows, head_dim, tile.width],
-                        dq.at(q_at),
-                        q_stride,
-                        false,
-                        ds.as_ptr(),
-                        [tile.width, 1],
-                        k[kv_at..].as_ptr(),
-                        [kv_stride, 1],
-                        1.0,
-                        Parallelism::None,
-                    );
+                    Product {
+                        m: tile.rows,
+                        n: head_dim,
+                        k: tile.width,
+                        y: dq.at(q_at),
+                        y_stride: q_stride,
+                        accumulate: false,
+                        scale: 1.0,
+                        lhs: ds.as_ptr(),
+                        lhs_strides: [tile.width, 1],
+                        rhs: k[kv_at..].as_ptr(),
+                        rhs_strides: [kv_stride, 1],
+                    }
+                    .run();
                 }
             }
         }
