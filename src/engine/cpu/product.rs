@@ -180,23 +180,12 @@ impl Block {
                         let panel = right.add(panel * depth * width);
                         let y = y.add(row * y_stride + column);
                         let valid = width.min(columns.end - column);
-                        if height == ROWS && valid == width {
-                            let tile = tile::<S, ROWS, VECTORS>(simd, depth, a, step, panel, width);
-                            for (i, tile) in tile.into_iter().enumerate() {
-                                store(simd, y.add(i * y_stride), tile, scale, accumulate);
-                            }
-                            continue;
-                        }
                         // At the right edge no more vectors than are needed.
+                        let to = Target { y, y_stride, height, valid, scale, accumulate };
                         match valid.div_ceil(S::F32_LANES) {
-                            1 => edge_tile::<S, ROWS, 1>(simd, depth, a, step, panel, width, edge, scale),
-                            2 => edge_tile::<S, ROWS, 2>(simd, depth, a, step, panel, width, edge, scale),
-                            _ => {
-                                edge_tile::<S, ROWS, VECTORS>(simd, depth, a, step, panel, width, edge, scale)
-                            }
-                        }
-                        for i in 0..height {
-                            add_row(y.add(i * y_stride), edge.add(i * width), valid, accumulate);
+                            1 => tile::<S, ROWS, 1>(simd, depth, a, step, panel, width, to, edge),
+                            2 => tile::<S, ROWS, 2>(simd, depth, a, step, panel, width, to, edge),
+                            _ => tile::<S, ROWS, VECTORS>(simd, depth, a, step, panel, width, to, edge),
                         }
                     }
                 }
@@ -206,10 +195,22 @@ impl Block {
     }
 }
 
-/// `ROWS` rows of the left operand times the first vectors of a packed panel of `width`.
+/// Where a register tile goes.
+#[derive(Clone, Copy)]
+struct Target {
+    y: *mut f32,
+    y_stride: usize,
+    /// Rows and columns of the tile that belong to the result.
+    height: usize,
+    valid: usize,
+    scale: f32,
+    accumulate: bool,
+}
+
+/// `y = (y or 0) + scale *` `ROWS` rows of the left operand times the first vectors of a packed panel of `width`.
 ///
 /// # Safety
-/// `a[i] + p * step` is readable for each `p < depth`, as is the panel.
+/// `a[i] + p * step` is readable for each `p < depth`, as is the panel; the target is writable, and `edge` for a tile.
 #[inline(always)]
 #[allow(unsafe_code, reason = "bounds checks in the innermost loop would cost more than the arithmetic")]
 unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
@@ -219,7 +220,9 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
     step: usize,
     panel: *const f32,
     width: usize,
-) -> [[S::f32s; VECTORS]; ROWS] {
+    to: Target,
+    edge: *mut f32,
+) {
     let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
     let mut panel = panel;
     let mut at = 0;
@@ -237,47 +240,21 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
             }
             at += step;
         }
-    }
-    sums
-}
-
-/// As [`tile`], into the rows of `edge`, which are `width` apart.
-///
-/// # Safety
-/// As [`tile`]; `edge` is writable for `ROWS * width`.
-#[inline(always)]
-#[allow(unsafe_code, reason = "bounds checks in the innermost loop would cost more than the arithmetic")]
-unsafe fn edge_tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    depth: usize,
-    a: [*const f32; ROWS],
-    step: usize,
-    panel: *const f32,
-    width: usize,
-    edge: *mut f32,
-    scale: f32,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let tile = tile::<S, ROWS, VECTORS>(simd, depth, a, step, panel, width);
-        for (i, tile) in tile.into_iter().enumerate() {
-            store(simd, edge.add(i * width), tile, scale, false);
-        }
-    }
-}
-
-/// `y = (y or 0) + x`, `valid` numbers.
-///
-/// # Safety
-/// `y` is writable and `x` readable for `valid` numbers.
-#[inline(always)]
-#[allow(unsafe_code, reason = "a row of the result inside a buffer that threads share")]
-unsafe fn add_row(y: *mut f32, x: *const f32, valid: usize, accumulate: bool) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let (y, x) = (std::slice::from_raw_parts_mut(y, valid), std::slice::from_raw_parts(x, valid));
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = if accumulate { *y + x } else { x };
+        let Target { y, y_stride, height, valid, scale, accumulate } = to;
+        if height == ROWS && valid == VECTORS * S::F32_LANES {
+            for (i, sums) in sums.into_iter().enumerate() {
+                store(simd, y.add(i * y_stride), sums, scale, accumulate);
+            }
+        } else {
+            for (i, sums) in sums.into_iter().enumerate() {
+                store(simd, edge.add(i * VECTORS * S::F32_LANES), sums, scale, false);
+            }
+            for i in 0..height {
+                for j in 0..valid {
+                    let (y, x) = (y.add(i * y_stride + j), *edge.add(i * VECTORS * S::F32_LANES + j));
+                    *y = if accumulate { *y + x } else { x };
+                }
+            }
         }
     }
 }
@@ -387,6 +364,63 @@ unsafe fn pack_left<const ROWS: usize>(
             for i in 0..height {
                 let to = left.add(i / ROWS * depth * ROWS + p * ROWS + i % ROWS);
                 *to = *from.add(i * row_stride + p * column_stride);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::oracle::{assert_close, random};
+    use super::*;
+
+    /// Each instruction set has tiles of its own, and this machine would run only one of them.
+    #[test]
+    fn every_instruction_set_gives_the_product() {
+        for (m, n, k) in [(1, 1, 1), (5, 17, 3), (8, 48, 16), (13, 190, 300), (16, 64, 256), (17, 100, 513)] {
+            for (lhs_strides, rhs_strides) in [([k, 1], [1, k]), ([k, 1], [n, 1]), ([1, m], [n, 1])] {
+                let (lhs, rhs, before) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
+                let expected: Vec<f32> = (0..m * n)
+                    .map(|at| {
+                        let (i, j) = (at / n, at % n);
+                        let sum: f64 = (0..k)
+                            .map(|p| {
+                                let a = lhs[i * lhs_strides[0] + p * lhs_strides[1]];
+                                f64::from(a) * f64::from(rhs[p * rhs_strides[0] + j * rhs_strides[1]])
+                            })
+                            .sum();
+                        (f64::from(before[at]) + 0.5 * sum) as f32
+                    })
+                    .collect();
+                let check = |run: &dyn Fn(Block)| {
+                    let mut y = before.clone();
+                    let product = Product {
+                        m,
+                        n,
+                        k,
+                        y: y.as_mut_ptr(),
+                        y_stride: n,
+                        accumulate: true,
+                        scale: 0.5,
+                        lhs: lhs.as_ptr(),
+                        lhs_strides,
+                        rhs: rhs.as_ptr(),
+                        rhs_strides,
+                    };
+                    run(Block { product, rows: 0..m, columns: 0..n });
+                    assert_close(&y, &expected, 1e-5);
+                };
+                check(&|block| pulp::Arch::new().dispatch(block));
+                check(&|block| block.with_simd(pulp::Scalar));
+                #[cfg(target_arch = "x86_64")]
+                {
+                    if let Some(simd) = pulp::x86::V2::try_new() {
+                        check(&|block| pulp::Simd::vectorize(simd, block));
+                    }
+                    if let Some(simd) = pulp::x86::V3::try_new() {
+                        check(&|block| pulp::Simd::vectorize(simd, block));
+                    }
+                }
             }
         }
     }
