@@ -12,8 +12,8 @@ use rayon::prelude::*;
 use super::product::Product;
 use super::simd::{exp, exp_in_place, max, sum2, vectorised};
 
-/// Queries and keys of a tile.
-const QUERIES: usize = 64;
+/// Queries and keys of a tile, at most.
+const QUERIES: usize = 128;
 const KEYS: usize = 256;
 
 /// The sizes of one attention, and what a query may see.
@@ -34,9 +34,14 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Queries of a tile. Fewer in short rows: what lies above the diagonal is wasted.
+    fn queries(&self) -> usize {
+        if self.seq <= 512 { self.seq.min(QUERIES / 2) } else { QUERIES }
+    }
+
     /// Numbers in a tile of scores.
     fn tile_len(&self) -> usize {
-        QUERIES.min(self.seq) * KEYS.min(self.seq)
+        self.queries() * self.seq.min(KEYS)
     }
 
     fn check(&self, q: &[f32], k: &[f32], v: &[f32], lse: &[f32], starts: Option<&[u32]>) {
@@ -80,7 +85,7 @@ struct Queries {
 impl Queries {
     /// `starts` are those of one row of the batch. A start beyond its own position counts as that position.
     fn new(shape: &Shape, first: usize, starts: Option<&[u32]>) -> Self {
-        let n = QUERIES.min(shape.seq - first);
+        let n = shape.queries().min(shape.seq - first);
         let start = |i: usize| starts.map_or(0, |starts| (starts[i] as usize).min(i));
         let mut seen = [(0, 0); QUERIES];
         for (i, seen) in (first..).zip(&mut seen[..n]) {
@@ -174,13 +179,14 @@ pub fn forward(
         return;
     }
     let (q_stride, kv_stride) = (heads * head_dim, kv_heads * head_dim);
-    let parts = seq.div_ceil(QUERIES);
+    let parts = seq.div_ceil(shape.queries());
     let (o, lse) = (Shared(o.as_mut_ptr()), Shared(lse.as_mut_ptr()));
 
     for_each_task(batch * heads * parts, scratch, shape.tile_len(), |i, scratch| {
         // The last queries see the most keys: they go first.
         let (b, head, part) = (i % (batch * heads) / heads, i % heads, parts - 1 - i / (batch * heads));
-        let queries = Queries::new(shape, part * QUERIES, starts.map(|starts| &starts[b * seq..][..seq]));
+        let queries =
+            Queries::new(shape, part * shape.queries(), starts.map(|starts| &starts[b * seq..][..seq]));
         let n = queries.n;
         let q_at = (b * seq + queries.first) * q_stride + head * head_dim;
         let mut maxima = [f32::NEG_INFINITY; QUERIES];
@@ -336,7 +342,7 @@ pub fn grad(
             }
         }
         let (p, ds) = scratch.split_at_mut(shape.tile_len());
-        for first in (0..seq).step_by(QUERIES) {
+        for first in (0..seq).step_by(shape.queries()) {
             let queries = Queries::new(shape, first, starts);
             let n = queries.n;
             for head in kv_head * group..(kv_head + 1) * group {

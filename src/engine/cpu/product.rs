@@ -415,10 +415,10 @@ mod tests {
                 #[cfg(target_arch = "x86_64")]
                 {
                     if let Some(simd) = pulp::x86::V2::try_new() {
-                        check(&|block| pulp::Simd::vectorize(simd, block));
+                        check(&|block| Simd::vectorize(simd, block));
                     }
                     if let Some(simd) = pulp::x86::V3::try_new() {
-                        check(&|block| pulp::Simd::vectorize(simd, block));
+                        check(&|block| Simd::vectorize(simd, block));
                     }
                 }
             }
