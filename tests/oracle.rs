@@ -24,7 +24,10 @@ static ALLOCATOR: memory::Counting<std::alloc::System> = memory::Counting(std::a
 const BOOKKEEPING: u64 = 512 << 10;
 
 const MODELS: &[(&str, &str)] = &[
-    ("plain", r#""hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4"#),
+    (
+        "plain",
+        r#""hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4"#,
+    ),
     (
         "grouped",
         r#""hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 6,
@@ -79,7 +82,11 @@ schedule s {{ rate = constant(1e-3) states = {states} }}
 train t {{ data = rows tokenizer = none model = tiny groups = g schedule = s optimizer = o steps = 20 {train} }}
 "#
                 );
-                steps += check(folder.path(), &text, &format!("{name}, {groups}, {optimizer}, {train}, {recompute}"));
+                steps += check(
+                    folder.path(),
+                    &text,
+                    &format!("{name}, {groups}, {optimizer}, {train}, {recompute}"),
+                );
             }
         }
     }
@@ -123,9 +130,15 @@ fn check(folder: &std::path::Path, text: &str, name: &str) -> usize {
     carried(plan);
     drop(batches);
     let states: u64 = (0..plan.model.model.params.len())
-        .flat_map(|i| store.states_of(ParamId(i)).iter().map(|t| 4 * t.elem_count() as u64).collect::<Vec<_>>())
+        .flat_map(|i| {
+            store.states_of(ParamId(i)).iter().map(|t| 4 * t.elem_count() as u64).collect::<Vec<_>>()
+        })
         .sum();
-    assert_eq!(memory::live() - empty, plan.model.bytes.0 + states, "{name}: weights and states are all there is");
+    assert_eq!(
+        memory::live() - empty,
+        plan.model.bytes.0 + states,
+        "{name}: weights and states are all there is"
+    );
     steps
 }
 
@@ -136,7 +149,8 @@ fn full_step(plan: &TrainPlan, batches: &mut Batches<'_>, step: u64) -> u64 {
         .map(|k| step + k * n)
         .find(|step| {
             let rows = batches.rows(*step);
-            rows.len() as u64 == plan.accumulate && rows.iter().all(|rows| rows.len() as u64 == plan.micro_batch)
+            rows.len() as u64 == plan.accumulate
+                && rows.iter().all(|rows| rows.len() as u64 == plan.micro_batch)
         })
         .expect("an epoch has a full step")
 }

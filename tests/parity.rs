@@ -91,10 +91,13 @@ fn check(case: &Json, golden: &Json) {
     }
     fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
     let units = &golden["units"]["split_head"];
-    let (seen, ..) = run(folder.path(), &text(case, &golden["defaults"], units)).unwrap_or_else(|e| panic!("{id}: {e}"));
+    let (seen, ..) =
+        run(folder.path(), &text(case, &golden["defaults"], units)).unwrap_or_else(|e| panic!("{id}: {e}"));
 
-    let expected = |key: &str| case[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>();
-    let active: Vec<Vec<String>> = case["active"].as_array().unwrap().iter().map(|a| names(a, units)).collect();
+    let expected =
+        |key: &str| case[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>();
+    let active: Vec<Vec<String>> =
+        case["active"].as_array().unwrap().iter().map(|a| names(a, units)).collect();
     assert_eq!(seen.groups, active, "{id}");
     for (step, (loss, golden)) in seen.losses.iter().zip(expected("loss")).enumerate() {
         assert!((loss - golden).abs() < LOSS, "{id}, step {step}: loss {loss}, not {golden}");
@@ -105,7 +108,8 @@ fn check(case: &Json, golden: &Json) {
     assert_eq!(seen.losses.len(), expected("loss").len(), "{id}");
 
     let weights = safetensors::load(folder.path().join("final/model.safetensors"), &Device::Cpu).unwrap();
-    for (name, golden) in golden["tensors"].as_array().unwrap().iter().zip(case["final"].as_array().unwrap()) {
+    for (name, golden) in golden["tensors"].as_array().unwrap().iter().zip(case["final"].as_array().unwrap())
+    {
         let name = name.as_str().unwrap();
         let numbers: Vec<f32> = weights[name].flatten_all().unwrap().to_vec1().unwrap();
         let n = numbers.len() as f64;

@@ -419,3 +419,29 @@ fn shape(spec: &AttentionSpec) -> attention::Shape {
     let AttentionSpec { batch, seq, heads, kv_heads, head_dim, scale, causal, packed: _ } = *spec;
     attention::Shape { batch, seq, heads, kv_heads, head_dim, scale, causal }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_and_the_kernels_agree_on_scratch() {
+        for seq in [1, 7, 64, 200, 512, 513, 4096] {
+            let spec = AttentionSpec {
+                batch: 2,
+                seq,
+                heads: 4,
+                kv_heads: 2,
+                head_dim: 8,
+                scale: 1.0,
+                causal: true,
+                packed: false,
+            };
+            let none: [&[usize]; 0] = [];
+            let (forward, grad) = (Op::Attention(spec), Op::AttentionGrad(spec));
+            let shape = shape(&spec);
+            assert_eq!(forward.workspace(&none, 3).0, 4 * attention::scratch_len(&shape, 3) as u64);
+            assert_eq!(grad.workspace(&none, 3).0, 4 * attention::grad_scratch_len(&shape, 3) as u64);
+        }
+    }
+}

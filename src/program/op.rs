@@ -8,9 +8,6 @@ use std::sync::Arc;
 
 use crate::units::Bytes;
 
-/// Rows of queries that attention works on at a time: its scratch holds `TILE x seq` scores, never `seq x seq`.
-pub const ATTENTION_TILE: usize = 64;
-
 /// Self-attention of one block: who sees whom, and in which shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionSpec {
@@ -340,14 +337,15 @@ impl Op {
 }
 
 impl AttentionSpec {
-    /// Floats of scratch per thread, forward: one tile of scores.
-    pub fn scratch(&self) -> usize {
-        ATTENTION_TILE.min(self.seq) * self.seq
+    /// Floats of scratch per thread, forward: one tile of scores, never `seq x seq`.
+    fn scratch(&self) -> usize {
+        let queries = if self.seq <= 512 { self.seq.min(64) } else { 128 };
+        queries * self.seq.min(256)
     }
 
     /// Floats of scratch per thread, reverse: a tile of probabilities and one of their gradients.
-    pub fn grad_scratch(&self) -> usize {
-        2 * ATTENTION_TILE.min(self.seq) * self.seq
+    fn grad_scratch(&self) -> usize {
+        2 * self.scratch()
     }
 
     /// Floating-point operations of one product over all scores.

@@ -1,21 +1,20 @@
-//! Scaled dot-product attention over packed rows, forward and backward, a tile of query rows at a time.
+//! Scaled dot-product attention over packed rows, forward and backward, a tile of queries and keys at a time.
 //!
 //! Only the log-sum-exp of each query row is kept: backward forms the probabilities of a tile again. A whole
-//! `seq x seq` matrix never exists.
+//! `seq x seq` matrix never exists, and keys that no query of a tile sees are skipped.
 //!
-//! Source: Dao 2023, "FlashAttention-2", section 2.3 and algorithm 2 for the backward pass; here a tile spans all the
-//! keys that its rows see, so no running maximum is needed.
+//! Source: Dao 2023, "FlashAttention-2", algorithms 1 and 2.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::matmul::strided;
+use super::product::Product;
 use super::simd::{exp, exp_in_place, max, sum2, vectorised};
 
-/// Query rows of a tile.
-const TILE: usize = 64;
+/// Queries and keys of a tile, at most.
+const QUERIES: usize = 128;
+const KEYS: usize = 256;
 
 /// The sizes of one attention, and what a query may see.
 ///
@@ -35,8 +34,14 @@ pub struct Shape {
 }
 
 impl Shape {
-    fn tile(&self) -> usize {
-        TILE.min(self.seq)
+    /// Queries of a tile. Fewer in short rows: what lies above the diagonal is wasted.
+    fn queries(&self) -> usize {
+        if self.seq <= 512 { self.seq.min(QUERIES / 2) } else { QUERIES }
+    }
+
+    /// Numbers in a tile of scores.
+    fn tile_len(&self) -> usize {
+        self.queries() * self.seq.min(KEYS)
     }
 
     fn check(&self, q: &[f32], k: &[f32], v: &[f32], lse: &[f32], starts: Option<&[u32]>) {
@@ -59,47 +64,56 @@ impl Shape {
 
 /// Scratch that [`forward`] needs to keep `threads` threads busy, in numbers.
 pub fn scratch_len(shape: &Shape, threads: usize) -> usize {
-    threads * shape.tile() * shape.seq
+    threads * shape.tile_len()
 }
 
 /// Scratch that [`grad`] needs to keep `threads` threads busy, in numbers.
 pub fn grad_scratch_len(shape: &Shape, threads: usize) -> usize {
-    threads * 2 * shape.tile() * shape.seq
+    threads * 2 * shape.tile_len()
 }
 
-/// The rows of one tile and the keys they see.
-struct Tile {
-    /// First query of the tile, as an index inside its row of the batch.
+/// Some adjacent queries of one row of the batch, and the keys they see.
+struct Queries {
     first: usize,
-    rows: usize,
-    /// First key that any row sees, and how many keys from there the tile spans.
-    low: usize,
-    width: usize,
-    /// For each row the keys it sees, counted from `low`.
-    seen: [(usize, usize); TILE],
+    n: usize,
+    /// For each query the range of keys it sees.
+    seen: [(usize, usize); QUERIES],
+    /// The range of keys that any of them sees.
+    keys: (usize, usize),
 }
 
-impl Tile {
+impl Queries {
     /// `starts` are those of one row of the batch. A start beyond its own position counts as that position.
     fn new(shape: &Shape, first: usize, starts: Option<&[u32]>) -> Self {
-        let rows = shape.tile().min(shape.seq - first);
+        let n = shape.queries().min(shape.seq - first);
         let start = |i: usize| starts.map_or(0, |starts| (starts[i] as usize).min(i));
-        let mut seen = [(0, 0); TILE];
-        for (row, seen) in seen[..rows].iter_mut().enumerate() {
-            let i = first + row;
-            let end = match shape.causal {
-                true => i + 1,
+        let mut seen = [(0, 0); QUERIES];
+        for (i, seen) in (first..).zip(&mut seen[..n]) {
+            let end = match (shape.causal, starts) {
+                (true, _) => i + 1,
+                (false, None) => shape.seq,
                 // The segment ends where another begins.
-                false => (i + 1..shape.seq).find(|&j| start(j) > i).unwrap_or(shape.seq),
+                (false, Some(_)) => (i + 1..shape.seq).find(|&j| start(j) > i).unwrap_or(shape.seq),
             };
             *seen = (start(i), end);
         }
-        let low = seen[..rows].iter().map(|seen| seen.0).min().unwrap_or(0);
-        let high = seen[..rows].iter().map(|seen| seen.1).max().unwrap_or(0);
-        for seen in &mut seen[..rows] {
-            *seen = (seen.0 - low, seen.1 - low);
-        }
-        Self { first, rows, low, width: high - low, seen }
+        let low = seen[..n].iter().map(|seen| seen.0).min().unwrap_or(0);
+        let high = seen[..n].iter().map(|seen| seen.1).max().unwrap_or(0);
+        Self { first, n, seen, keys: (low, high) }
+    }
+
+    /// First key and number of keys of each tile.
+    fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (low, high) = self.keys;
+        (low..high).step_by(KEYS).map(move |key| (key, KEYS.min(high - key)))
+    }
+
+    /// What query `row` sees of the keys of a tile, counted from the tile's first.
+    #[inline(always)]
+    fn seen_in(&self, row: usize, (key, width): (usize, usize)) -> (usize, usize) {
+        let (start, end) = self.seen[row];
+        let start = start.saturating_sub(key).min(width);
+        (start, end.saturating_sub(key).clamp(start, width))
     }
 }
 
@@ -165,70 +179,117 @@ pub fn forward(
         return;
     }
     let (q_stride, kv_stride) = (heads * head_dim, kv_heads * head_dim);
-    let tiles = seq.div_ceil(shape.tile());
+    let parts = seq.div_ceil(shape.queries());
     let (o, lse) = (Shared(o.as_mut_ptr()), Shared(lse.as_mut_ptr()));
 
-    for_each_task(batch * heads * tiles, scratch, shape.tile() * seq, |i, scratch| {
-        // The last tiles are the longest: they go first.
-        let (b, head, tile) = (i % (batch * heads) / heads, i % heads, tiles - 1 - i / (batch * heads));
-        let tile = Tile::new(shape, tile * shape.tile(), starts.map(|starts| &starts[b * seq..][..seq]));
-        let q_at = (b * seq + tile.first) * q_stride + head * head_dim;
-        let kv_at = (b * seq + tile.low) * kv_stride + head / (heads / kv_heads) * head_dim;
-        let scores = &mut scratch[..tile.rows * tile.width];
-        #[allow(
-            unsafe_code,
-            reason = "blocks of heads inside rows: `check` gave the extents, tasks own their rows of o"
-        )]
-        unsafe {
-            strided(
-                [tile.rows, tile.width, head_dim],
-                scores.as_mut_ptr(),
-                tile.width,
-                false,
-                q[q_at..].as_ptr(),
-                [q_stride, 1],
-                k[kv_at..].as_ptr(),
-                [1, kv_stride],
+    for_each_task(batch * heads * parts, scratch, shape.tile_len(), |i, scratch| {
+        // The last queries see the most keys: they go first.
+        let (b, head, part) = (i % (batch * heads) / heads, i % heads, parts - 1 - i / (batch * heads));
+        let queries =
+            Queries::new(shape, part * shape.queries(), starts.map(|starts| &starts[b * seq..][..seq]));
+        let n = queries.n;
+        let q_at = (b * seq + queries.first) * q_stride + head * head_dim;
+        let mut maxima = [f32::NEG_INFINITY; QUERIES];
+        let mut totals = [0.0; QUERIES];
+        for (key, width) in queries.tiles() {
+            let kv_at = (b * seq + key) * kv_stride + head / (heads / kv_heads) * head_dim;
+            let scores = &mut scratch[..n * width];
+            let products = Product {
+                m: n,
+                n: width,
+                k: head_dim,
+                y: scores.as_mut_ptr(),
+                y_stride: width,
+                accumulate: false,
                 scale,
-                Parallelism::None,
-            );
-            let mut totals = [0.0; TILE];
-            let lse = lse.slice((b * heads + head) * seq + tile.first, tile.rows);
-            softmax_rows(scores, &tile, lse, &mut totals);
-            strided(
-                [tile.rows, head_dim, tile.width],
-                o.at(q_at),
-                q_stride,
-                false,
-                scores.as_ptr(),
-                [tile.width, 1],
-                v[kv_at..].as_ptr(),
-                [kv_stride, 1],
-                1.0,
-                Parallelism::None,
-            );
-            for (row, total) in totals[..tile.rows].iter().enumerate() {
-                let factor = 1.0 / total;
-                for o in o.slice(q_at + row * q_stride, head_dim) {
-                    *o *= factor;
+                lhs: q[q_at..].as_ptr(),
+                lhs_strides: [q_stride, 1],
+                rhs: k[kv_at..].as_ptr(),
+                rhs_strides: [1, kv_stride],
+            };
+            // SAFETY: `check` gave the extents of q and k; the scores are this task's.
+            #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+            unsafe {
+                products.run();
+            }
+            let mut shrink = [1.0; QUERIES];
+            softmax_rows(scores, &queries, (key, width), &mut maxima, &mut totals, &mut shrink);
+            let later = key > queries.keys.0;
+            let mixed = Product {
+                m: n,
+                n: head_dim,
+                k: width,
+                y: o.at(q_at),
+                y_stride: q_stride,
+                accumulate: later,
+                scale: 1.0,
+                lhs: scores.as_ptr(),
+                lhs_strides: [width, 1],
+                rhs: v[kv_at..].as_ptr(),
+                rhs_strides: [kv_stride, 1],
+            };
+            // SAFETY: `check` gave the extents of o and v; these rows of this head of o are this task's.
+            #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+            unsafe {
+                if later {
+                    scale_rows(o, q_at, [q_stride, head_dim], &shrink[..n]);
                 }
+                mixed.run();
+            }
+        }
+        // SAFETY: as above; and these numbers of lse are this task's.
+        #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+        unsafe {
+            scale_rows(o, q_at, [q_stride, head_dim], &totals.map(|total| 1.0 / total)[..n]);
+            let lse = lse.slice((b * heads + head) * seq + queries.first, n);
+            for ((lse, max), total) in lse.iter_mut().zip(maxima).zip(totals) {
+                *lse = max + total.ln();
             }
         }
     });
 }
 
+/// Multiplies one head's part of some rows of `o` by a factor each.
+///
+/// # Safety
+/// The rows lie in `o`, and no other task uses this head of them.
+#[allow(unsafe_code, reason = "blocks of heads inside rows")]
+unsafe fn scale_rows(o: Shared, at: usize, [stride, head_dim]: [usize; 2], factors: &[f32]) {
+    for (row, &factor) in factors.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let o = unsafe { o.slice(at + row * stride, head_dim) };
+        for o in o {
+            *o *= factor;
+        }
+    }
+}
+
 vectorised! {
-    /// Scores become `exp(score - max)`, and 0 where a row does not see the key; `totals` are their sums.
-    fn softmax_rows<'a>(scores: &'a mut [f32], tile: &'a Tile, lse: &'a mut [f32], totals: &'a mut [f32; TILE]) {
-        for (row, scores) in scores.chunks_exact_mut(tile.width).enumerate() {
-            let (start, end) = tile.seen[row];
+    /// Scores of a tile become `exp(score - maximum)`, and 0 where a query does not see the key.
+    ///
+    /// `maxima` and `totals` run along the tiles; `shrink` is what the earlier tiles are to be multiplied with.
+    fn softmax_rows<'a>(
+        scores: &'a mut [f32],
+        queries: &'a Queries,
+        tile: (usize, usize),
+        maxima: &'a mut [f32; QUERIES],
+        totals: &'a mut [f32; QUERIES],
+        shrink: &'a mut [f32; QUERIES],
+    ) {
+        for (row, scores) in scores.chunks_exact_mut(tile.1).enumerate() {
+            let (start, end) = queries.seen_in(row, tile);
             scores[..start].fill(0.0);
             scores[end..].fill(0.0);
             let seen = &mut scores[start..end];
-            let max = max(seen);
-            let total = exp_in_place(seen, max);
-            totals[row] = total;
-            lse[row] = max + total.ln();
+            if seen.is_empty() {
+                continue;
+            }
+            let before = maxima[row];
+            let here = max(seen);
+            let maximum = if here > before { here } else { before };
+            shrink[row] = exp(before - maximum);
+            maxima[row] = maximum;
+            totals[row] = totals[row] * shrink[row] + exp_in_place(seen, maximum);
         }
     }
 }
@@ -268,84 +329,94 @@ pub fn grad(
     let (dq, dk, dv) = (Shared(dq.as_mut_ptr()), Shared(dk.as_mut_ptr()), Shared(dv.as_mut_ptr()));
 
     // One task holds all the queries that a key head has, so that dk and dv are summed in a fixed order.
-    for_each_task(batch * kv_heads, scratch, 2 * shape.tile() * seq, |i, scratch| {
+    for_each_task(batch * kv_heads, scratch, 2 * shape.tile_len(), |i, scratch| {
         let (b, kv_head) = (i / kv_heads, i % kv_heads);
         let starts = starts.map(|starts| &starts[b * seq..][..seq]);
         for row in 0..seq {
             let at = (b * seq + row) * kv_stride + kv_head * head_dim;
-            #[allow(unsafe_code, reason = "this task owns this head of dk and dv in batch row b")]
+            // SAFETY: `check` gave the extents; this head of dk and dv is this task's in batch row b.
+            #[allow(unsafe_code, reason = "blocks of heads inside rows")]
             unsafe {
                 dk.slice(at, head_dim).fill(0.0);
                 dv.slice(at, head_dim).fill(0.0);
             }
         }
-        for first in (0..seq).step_by(shape.tile()) {
-            let tile = Tile::new(shape, first, starts);
-            let kv_at = (b * seq + tile.low) * kv_stride + kv_head * head_dim;
-            let (p, rest) = scratch.split_at_mut(tile.rows * tile.width);
-            let ds = &mut rest[..tile.rows * tile.width];
+        let (p, ds) = scratch.split_at_mut(shape.tile_len());
+        for first in (0..seq).step_by(shape.queries()) {
+            let queries = Queries::new(shape, first, starts);
+            let n = queries.n;
             for head in kv_head * group..(kv_head + 1) * group {
-                let q_at = (b * seq + tile.first) * q_stride + head * head_dim;
-                let lse = &lse[(b * heads + head) * seq + tile.first..][..tile.rows];
-                #[allow(
-                    unsafe_code,
-                    reason = "blocks of heads inside rows: `check` gave the extents; this task owns this key head of dk \
-                              and dv and its query heads of dq in batch row b"
-                )]
-                unsafe {
-                    // Scores and the gradients of the probabilities, [rows, width].
-                    for (out, left, right, scale) in [(&mut *p, q, k, scale), (&mut *ds, dout, v, 1.0)] {
-                        strided(
-                            [tile.rows, tile.width, head_dim],
-                            out.as_mut_ptr(),
-                            tile.width,
-                            false,
-                            left[q_at..].as_ptr(),
-                            [q_stride, 1],
-                            right[kv_at..].as_ptr(),
-                            [1, kv_stride],
-                            scale,
-                            Parallelism::None,
-                        );
-                    }
-                    softmax_grad_rows(
-                        p,
-                        ds,
-                        &tile,
-                        lse,
-                        &dout[q_at..],
-                        &o[q_at..],
-                        [q_stride, head_dim],
+                let q_at = (b * seq + first) * q_stride + head * head_dim;
+                let lse = &lse[(b * heads + head) * seq + first..][..n];
+                // sum(p * dp) over the keys is sum(o * dout) over the head.
+                let mut means = [0.0; QUERIES];
+                dot_rows(&mut means[..n], &dout[q_at..], &o[q_at..], q_stride, head_dim);
+                for (key, width) in queries.tiles() {
+                    let kv_at = (b * seq + key) * kv_stride + kv_head * head_dim;
+                    let (p, ds) = (&mut p[..n * width], &mut ds[..n * width]);
+                    let scores = Product {
+                        m: n,
+                        n: width,
+                        k: head_dim,
+                        y: p.as_mut_ptr(),
+                        y_stride: width,
+                        accumulate: false,
                         scale,
-                    );
-                    // dv += p^T dout and dk += ds^T q, [width, head_dim].
-                    for (out, left, right) in [(dv, &*p, dout), (dk, &*ds, q)] {
-                        strided(
-                            [tile.width, head_dim, tile.rows],
-                            out.at(kv_at),
-                            kv_stride,
-                            true,
-                            left.as_ptr(),
-                            [1, tile.width],
-                            right[q_at..].as_ptr(),
-                            [q_stride, 1],
-                            1.0,
-                            Parallelism::None,
-                        );
+                        lhs: q[q_at..].as_ptr(),
+                        lhs_strides: [q_stride, 1],
+                        rhs: k[kv_at..].as_ptr(),
+                        rhs_strides: [1, kv_stride],
+                    };
+                    let dp = Product {
+                        y: ds.as_mut_ptr(),
+                        scale: 1.0,
+                        lhs: dout[q_at..].as_ptr(),
+                        rhs: v[kv_at..].as_ptr(),
+                        ..scores
+                    };
+                    // SAFETY: `check` gave the extents of q, k, v and dout; p and ds are this task's.
+                    #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+                    unsafe {
+                        scores.run();
+                        dp.run();
                     }
-                    // dq = ds k, [rows, head_dim].
-                    strided(
-                        [tile.rows, head_dim, tile.width],
-                        dq.at(q_at),
-                        q_stride,
-                        false,
-                        ds.as_ptr(),
-                        [tile.width, 1],
-                        k[kv_at..].as_ptr(),
-                        [kv_stride, 1],
-                        1.0,
-                        Parallelism::None,
-                    );
+                    softmax_grad_rows(p, ds, &queries, (key, width), lse, &means, scale);
+                    // dv += p^T dout, dk += ds^T q, dq = (dq or 0) + ds k.
+                    let dv = Product {
+                        m: width,
+                        n: head_dim,
+                        k: n,
+                        y: dv.at(kv_at),
+                        y_stride: kv_stride,
+                        accumulate: true,
+                        scale: 1.0,
+                        lhs: p.as_ptr(),
+                        lhs_strides: [1, width],
+                        rhs: dout[q_at..].as_ptr(),
+                        rhs_strides: [q_stride, 1],
+                    };
+                    let dk = Product { y: dk.at(kv_at), lhs: ds.as_ptr(), rhs: q[q_at..].as_ptr(), ..dv };
+                    let dq = Product {
+                        m: n,
+                        n: head_dim,
+                        k: width,
+                        y: dq.at(q_at),
+                        y_stride: q_stride,
+                        accumulate: key > queries.keys.0,
+                        scale: 1.0,
+                        lhs: ds.as_ptr(),
+                        lhs_strides: [width, 1],
+                        rhs: k[kv_at..].as_ptr(),
+                        rhs_strides: [kv_stride, 1],
+                    };
+                    // SAFETY: `check` gave the extents; this head of dk and dv, and its query heads of dq, are this
+                    // task's in batch row b.
+                    #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+                    unsafe {
+                        dv.run();
+                        dk.run();
+                        dq.run();
+                    }
                 }
             }
         }
@@ -353,30 +424,32 @@ pub fn grad(
 }
 
 vectorised! {
+    /// `sums[row] = sum(a * b)` over one head of rows that are `stride` apart.
+    fn dot_rows<'a>(sums: &'a mut [f32], a: &'a [f32], b: &'a [f32], stride: usize, head_dim: usize) {
+        for (row, sum) in sums.iter_mut().enumerate() {
+            *sum = sum2(&a[row * stride..][..head_dim], &b[row * stride..][..head_dim], |a, b| a * b);
+        }
+    }
+}
+
+vectorised! {
     /// Scores in `p` become probabilities; in `ds`, their gradients become those of the unscaled scores.
     fn softmax_grad_rows<'a>(
         p: &'a mut [f32],
         ds: &'a mut [f32],
-        tile: &'a Tile,
+        queries: &'a Queries,
+        tile: (usize, usize),
         lse: &'a [f32],
-        dout: &'a [f32],
-        o: &'a [f32],
-        strides: [usize; 2],
+        means: &'a [f32; QUERIES],
         scale: f32,
     ) {
-        for (row, (p, ds)) in p.chunks_exact_mut(tile.width).zip(ds.chunks_exact_mut(tile.width)).enumerate() {
-            let (start, end) = tile.seen[row];
-            for unseen in [&mut p[..start], &mut ds[..start]] {
-                unseen.fill(0.0);
+        for (row, (p, ds)) in p.chunks_exact_mut(tile.1).zip(ds.chunks_exact_mut(tile.1)).enumerate() {
+            let (start, end) = queries.seen_in(row, tile);
+            for tile in [&mut *p, &mut *ds] {
+                tile[..start].fill(0.0);
+                tile[end..].fill(0.0);
             }
-            for unseen in [&mut p[end..], &mut ds[end..]] {
-                unseen.fill(0.0);
-            }
-            // sum(p * dp) over the keys is sum(o * dout) over the head.
-            let [stride, head_dim] = strides;
-            let at = row * stride;
-            let mean = sum2(&dout[at..][..head_dim], &o[at..][..head_dim], |dout, o| dout * o);
-            let lse = lse[row];
+            let (lse, mean) = (lse[row], means[row]);
             for (p, ds) in p[start..end].iter_mut().zip(&mut ds[start..end]) {
                 *p = exp(*p - lse);
                 *ds = *p * (*ds - mean) * scale;
@@ -556,6 +629,7 @@ mod tests {
             check(&case(2, 7, 2, 1, 8, causal, &[3]));
             check(&case(2, 130, 2, 2, 16, causal, &[1, 64, 20, 30]));
             check(&case(3, 200, 4, 1, 16, causal, &[100, 5]));
+            check(&case(2, 600, 2, 1, 8, causal, &[290, 250]));
         }
     }
 

@@ -3,9 +3,9 @@
 //! A linear layer keeps its weight as `[out, in]`: its forward pass is [`nt`], the gradient of its input [`nn`], the
 //! gradient of its weight [`tn`].
 
-use gemm::Parallelism;
 use rayon::prelude::*;
 
+use super::product::Product;
 use super::reduce;
 use super::simd::{CHUNK, vectorised};
 
@@ -41,70 +41,25 @@ fn product(
         lhs.len(),
         rhs.len(),
     );
+    assert!(k > 0, "product: nothing to sum");
     assert!(beta == 0.0 || beta == 1.0, "product: beta is {beta}");
-    #[allow(
-        unsafe_code,
-        reason = "the matrix library takes pointers; the assertion above gives their extents"
-    )]
+    let product = Product {
+        m,
+        n,
+        k,
+        y: y.as_mut_ptr(),
+        y_stride: n,
+        accumulate: beta == 1.0,
+        scale: 1.0,
+        lhs: lhs.as_ptr(),
+        lhs_strides,
+        rhs: rhs.as_ptr(),
+        rhs_strides,
+    };
+    // SAFETY: each operand is a slice of just the length that its sizes and strides name.
+    #[allow(unsafe_code, reason = "the product takes pointers; the assertions above give their extents")]
     unsafe {
-        let parallelism = Parallelism::Rayon(rayon::current_num_threads());
-        strided(
-            [m, n, k],
-            y.as_mut_ptr(),
-            n,
-            beta == 1.0,
-            lhs.as_ptr(),
-            lhs_strides,
-            rhs.as_ptr(),
-            rhs_strides,
-            1.0,
-            parallelism,
-        );
-    }
-}
-
-/// `y[m, n] = (y or 0) + scale * lhs[m, k] rhs[k, n]`, each a block of a larger matrix.
-///
-/// `y`'s rows are `y_stride` apart and its columns adjacent; the other strides are `[row, column]`.
-///
-/// # Safety
-/// All elements that the sizes and strides name lie in live allocations, and nobody else uses those of `y` meanwhile.
-#[allow(unsafe_code, reason = "blocks of one buffer are written by several threads at once")]
-pub(super) unsafe fn strided(
-    [m, n, k]: [usize; 3],
-    y: *mut f32,
-    y_stride: usize,
-    accumulate: bool,
-    lhs: *const f32,
-    lhs_strides: [usize; 2],
-    rhs: *const f32,
-    rhs_strides: [usize; 2],
-    scale: f32,
-    parallelism: Parallelism,
-) {
-    // SAFETY: the caller's promise is the library's.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            y,
-            1,
-            y_stride as isize,
-            accumulate,
-            lhs,
-            lhs_strides[1] as isize,
-            lhs_strides[0] as isize,
-            rhs,
-            rhs_strides[1] as isize,
-            rhs_strides[0] as isize,
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+        product.run_parallel();
     }
 }
 

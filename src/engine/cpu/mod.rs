@@ -21,6 +21,7 @@ pub mod loss;
 pub mod matmul;
 pub mod norm;
 pub mod optimizer;
+mod product;
 pub mod reduce;
 pub mod rope;
 pub mod simd;

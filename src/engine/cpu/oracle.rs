@@ -52,7 +52,7 @@ impl Bits for f64 {
 #[track_caller]
 pub fn assert_close(got: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(got.len(), expected.len());
-    let size = expected.iter().fold(1e-3_f32, |size, x| size.max(x.abs()));
+    let size = expected.iter().fold(1e-2_f32, |size, x| size.max(x.abs()));
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
         let error = (got - expected).abs() / size;
         assert!(error <= tolerance, "element {i}: {got}, expected {expected}, error {error:e}");

@@ -60,12 +60,12 @@ pub fn sum_of_squares(x: &[f32]) -> f64 {
 
 vectorised! {
     fn sum_of_squares_chunk<'a>(x: &'a [f32]) -> f64 {
-        let mut lanes = [0.0_f64; LANES];
-        let (blocks, rest) = x.as_chunks::<LANES>();
+        let mut lanes = [0.0_f64; LANES / 2];
+        let (blocks, rest) = x.as_chunks::<{ LANES / 2 }>();
         for block in blocks {
-            for i in 0..LANES {
-                let x = f64::from(block[i]);
-                lanes[i] += x * x;
+            let wide = block.map(f64::from);
+            for (lane, wide) in lanes.iter_mut().zip(wide) {
+                *lane += wide * wide;
             }
         }
         for (lane, &x) in lanes.iter_mut().zip(rest) {
