@@ -5,6 +5,7 @@
 //! on, so that all mistakes of a file come at once.
 
 use pest::Parser as _;
+use pest::error::InputLocation;
 use pest::iterators::Pair;
 
 use crate::problem::{Problem, Problems, Span};
@@ -137,12 +138,16 @@ impl<'t> Driver<'t> {
         let mut block =
             Block { span: kind.span, kind, name, entries: Vec::new(), blocks: Vec::new(), damaged: !braced };
         // Only where braces do not pair up may the layout say which of them is missing.
-        let by_layout = braced && !self.scan.unclosed.is_empty();
+        let by_layout = braced && !self.scan.unclosed.is_empty() && self.scan.leads(first);
+        let is_part = block.name.is_none();
         loop {
             let index = self.index();
             let unclosed = match self.token() {
                 Token::End => true,
-                Token::Word => self.scan.begins_item(index),
+                Token::Word => {
+                    let outside = is_part && self.scan.indent(index) <= self.scan.indent(first);
+                    self.scan.begins_item(index) || (by_layout && outside && self.scan.leads(index))
+                }
                 Token::Close('{') => {
                     by_layout && self.scan.leads(index) && self.scan.indent(index) < self.scan.indent(first)
                 }
@@ -176,6 +181,8 @@ impl<'t> Driver<'t> {
                 }
                 _ => {
                     block.damaged = true;
+                    // What follows a value without a gap is part of it, so the value is not what was meant.
+                    block.entries.pop_if(|entry| entry.value.span.end == self.scan.span(index).start);
                     self.problems.push(wording::entry(&self.scan, index));
                     self.skip_entry(index);
                 }
@@ -222,7 +229,10 @@ impl<'t> Driver<'t> {
                 // Behind `name =`; a value that is missing altogether skips nothing more.
                 let behind = name + 2;
                 let failed = self.scan.index(failed_at).max(behind);
+                let on_line = !self.scan.leads(failed) && self.scan.token(failed + 1) == Token::Open('{');
                 match self.begins_entry(failed) {
+                    // `split = named { ... }`: the braces were meant as the value.
+                    true if on_line => self.skip_entry(failed + 1),
                     true => self.at = self.scan.span(failed).start,
                     false => self.skip_entry(failed),
                 }
@@ -247,7 +257,9 @@ impl<'t> Driver<'t> {
             let token = self.scan.token(index);
             let here = match token {
                 Token::End | Token::Close('{') => true,
-                Token::Word => self.begins_entry(index) && (!own_line || self.scan.leads(index)),
+                Token::Word if own_line => self.begins_entry(index) && self.scan.leads(index),
+                Token::Word => self.begins_entry(index) || self.scan.leads(index),
+                Token::Text => self.scan.leads(index) && self.scan.token(index + 1) == Token::Equals,
                 _ => false,
             };
             if here {
@@ -271,11 +283,20 @@ impl<'t> Driver<'t> {
                 || self.scan.begins_item(index))
     }
 
-    /// Goes on at the next token that begins an item of the file.
+    /// Goes on at the next token that stands at the very left, outside of the brackets in between.
     fn skip_item(&mut self) {
         let mut index = self.index() + 1;
-        while self.scan.token(index) != Token::End && !self.scan.begins_item(index) {
-            index += 1;
+        while self.scan.token(index) != Token::End {
+            if self.scan.leads(index) && self.scan.indent(index) == 0 {
+                break;
+            }
+            index = match self.scan.token(index) {
+                Token::Open(_) => match self.scan.closing(self.scan.span(index).start) {
+                    Some(end) => self.scan.index(end),
+                    None => index + 1,
+                },
+                _ => index + 1,
+            };
         }
         let span = self.scan.span(index);
         self.at = if self.scan.token(index) == Token::End { span.end } else { span.start };
@@ -283,17 +304,23 @@ impl<'t> Driver<'t> {
 
     /// Reads one rule at `start` and goes on behind it; or the byte at which the grammar gave up.
     fn read(&mut self, rule: Rule, start: usize) -> Result<Pair<'t, Rule>, usize> {
-        let text = self.scan.text;
-        match Grammar::parse(rule, &text[start..]) {
+        // pest looks through all the text that it is given: no more than the item that this is part of.
+        let text = &self.scan.text[start..self.scan.item_behind(start)];
+        match Grammar::parse(rule, text) {
             Ok(mut pairs) => {
                 let pair = pairs.next().expect("a rule that matches has a pair");
                 self.at = start + pair.as_span().end();
                 Ok(pair)
             }
-            Err(error) => Err(match error.location {
-                pest::error::InputLocation::Pos(at) => start + at,
-                pest::error::InputLocation::Span((at, _)) => start + at,
-            }),
+            Err(error) => {
+                let (InputLocation::Pos(at) | InputLocation::Span((at, _))) = error.location;
+                // pest looks one token too far at a word that turns out to begin the next entry.
+                let index = self.scan.index(start + at);
+                let begins_next = matches!(self.scan.token(index), Token::Equals | Token::Open('{'))
+                    && index > self.scan.index(start) + 1
+                    && self.scan.token(index - 1) == Token::Word;
+                Err(if begins_next { self.scan.span(index - 1).start } else { start + at })
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, NamedSource, SourceCode};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 
 use crate::problem::{Problem, Problems, Span};
 
@@ -45,7 +45,10 @@ pub fn render(problems: &Problems, source: &Source, look: Look) -> String {
         .with_context_lines(1);
     let code = NamedSource::new(&source.name, source.text.clone());
     let mut text = String::new();
-    for problem in &problems.0 {
+    for (i, problem) in problems.0.iter().enumerate() {
+        if i > 0 {
+            text.push('\n');
+        }
         let placed = Placed { problem: fitted(problem, source.text.len()), code: &code };
         // Writing into a string does not fail; where a place cannot be drawn, the words still stand.
         if handler.render_report(&mut text, &placed).is_err() {
@@ -93,8 +96,16 @@ impl Diagnostic for Placed<'_> {
         Diagnostic::help(&self.problem)
     }
 
-    fn labels(&self) -> Option<Box<dyn Iterator<Item = miette::LabeledSpan> + '_>> {
-        Diagnostic::labels(&self.problem)
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        // The first label is what the problem is about: its line stands in the heading.
+        let labels = self.problem.labels.iter().enumerate().map(|(i, label)| {
+            let text = Some(label.text.clone());
+            match i {
+                0 => LabeledSpan::new_primary_with_span(text, label.span),
+                _ => LabeledSpan::new_with_span(text, label.span),
+            }
+        });
+        (!self.problem.labels.is_empty()).then(|| Box::new(labels) as Box<dyn Iterator<Item = _>>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {

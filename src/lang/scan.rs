@@ -33,14 +33,22 @@ pub(super) struct Scan<'t> {
     closed: HashMap<usize, usize>,
     /// Opening brackets that are never closed.
     pub unclosed: Vec<usize>,
+    /// Where items of the top level begin at the very left.
+    items: Vec<usize>,
     /// The first bracket beyond [`MAX_DEPTH`].
     pub too_deep: Option<usize>,
 }
 
 impl<'t> Scan<'t> {
     pub fn new(text: &'t str) -> Self {
-        let mut scan =
-            Self { text, tokens: tokens(text), closed: HashMap::new(), unclosed: Vec::new(), too_deep: None };
+        let mut scan = Self {
+            text,
+            tokens: tokens(text),
+            closed: HashMap::new(),
+            unclosed: Vec::new(),
+            items: Vec::new(),
+            too_deep: None,
+        };
         scan.match_brackets();
         scan
     }
@@ -94,6 +102,12 @@ impl<'t> Scan<'t> {
             }
     }
 
+    /// Where the next item of the top level begins at the very left, or the text ends.
+    pub fn item_behind(&self, at: usize) -> usize {
+        let next = self.items.partition_point(|item| *item <= at);
+        self.items.get(next).copied().unwrap_or(self.text.len())
+    }
+
     /// The innermost bracket that is open at `at`, of those that open at or behind `from`.
     pub fn bracket_around(&self, from: usize, at: usize) -> Option<usize> {
         let mut open = Vec::new();
@@ -119,6 +133,7 @@ impl<'t> Scan<'t> {
         for index in 0..self.tokens.len() {
             if self.token(index) == Token::Word && self.begins_item(index) {
                 self.unclosed.extend(open.drain(..).map(|(at, _)| at));
+                self.items.push(self.tokens[index].1.start);
             }
             let (token, span) = self.tokens[index];
             match token {

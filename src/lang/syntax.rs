@@ -17,6 +17,11 @@ pub struct File {
 }
 
 impl File {
+    /// Whether anything in the file could not be read.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged || self.blocks().any(Block::is_damaged)
+    }
+
     pub fn params(&self) -> impl Iterator<Item = &Param> {
         self.items.iter().filter_map(|item| match item {
             Item::Param(param) => Some(param),
@@ -60,6 +65,11 @@ pub struct Block {
 }
 
 impl Block {
+    /// Whether it or a block in it is damaged.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged || self.blocks.iter().any(Block::is_damaged)
+    }
+
     /// The place of `KIND NAME`.
     pub fn head(&self) -> Span {
         match &self.name {

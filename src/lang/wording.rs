@@ -87,14 +87,20 @@ pub(super) fn astray(scan: &Scan, index: usize) -> Problem {
         Token::Other(';') => {
             problem("there are no semicolons".into()).help("remove it; white space or a new line is enough")
         }
+        Token::Other('.') if beside_number(scan, index) => {
+            problem("this is no number".into()).help("write digits on both sides of one point: `0.5`")
+        }
         Token::Other('/' | '.' | '~' | '\\') => {
             problem(format!("{} cannot stand in a value without quotes", found(scan, index)))
-                .help("put paths, patterns and layer names in quotes: `\"models/llama\"`, `\"block.0\"`; numbers have a digit in front of their point and behind it: `0.5`")
+                .help("put paths, patterns and layer names in quotes: `\"models/llama\"`, `\"block.0\"`")
         }
-        Token::Other('+' | '*' | '-' | '^') => {
-            problem(format!("{} cannot stand here: values are not calculated", found(scan, index)))
-                .help("write the result as a number, such as `2e-5`; patterns stand in quotes, such as `\"block.*\"`")
-        }
+        Token::Other('+' | '*' | '-' | '^') => problem(format!(
+            "{} cannot stand here: values are not calculated",
+            found(scan, index)
+        ))
+        .help(
+            "write the result as a number, such as `2e-5`; patterns stand in quotes, such as `\"block.*\"`",
+        ),
         Token::Other('\'' | '`' | '“' | '”') => {
             problem("a text stands in double quotes".into()).help("write `\"...\"`")
         }
@@ -139,9 +145,9 @@ pub(super) fn value(scan: &Scan, name: Option<usize>, start: usize, failed_at: u
                 .label(scan.span(index), "not expected here")
                 .help("write `=` between a name and its value, and a comma between values");
         }
-        if token == Token::Equals || (token == Token::Word && scan.token(index + 1) == Token::Equals) {
-            let word = scan.word(index.saturating_sub(usize::from(token == Token::Equals)));
-            return Problem::new(SYNTAX, format!("`{word} = ...` cannot stand in a list"))
+        if token == Token::Word && scan.token(index + 1) == Token::Equals {
+            let word = scan.word(index);
+            return Problem::new(SYNTAX, format!("`{word} = ...` cannot stand here"))
                 .label(scan.span(index), "not a value")
                 .help("list plain values, `[a, b]`; names with values stand in braces, `{ a = 1, b = 2 }`");
         }
@@ -185,7 +191,8 @@ pub(super) fn unclosed_block(scan: &Scan, head: Span, brace: Span, found_at: usi
         Token::Close(_) => {
             problem.label(scan.span(found_at), "by its indentation, this brace closes an outer block")
         }
-        _ => problem.label(scan.span(found_at), "the next block begins here"),
+        _ if scan.begins_item(found_at) => problem.label(scan.span(found_at), "the next block begins here"),
+        _ => problem.label(scan.span(found_at), "by its indentation, this stands outside of it"),
     };
     problem.help(format!("write `}}` where `{head}` ends"))
 }
@@ -239,6 +246,14 @@ pub(super) fn late_header(span: Span) -> Problem {
     Problem::new("hift::lang::version", "the language version stands once, before everything else")
         .label(span, "not the first line")
         .help("remove it here and begin the file with `hift 1`")
+}
+
+/// Whether a number stands right before or behind a token.
+fn beside_number(scan: &Scan, index: usize) -> bool {
+    let span = scan.span(index);
+    let before =
+        index > 0 && scan.token(index - 1) == Token::Number && scan.span(index - 1).end == span.start;
+    before || (scan.token(index + 1) == Token::Number && scan.span(index + 1).start == span.end)
 }
 
 /// A token, as it is called in a sentence.

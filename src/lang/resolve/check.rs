@@ -250,6 +250,8 @@ impl<'f> Checker<'_, 'f> {
                 fields.0.push((key.name, value));
             }
         }
+        // A block of the key's name says what was meant; `parts` complains about its form.
+        seen.extend(block.blocks.iter().map(|inner| (inner.kind.text.as_str(), inner.kind.span)));
         for key in kind.keys.iter().filter(|key| seen.iter().all(|(seen, _)| *seen != key.name)) {
             match key.need {
                 Need::Required if !block.damaged => self.missing_key(block, key),
@@ -328,7 +330,10 @@ impl<'f> Checker<'_, 'f> {
                         value.span,
                         "hift::lang::wrong_type",
                         format!("{} takes {length} values, not {}", asked.subject(), values.len()),
-                        format!("{} values", values.len()),
+                        match values.len() {
+                            1 => "one value".to_owned(),
+                            n => format!("{n} values"),
+                        },
                         asked.example(),
                     );
                     return None;
@@ -443,8 +448,12 @@ impl<'f> Checker<'_, 'f> {
         let Some((first, _)) = units.first() else {
             return self.wrong_type(value, forms, asked);
         };
-        let choices =
-            units.iter().map(|(unit, _)| format!("`{written} {}`", unit.written())).collect::<Vec<_>>();
+        // A fraction in front of a share means percent.
+        let share = units.iter().any(|(unit, _)| *unit == Unit::Percent) && number > 0.0 && number < 1.0;
+        let choices: Vec<String> = match share {
+            true => vec![format!("`{} %`", (number * 1e6).round() / 1e4)],
+            false => units.iter().map(|(unit, _)| format!("`{written} {}`", unit.written())).collect(),
+        };
         self.complain(
             asked,
             value.span,
@@ -511,7 +520,7 @@ impl<'f> Checker<'_, 'f> {
                 asked,
                 value.span,
                 "hift::lang::wrong_type",
-                format!("there is no part of a {}", known.written().trim_end_matches('s')),
+                format!("{} takes whole {}, not {}", asked.subject(), known.written(), number_text(value)),
                 "not a whole number".into(),
                 format!("write a whole number of {}", known.written()),
             );
@@ -551,7 +560,7 @@ impl<'f> Checker<'_, 'f> {
             asked,
             value.span,
             "hift::lang::range",
-            format!("{} is {must}, not {written}", asked.subject()),
+            format!("{} is {written}, but must be {must}", asked.subject()),
             "out of range".into(),
             asked.example(),
         );
@@ -992,6 +1001,13 @@ impl<'f> Checker<'_, 'f> {
         };
         self.problems.push(missing(block, key.name, help));
     }
+}
+
+/// A block has neither of two keys.
+pub(super) fn missing_both(block: &Block, one: &str, other: &str, help: &str) -> Problem {
+    Problem::new("hift::lang::missing_key", format!("`{}` has neither `{one}` nor `{other}`", title(block)))
+        .label(block.head(), "one of them is missing")
+        .help(help)
 }
 
 /// A block lacks a key.

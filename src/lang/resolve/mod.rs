@@ -39,7 +39,7 @@ pub struct Options {
 }
 
 /// The pipeline that a file means, and everything that is wrong with it. There is a pipeline exactly if
-/// no problem is an error.
+/// no problem is an error and `parse` has read the whole file.
 pub fn resolve(file: &File, options: &Options) -> (Option<Pipeline>, Problems) {
     let mut problems = Problems::default();
     version(file, &mut problems);
@@ -60,7 +60,7 @@ pub fn resolve(file: &File, options: &Options) -> (Option<Pipeline>, Problems) {
             _ => {}
         }
     }
-    if stages.is_empty() && !file.damaged {
+    if stages.is_empty() && !file.is_damaged() {
         problems.push(no_stage(file));
     }
     let order = in_order(&stages, &mut problems);
@@ -71,16 +71,19 @@ pub fn resolve(file: &File, options: &Options) -> (Option<Pipeline>, Problems) {
         written: HashMap::new(),
     };
     let built: Vec<Option<Stage>> = order.iter().map(|i| builder.stage(&stages[*i])).collect();
-    if !problems.has_errors() && !file.damaged {
+    if !problems.has_errors() && !file.is_damaged() {
         unused(&definitions, &stages, &params, &mut problems);
     }
     sort(&mut problems);
-    if problems.has_errors() || file.damaged {
+    if problems.has_errors() || file.is_damaged() {
         return (None, problems);
     }
     let Some(stages) = built.into_iter().collect::<Option<Vec<_>>>() else {
         // A word that the schema allows and nothing here understands; a test builds every word.
-        problems.push(Problem::new("hift::lang::bug", "this file is right, but hift does not understand it"));
+        problems.push(
+            Problem::new("hift::lang::bug", "this file is right, but hift does not understand it")
+                .help("please report it together with the file"),
+        );
         return (None, problems);
     };
     let pipeline =
@@ -183,7 +186,7 @@ fn unknown_kind(block: &Block) -> Problem {
             article(outer.name)
         )),
         (None, Some(meant)) => problem.help(format!("did you mean `{meant}`?")),
-        (None, None) => problem.help(format!("there are {}", wording::kinds())),
+        (None, None) => problem.help(format!("write one of {}", wording::kinds())),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::lang::schema::Unit;
 use crate::problem::{Problem, Problems, Span};
 use crate::units::{Bytes, Dtype};
 
-use super::check::{Checked, Datum, Fields, missing};
+use super::check::{Checked, Datum, Fields, missing, missing_both};
 use super::definitions;
 
 /// Builds stages one after the other; what a stage needs must have been built before it.
@@ -190,10 +190,11 @@ impl<'f> Builder<'_, 'f> {
             }
             (None, None) => {
                 if !checked.block.damaged {
-                    self.problems.push(missing(
+                    self.problems.push(missing_both(
                         checked.block,
                         "epochs",
-                        "add `epochs = 3`, or `steps = 500`: it says how long the run is".into(),
+                        "steps",
+                        "add `epochs = 3` or `steps = 500`: how long the run is",
                     ));
                 }
                 None
@@ -253,10 +254,11 @@ impl<'f> Builder<'_, 'f> {
             }
             (None, None) => {
                 if !checked.block.damaged {
-                    self.problems.push(missing(
+                    self.problems.push(missing_both(
                         checked.block,
                         "from",
-                        "add `from = NAME` with a train stage, or `model = NAME` with a model block".into(),
+                        "model",
+                        "add `from = NAME` with a train stage, or `model = NAME` with a model block",
                     ));
                 }
                 None
@@ -334,10 +336,10 @@ impl<'f> Builder<'_, 'f> {
         let to = fields.text("to")?;
         if let Some(span) = to.span() {
             match self.written.get(&to.value) {
-                Some(first) => self.problems.push(
+                Some(other) => self.problems.push(
                     Problem::new("hift::lang::conflict", format!("two exports write to `{}`", to.value))
-                        .label(span, "the second one")
-                        .label(*first, "the first one")
+                        .label(span.max(*other), "the second one")
+                        .label(span.min(*other), "the first one")
                         .help("give each a directory of its own"),
                 ),
                 None => {
