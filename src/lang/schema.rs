@@ -75,8 +75,8 @@ pub enum Form {
     Block(&'static [&'static str]),
     /// So many values, or any number of them.
     List(&'static [Form], Option<usize>),
-    /// Names of the user's choice, each with a value.
-    Record(&'static [Form]),
+    /// Names of the user's choice, each with a value; and one to show.
+    Record(&'static [Form], &'static str),
 }
 
 /// A function of the language: a word with arguments.
@@ -538,13 +538,13 @@ const GROUPS: &[Key] = &[
                 name: "named",
                 arguments: &[required(
                     "groups",
-                    &[Form::Record(PATTERNS)],
+                    &[Form::Record(PATTERNS, "[\"block.*\", \"head\"]")],
                     "{ bottom = [\"embedding\", \"block.0\"], top = [\"block.*\", \"head\"] }",
                     "Names of layers or parameters, where `*` is any text; the first group that matches gets it.",
                 )],
                 doc: "Groups by name.",
             }),
-            Form::Record(PATTERNS),
+            Form::Record(PATTERNS, "[\"block.*\", \"head\"]"),
         ],
         "by_layer(1)",
         "Which layers are trained together.",
