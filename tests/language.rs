@@ -16,9 +16,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use hift::lang::pipeline::Stage;
 use hift::lang::schema::{self, Form, Key, Need};
 use hift::lang::{self, Look, Options, Source};
-use hift::problem::{Problem, Severity};
+use hift::problem::{Problem, Severity, Span};
 
 const REST: &str = include_str!("cases/rest.hift");
 
@@ -162,14 +163,17 @@ fn every_case_has_its_problems_and_no_others() {
         }
         let source = Source::new(case.name.rsplit('/').next().unwrap(), case.text.clone());
         let drawn = lang::render(&problems, &source, Look::default());
-        let golden = case.path.with_extension("txt");
-        if problems.0.is_empty() {
-            assert!(!golden.exists(), "{} has no problems, but a .txt", case.name);
-        } else if update {
-            fs::write(&golden, &drawn).unwrap();
-        } else if fs::read_to_string(&golden).unwrap_or_default().replace("\r\n", "\n") != drawn {
-            writeln!(wrong, "{}: it is drawn differently now (UPDATE_EXPECT=1 accepts):\n{drawn}", case.name)
-                .unwrap();
+        let meaning = case.means.then(|| format!("{}\n", serde_json::to_string_pretty(&pipeline).unwrap()));
+        for (extension, now) in [("txt", drawn), ("json", meaning.unwrap_or_default())] {
+            let golden = case.path.with_extension(extension);
+            if now.is_empty() {
+                assert!(!golden.exists(), "{} has nothing to say, but a .{extension}", case.name);
+            } else if update {
+                fs::write(&golden, &now).unwrap();
+            } else if fs::read_to_string(&golden).unwrap_or_default().replace("\r\n", "\n") != now {
+                writeln!(wrong, "{}: .{extension} is now (UPDATE_EXPECT=1 accepts):\n{now}", case.name)
+                    .unwrap();
+            }
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -374,4 +378,20 @@ fn every_word_and_example_of_the_schema_is_understood() {
             part.keys.iter().for_each(|key| check(kind.name, Some(part.name), key));
         }
     }
+}
+
+#[test]
+fn a_setting_knows_where_it_is_written() {
+    let text = format!("hift 1\nparam batch = 4\n{}", REST.replace("micro_batch = 1", "micro_batch = batch"));
+    let (pipeline, _) = lang::check(&text, &Options::default());
+    let stages = pipeline.unwrap().stages;
+    let [Stage::Train(train)] = stages.as_slice() else { panic!("one train stage") };
+    let check = |span: Option<Span>, written: Option<&str>| {
+        assert_eq!(span.map(|span| &text[span.start..span.end]), written);
+    };
+    check(train.micro_batch.span(), Some("batch"));
+    check(train.length.span(), Some("100"));
+    check(train.data.holdout.span(), Some("10 %"));
+    check(train.accumulate.span(), None);
+    check(Some(train.span), Some("train sft"));
 }

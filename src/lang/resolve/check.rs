@@ -17,6 +17,7 @@ use super::complain::{
 use super::datum::{Checked, Datum, Fields, Index, title};
 use super::params::Params;
 
+/// Every default of the schema by its text, read.
 static DEFAULTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
     fn keys(keys: &'static [Key], found: &mut HashMap<&'static str, Value>) {
         for key in keys {
@@ -31,7 +32,9 @@ static DEFAULTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
             match form {
                 Form::Function(function) => keys(function.arguments, found),
                 Form::List(inner, _) | Form::Record(inner, _) => forms(inner, found),
-                _ => {}
+                Form::Word(..) | Form::Soon(_) | Form::Block(_) => {}
+                Form::Whole(_) | Form::Real(_) | Form::Amount(_) | Form::Boolean => {}
+                Form::Text | Form::Path | Form::Template => {}
             }
         }
     }
@@ -45,6 +48,7 @@ static DEFAULTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
     found
 });
 
+/// What the checks look up and where they complain.
 pub(super) struct Checker<'c, 'f> {
     pub params: &'c Params<'f>,
     pub index: &'c Index<'f>,

@@ -1,7 +1,7 @@
 //! [`File`] to [`Pipeline`]: every name found, every default filled in, every value typed.
 //!
-//! Reading order: [`params`] (values with names), [`check`] (blocks and values against the schema), [`complain`] (what is said where they do not pass),
-//! [`definitions`] and [`stages`] (what passed, as the pipeline's types). This file says in which order
+//! Reading order: `params` (values with names), `check` (blocks and values against the schema), `complain` (what is said where they do not pass),
+//! `definitions` and `stages` (what passed, as the pipeline's types). This file says in which order
 //! that happens, finds blocks by name and puts the stages into the order in which they run.
 
 mod check;
