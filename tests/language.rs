@@ -6,6 +6,8 @@
 //! - `#! error set`: a problem without a place. `#! set peak=1`: run with `--set peak=1`.
 //! - `#! whole`: the file is complete. Otherwise every kind of block that a case does not show is taken from `rest.hift`.
 //!
+//! - `#! means`: the pipeline that comes out, defaults filled in, is in the `.json` beside the case.
+//!
 //! No other problem may come up. What a user reads is in the `.txt` beside each case that has problems;
 //! `UPDATE_EXPECT=1` writes it anew.
 
@@ -14,8 +16,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use hift::lang::pipeline::Stage;
+use hift::lang::schema::{self, Form, Key, Need};
 use hift::lang::{self, Look, Options, Source};
-use hift::problem::{Problem, Severity};
+use hift::problem::{Problem, Severity, Span};
 
 const REST: &str = include_str!("cases/rest.hift");
 
@@ -26,6 +30,7 @@ struct Case {
     text: String,
     options: Options,
     expected: Vec<Expected>,
+    means: bool,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +69,7 @@ fn cases() -> Vec<Case> {
 fn case(name: String, path: PathBuf, commented: String) -> Case {
     let mut options = Options { folder: PathBuf::from("/pipelines"), ..Options::default() };
     let mut expected = Vec::new();
-    let mut whole = false;
+    let (mut whole, mut means) = (false, false);
     let mut above = 0;
     // As a user would have written it: without the expectations.
     let mut text = String::new();
@@ -76,6 +81,7 @@ fn case(name: String, path: PathBuf, commented: String) -> Case {
         if let Some(directive) = line.strip_prefix("#! ") {
             match directive.split_once(' ') {
                 None if directive == "whole" => whole = true,
+                None if directive == "means" => means = true,
                 Some(("set", set)) => {
                     let (name, value) = set.split_once('=').expect("#! set NAME=VALUE");
                     options.set.push((name.into(), value.into()));
@@ -112,7 +118,7 @@ fn case(name: String, path: PathBuf, commented: String) -> Case {
             }
         }
     }
-    Case { name, path, text, options, expected }
+    Case { name, path, text, options, expected, means }
 }
 
 fn found(problem: &Problem, text: &str, expected: &[Expected]) -> Expected {
@@ -157,14 +163,17 @@ fn every_case_has_its_problems_and_no_others() {
         }
         let source = Source::new(case.name.rsplit('/').next().unwrap(), case.text.clone());
         let drawn = lang::render(&problems, &source, Look::default());
-        let golden = case.path.with_extension("txt");
-        if problems.0.is_empty() {
-            assert!(!golden.exists(), "{} has no problems, but a .txt", case.name);
-        } else if update {
-            fs::write(&golden, &drawn).unwrap();
-        } else if fs::read_to_string(&golden).unwrap_or_default().replace("\r\n", "\n") != drawn {
-            writeln!(wrong, "{}: it is drawn differently now (UPDATE_EXPECT=1 accepts):\n{drawn}", case.name)
-                .unwrap();
+        let meaning = case.means.then(|| format!("{}\n", serde_json::to_string_pretty(&pipeline).unwrap()));
+        for (extension, now) in [("txt", drawn), ("json", meaning.unwrap_or_default())] {
+            let golden = case.path.with_extension(extension);
+            if now.is_empty() {
+                assert!(!golden.exists(), "{} has nothing to say, but a .{extension}", case.name);
+            } else if update {
+                fs::write(&golden, &now).unwrap();
+            } else if fs::read_to_string(&golden).unwrap_or_default().replace("\r\n", "\n") != now {
+                writeln!(wrong, "{}: .{extension} is now (UPDATE_EXPECT=1 accepts):\n{now}", case.name)
+                    .unwrap();
+            }
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -245,4 +254,144 @@ fn the_text_as_run_holds_the_values_that_were_set() {
         &[("out", "runs/1"), ("a", "1"), ("a", "2e-5")],
         "hift 1\nparam a = 2e-5  # the rate\nparam out = \"runs/1\"\nparam c = [1]\n",
     );
+}
+
+/// The blocks of `rest.hift`, with a stage of each kind, and one key of one kind written as given.
+fn file_with(kind: &str, part: Option<&str>, key: &str, value: &str) -> String {
+    let names = "data = rows tokenizer = bpe model = llama groups = layers schedule = hift optimizer = adamw";
+    let algorithm = match key {
+        "momentum" => "algorithm = sgdm",
+        _ => "algorithm = adamw",
+    };
+    let format = match value {
+        "response" => "format = instruct(prompt = \"{a}\", response = \"{b}\")",
+        _ => "format = text",
+    };
+    let length = if key == "epochs" { "" } else { "steps = 100" };
+    let split = if key == "split" { "" } else { "split = by_layer(2)" };
+    let train = format!("{names} {length} micro_batch = 1");
+    let blocks = [
+        ("data", "rows", format!("source = json(\"a\") {format} holdout = 9 %")),
+        ("tokenizer", "bpe", "file = \"t.json\"".to_owned()),
+        ("model", "llama", "weights = \"llama\"".to_owned()),
+        ("groups", "layers", split.to_owned()),
+        ("schedule", "hift", "rate = constant(1e-5)".to_owned()),
+        ("optimizer", "adamw", algorithm.to_owned()),
+        ("train", "sft", train),
+        ("evaluate", "held", "from = sft".to_owned()),
+        ("generate", "talk", "from = sft prompts = [\"a\"]".to_owned()),
+        ("export", "out", "from = sft to = \"out\"".to_owned()),
+    ];
+    let mut text = "hift 1\n".to_owned();
+    for (own, name, mut entries) in blocks {
+        let entry = format!("{key} = {value}");
+        if own == kind && part.is_none() {
+            // The key's old entry makes room for the new one.
+            let old = entries.find(&format!("{key} = ")).map(|at| {
+                let rest = &entries[at + key.len() + 3..];
+                let next = rest.find(" = ").and_then(|equals| rest[..equals].rfind(' '));
+                (at, next.map_or(entries.len(), |next| at + key.len() + 3 + next))
+            });
+            if let Some((from, to)) = old {
+                entries.replace_range(from..to, "");
+            }
+            if key == "model" && kind != "train" {
+                entries = entries.replace("from = sft", "data = rows tokenizer = bpe micro_batch = 1");
+                if kind != "evaluate" {
+                    entries = entries.replace("data = rows", "").replace("micro_batch = 1", "");
+                }
+                if kind == "export" {
+                    entries = entries.replace("tokenizer = bpe", "");
+                }
+            }
+            entries = format!("{entries} {entry}");
+        }
+        if let (true, Some(part)) = (own == kind, part) {
+            let every = if key == "every" { "" } else { "every = 9 steps" };
+            entries = format!("{entries} {part} {{ {every} {entry} }}");
+        }
+        writeln!(text, "{own} {name} {{ {entries} }}").unwrap();
+    }
+    text
+}
+
+#[test]
+fn every_word_and_example_of_the_schema_is_understood() {
+    let check = |kind: &str, part: Option<&str>, key: &Key| {
+        let mut values = vec![key.example.replace(
+            "NAME",
+            match key.name {
+                "data" => "rows",
+                "tokenizer" => "bpe",
+                "model" => "llama",
+                "groups" => "layers",
+                "schedule" => "hift",
+                "optimizer" => "adamw",
+                _ => "sft",
+            },
+        )];
+        if let Need::Default(text) = key.need {
+            values.push(text.into());
+        }
+        for form in key.takes {
+            match form {
+                Form::Word(word, _) => values.push((*word).into()),
+                Form::Function(function) => {
+                    let required = function.arguments.iter().filter(|key| key.need == Need::Required);
+                    let arguments: Vec<_> =
+                        required.map(|key| format!("{} = {}", key.name, key.example)).collect();
+                    values.push(format!("{}({})", function.name, arguments.join(", ")));
+                    for key in function.arguments.iter().filter(|key| key.need != Need::Soon) {
+                        let others =
+                            arguments.iter().filter(|text| !text.starts_with(&format!("{} =", key.name)));
+                        let others: Vec<_> = others.cloned().collect();
+                        let words = key.takes.iter().filter_map(|form| match form {
+                            Form::Word(word, _) => Some(*word),
+                            _ => None,
+                        });
+                        for value in words.chain([key.example]) {
+                            values.push(format!(
+                                "{}({} {} = {value})",
+                                function.name,
+                                others.join(" "),
+                                key.name
+                            ));
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        for value in values {
+            // Whether the algorithm uses the key is another question.
+            if key.name == "algorithm" && value == "sgd" || key.need == Need::Soon {
+                continue;
+            }
+            let text = file_with(kind, part, key.name, &value);
+            let (_, problems) = lang::check(&text, &Options::default());
+            assert!(!problems.has_errors(), "{kind} {}: {value}\n{text}{problems}", key.name);
+        }
+    };
+    for kind in schema::KINDS {
+        kind.keys.iter().for_each(|key| check(kind.name, None, key));
+        for part in kind.parts {
+            part.keys.iter().for_each(|key| check(kind.name, Some(part.name), key));
+        }
+    }
+}
+
+#[test]
+fn a_setting_knows_where_it_is_written() {
+    let text = format!("hift 1\nparam batch = 4\n{}", REST.replace("micro_batch = 1", "micro_batch = batch"));
+    let (pipeline, _) = lang::check(&text, &Options::default());
+    let stages = pipeline.unwrap().stages;
+    let [Stage::Train(train)] = stages.as_slice() else { panic!("one train stage") };
+    let check = |span: Option<Span>, written: Option<&str>| {
+        assert_eq!(span.map(|span| &text[span.start..span.end]), written);
+    };
+    check(train.micro_batch.span(), Some("batch"));
+    check(train.length.span(), Some("100"));
+    check(train.data.holdout.span(), Some("10 %"));
+    check(train.accumulate.span(), None);
+    check(Some(train.span), Some("train sft"));
 }

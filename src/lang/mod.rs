@@ -1,10 +1,12 @@
 //! Text to [`Pipeline`]: the language of `.hift` files.
 //!
-//!     text ── parse ──▶ File ── resolve ──▶ Pipeline
+//! ```text
+//! text ── parse ──▶ File ── resolve ──▶ Pipeline
+//! ```
 //!
 //! Reading order: `grammar/hift.pest` (what can be written), [`syntax`] (the tree), [`schema`] (what every block
-//! and key means, in one table), [`resolve`] (the tree against the table), [`pipeline`] (what comes out),
-//! [`render`] (problems, drawn). `scan` and `wording` find the words for a text that the grammar does not match.
+//! and key means, in one table), [`mod@resolve`] (the tree against the table), [`pipeline`] (what comes out),
+//! [`mod@render`] (problems, drawn). `scan` and `wording` find the words for a text that the grammar does not match.
 //!
 //! Every pass reports all that it finds, and nothing here panics on any text. This room must not know tensors,
 //! models or the machine: that a file exists or a layer is called so is not asked here.

@@ -17,6 +17,7 @@ pub struct Source {
 }
 
 impl Source {
+    /// A source of that name, mostly the file's path.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
         Self { name: name.into(), text: text.into() }
     }

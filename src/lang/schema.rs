@@ -15,6 +15,7 @@ pub struct Kind {
     pub parts: &'static [Kind],
 }
 
+/// What a block is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Says what something is.
@@ -40,8 +41,10 @@ pub struct Key {
     pub also: &'static [&'static str],
 }
 
+/// Whether a key must be written, and what applies where it is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
+    /// It must be written.
     Required,
     /// The value that applies where none is written, in the language.
     Default(&'static str),
@@ -60,10 +63,13 @@ pub enum Form {
     Soon(&'static str),
     /// `name(...)`; just `name` where no argument is required.
     Function(&'static Function),
+    /// A whole number without a unit.
     Whole(Range),
+    /// A number without a unit.
     Real(Range),
     /// A number with one of these units.
     Amount(&'static [(Unit, Range)]),
+    /// `true` or `false`.
     Boolean,
     /// Any text.
     Text,
@@ -75,8 +81,8 @@ pub enum Form {
     Block(&'static [&'static str]),
     /// So many values, or any number of them.
     List(&'static [Form], Option<usize>),
-    /// Names of the user's choice, each with a value.
-    Record(&'static [Form]),
+    /// Names of the user's choice, each with a value; and one to show.
+    Record(&'static [Form], &'static str),
 }
 
 /// A function of the language: a word with arguments.
@@ -90,7 +96,9 @@ pub struct Function {
 /// The numbers that are allowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {
+    /// The smallest number, or what it stays above.
     pub low: f64,
+    /// The largest number, or what it stays below.
     pub high: f64,
     /// Whether `low` itself is excluded.
     pub above: bool,
@@ -99,6 +107,7 @@ pub struct Range {
 }
 
 impl Range {
+    /// Whether a number is allowed.
     pub fn contains(&self, value: f64) -> bool {
         let low = if self.above { value > self.low } else { value >= self.low };
         let high = if self.below { value < self.high } else { value <= self.high };
@@ -181,7 +190,6 @@ impl Unit {
 }
 
 const ANY: f64 = f64::INFINITY;
-/// Whole numbers up to 2^53 are exact in the language.
 const FROM_0: Range = Range { low: 0.0, high: ANY, above: false, below: false };
 const FROM_1: Range = Range { low: 1.0, high: ANY, above: false, below: false };
 const ABOVE_0: Range = Range { low: 0.0, high: ANY, above: true, below: false };
@@ -538,13 +546,13 @@ const GROUPS: &[Key] = &[
                 name: "named",
                 arguments: &[required(
                     "groups",
-                    &[Form::Record(PATTERNS)],
+                    &[Form::Record(PATTERNS, "[\"block.*\", \"head\"]")],
                     "{ bottom = [\"embedding\", \"block.0\"], top = [\"block.*\", \"head\"] }",
                     "Names of layers or parameters, where `*` is any text; the first group that matches gets it.",
                 )],
                 doc: "Groups by name.",
             }),
-            Form::Record(PATTERNS),
+            Form::Record(PATTERNS, "[\"block.*\", \"head\"]"),
         ],
         "by_layer(1)",
         "Which layers are trained together.",

@@ -22,6 +22,7 @@ impl File {
         self.damaged || self.blocks().any(Block::is_damaged)
     }
 
+    /// The params, in the order of the file.
     pub fn params(&self) -> impl Iterator<Item = &Param> {
         self.items.iter().filter_map(|item| match item {
             Item::Param(param) => Some(param),
@@ -29,6 +30,7 @@ impl File {
         })
     }
 
+    /// The blocks of the top level, in the order of the file.
     pub fn blocks(&self) -> impl Iterator<Item = &Block> {
         self.items.iter().filter_map(|item| match item {
             Item::Block(block) => Some(block),
@@ -100,15 +102,24 @@ pub struct Value {
     pub span: Span,
 }
 
+/// What a value is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Term {
+    /// `4`
     Number(Number),
+    /// `24 GiB`
     Amount(Number, Name),
+    /// `"..."`, escapes replaced.
     Text(String),
+    /// `true` or `false`
     Boolean(bool),
+    /// `none`
     Word(String),
+    /// `cosine(peak = 2e-5)`
     Call(Name, Vec<Argument>),
+    /// `[1, 2]`
     List(Vec<Value>),
+    /// `{ a = 1, b = 2 }`
     Record(Vec<Entry>),
 }
 

@@ -251,9 +251,10 @@ pub(super) fn late_header(span: Span) -> Problem {
 /// Whether a number stands right before or behind a token.
 fn beside_number(scan: &Scan, index: usize) -> bool {
     let span = scan.span(index);
-    let before =
-        index > 0 && scan.token(index - 1) == Token::Number && scan.span(index - 1).end == span.start;
-    before || (scan.token(index + 1) == Token::Number && scan.span(index + 1).start == span.end)
+    let behind =
+        |token| index > 0 && scan.token(index - 1) == token && scan.span(index - 1).end == span.start;
+    let ahead = scan.token(index + 1) == Token::Number && scan.span(index + 1).start == span.end;
+    behind(Token::Number) || (ahead && !behind(Token::Word))
 }
 
 /// A token, as it is called in a sentence.

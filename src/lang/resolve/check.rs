@@ -3,194 +3,21 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use crate::lang::names::{joined, nearest, quoted};
+use crate::lang::names::{joined, nearest};
 use crate::lang::parse::parse_value;
 use crate::lang::pipeline::Setting;
-use crate::lang::schema::{self, Form, Function, Key, Kind, Need, Range, Role, UNITS, Unit};
+use crate::lang::schema::{self, Form, Function, Key, Kind, Need, Range, UNITS, Unit};
 use crate::lang::syntax::{Argument, Block, Entry, Name, Term, Value};
-use crate::problem::{Fault, Problem, Problems, Span};
+use crate::problem::{Problem, Problems, Span};
 
+use super::complain::{
+    Asked, From, call_example, called_units, described, duplicate, meant, number_text, unavailable_key,
+    unknown_part, written_units,
+};
+use super::datum::{Checked, Datum, Fields, Index, title};
 use super::params::Params;
 
-/// A value that has passed the schema.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Datum {
-    Number(f64),
-    /// In the unit's base: bytes, percent, minutes.
-    Amount(f64, Unit),
-    Boolean(bool),
-    Text(String),
-    Word(&'static str),
-    Call(&'static str, Fields),
-    /// Kind and name of a block that exists.
-    Block(&'static str, String),
-    List(Vec<Setting<Datum>>),
-    Record(Vec<(Setting<String>, Setting<Datum>)>),
-}
-
-/// The values of a block or of a function's arguments, by name.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Fields(Vec<(&'static str, Setting<Datum>)>);
-
-impl Fields {
-    pub fn get(&self, name: &str) -> Option<&Setting<Datum>> {
-        self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &(&'static str, Setting<Datum>)> {
-        self.0.iter()
-    }
-
-    /// The value as `read` makes it; none where it is missing or of another form.
-    pub fn read<T>(&self, name: &str, read: impl FnOnce(&Datum) -> Option<T>) -> Option<Setting<T>> {
-        let setting = self.get(name)?;
-        Some(Setting { value: read(&setting.value)?, origin: setting.origin })
-    }
-
-    /// A whole number, with or without a unit.
-    pub fn whole(&self, name: &str) -> Option<Setting<u64>> {
-        self.read(name, Datum::whole)
-    }
-
-    pub fn real(&self, name: &str) -> Option<Setting<f64>> {
-        self.read(name, Datum::real)
-    }
-
-    pub fn text(&self, name: &str) -> Option<Setting<String>> {
-        self.read(name, Datum::text)
-    }
-
-    pub fn boolean(&self, name: &str) -> Option<Setting<bool>> {
-        self.read(name, |datum| match datum {
-            Datum::Boolean(value) => Some(*value),
-            _ => None,
-        })
-    }
-}
-
-impl Datum {
-    pub fn whole(&self) -> Option<u64> {
-        self.real().map(|value| value as u64)
-    }
-
-    pub fn real(&self) -> Option<f64> {
-        match self {
-            Datum::Number(value) | Datum::Amount(value, _) => Some(*value),
-            _ => None,
-        }
-    }
-
-    pub fn text(&self) -> Option<String> {
-        match self {
-            Datum::Text(text) => Some(text.clone()),
-            _ => None,
-        }
-    }
-
-    pub fn word(&self) -> Option<&'static str> {
-        match self {
-            Datum::Word(word) => Some(word),
-            _ => None,
-        }
-    }
-
-    /// The texts of a list.
-    pub fn texts(&self) -> Option<Vec<Setting<String>>> {
-        match self {
-            Datum::List(values) => values
-                .iter()
-                .map(|value| Some(Setting { value: value.value.text()?, origin: value.origin }))
-                .collect(),
-            _ => None,
-        }
-    }
-}
-
-/// A block that has been through the checks.
-pub(super) struct Checked<'f> {
-    pub kind: &'static Kind,
-    pub block: &'f Block,
-    pub name: String,
-    pub fields: Fields,
-    pub parts: Vec<Checked<'f>>,
-}
-
-impl Checked<'_> {
-    pub fn head(&self) -> Span {
-        self.block.head()
-    }
-
-    /// `train sft`
-    pub fn title(&self) -> String {
-        title(self.block)
-    }
-}
-
-/// `train sft`, or just `evaluate`.
-pub(super) fn title(block: &Block) -> String {
-    match &block.name {
-        Some(name) => format!("{} {}", block.kind.text, name.text),
-        None => block.kind.text.clone(),
-    }
-}
-
-/// The named blocks of the top level.
-pub(super) struct Index<'f> {
-    pub blocks: Vec<(&'static Kind, &'f Block)>,
-    /// A block may exist that could not be read.
-    pub damaged: bool,
-}
-
-impl<'f> Index<'f> {
-    pub fn find(&self, kind: &str, name: &str) -> Option<&'f Block> {
-        self.of(kind).find(|block| block.name.as_ref().is_some_and(|own| own.text == name))
-    }
-
-    pub fn of(&self, kind: &str) -> impl Iterator<Item = &'f Block> {
-        self.blocks.iter().filter(move |(own, _)| own.name == kind).map(|(_, block)| *block)
-    }
-
-    fn names(&self, kind: &str) -> impl Iterator<Item = &'f str> {
-        self.of(kind).filter_map(|block| block.name.as_ref()).map(|name| name.text.as_str())
-    }
-}
-
-/// Where a value comes from, which decides what a problem with it points at.
-#[derive(Clone, Copy)]
-enum From {
-    Here,
-    /// By a param, used at this place.
-    Param {
-        used: Span,
-        position: usize,
-    },
-    /// From the schema.
-    Default,
-}
-
-/// The question that a value answers.
-#[derive(Clone)]
-struct Asked<'k> {
-    key: &'k Key,
-    /// The function whose argument it is.
-    of: Option<&'static str>,
-    from: From,
-}
-
-impl Asked<'_> {
-    /// `` `peak` of `cosine` ``
-    fn subject(&self) -> String {
-        match self.of {
-            Some(function) => format!("`{}` of `{function}`", self.key.name),
-            None => format!("`{}`", self.key.name),
-        }
-    }
-
-    fn example(&self) -> String {
-        format!("write, for example, `{} = {}`", self.key.name, self.key.example)
-    }
-}
-
+/// Every default of the schema by its text, read.
 static DEFAULTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
     fn keys(keys: &'static [Key], found: &mut HashMap<&'static str, Value>) {
         for key in keys {
@@ -204,8 +31,10 @@ static DEFAULTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
         for form in all {
             match form {
                 Form::Function(function) => keys(function.arguments, found),
-                Form::List(inner, _) | Form::Record(inner) => forms(inner, found),
-                _ => {}
+                Form::List(inner, _) | Form::Record(inner, _) => forms(inner, found),
+                Form::Word(..) | Form::Soon(_) | Form::Block(_) => {}
+                Form::Whole(_) | Form::Real(_) | Form::Amount(_) | Form::Boolean => {}
+                Form::Text | Form::Path | Form::Template => {}
             }
         }
     }
@@ -219,6 +48,7 @@ static DEFAULTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
     found
 });
 
+/// What the checks look up and where they complain.
 pub(super) struct Checker<'c, 'f> {
     pub params: &'c Params<'f>,
     pub index: &'c Index<'f>,
@@ -245,9 +75,9 @@ impl<'f> Checker<'_, 'f> {
                 continue;
             }
             seen.push((key.name, name.span));
-            let asked = Asked { key, of: None, from: From::Here };
+            let asked = Asked { key, of: None, entry: None, from: From::Here };
             if let Some(value) = self.value(&entry.value, key.takes, &asked) {
-                fields.0.push((key.name, value));
+                fields.put(key.name, value);
             }
         }
         // A block of the key's name says what was meant; `parts` complains about its form.
@@ -298,9 +128,9 @@ impl<'f> Checker<'_, 'f> {
         text: &'static str,
         fields: &mut Fields,
     ) {
-        let asked = Asked { key, of, from: From::Default };
+        let asked = Asked { key, of, entry: None, from: From::Default };
         if let Some(value) = self.value(&DEFAULTS[text], key.takes, &asked) {
-            fields.0.push((key.name, value));
+            fields.put(key.name, value);
         }
     }
 
@@ -445,9 +275,9 @@ impl<'f> Checker<'_, 'f> {
             }
         }
         let units = amounts(forms);
-        let Some((first, _)) = units.first() else {
+        if units.is_empty() {
             return self.wrong_type(value, forms, asked);
-        };
+        }
         // A fraction in front of a share means percent.
         let share = units.iter().any(|(unit, _)| *unit == Unit::Percent) && number > 0.0 && number < 1.0;
         let choices: Vec<String> = match share {
@@ -459,7 +289,7 @@ impl<'f> Checker<'_, 'f> {
             value.span,
             "hift::lang::missing_unit",
             format!("`{written}` what? {} has a unit", asked.subject()),
-            format!("{written} {}?", first.written()),
+            "without a unit".into(),
             format!("write {}", joined(&choices, "or")),
         );
         None
@@ -628,8 +458,8 @@ impl<'f> Checker<'_, 'f> {
         forms: &'static [Form],
         asked: &Asked,
     ) -> Option<Datum> {
-        let Some(inner) = forms.iter().find_map(|form| match form {
-            Form::Record(inner) => Some(*inner),
+        let Some((inner, example)) = forms.iter().find_map(|form| match form {
+            Form::Record(inner, example) => Some((*inner, *example)),
             _ => None,
         }) else {
             return self.wrong_type(value, forms, asked);
@@ -653,6 +483,7 @@ impl<'f> Checker<'_, 'f> {
                 whole = false;
                 continue;
             }
+            let asked = &Asked { entry: Some((entry.name.text.clone(), example)), ..asked.clone() };
             match self.value(&entry.value, inner, asked) {
                 Some(value) => {
                     fields.push((self.setting(entry.name.text.clone(), entry.name.span, asked), value));
@@ -751,7 +582,8 @@ impl<'f> Checker<'_, 'f> {
                         format!("write, for example, `{example}`"),
                     ),
                 };
-                self.complain(asked, place, "hift::lang::argument", message, "not known".into(), help);
+                let label = if argument.name.is_some() { "not known" } else { "one too many" };
+                self.complain(asked, place, "hift::lang::argument", message, label.into(), help);
                 whole = false;
                 continue;
             };
@@ -774,9 +606,9 @@ impl<'f> Checker<'_, 'f> {
                 continue;
             }
             seen.push((key.name, place));
-            let inner = Asked { key, of: Some(function.name), from: asked.from };
+            let inner = Asked { key, of: Some(function.name), entry: None, from: asked.from };
             match self.value(&argument.value, key.takes, &inner) {
-                Some(value) => fields.0.push((key.name, value)),
+                Some(value) => fields.put(key.name, value),
                 None => whole = false,
             }
         }
@@ -800,344 +632,6 @@ impl<'f> Checker<'_, 'f> {
         }
         whole.then_some(fields)
     }
-
-    // Complaints.
-
-    /// A problem with a value, told at the place that can be changed.
-    fn complain(
-        &mut self,
-        asked: &Asked,
-        span: Span,
-        code: &'static str,
-        message: String,
-        label: String,
-        help: String,
-    ) {
-        self.complain_with(asked, Problem::new(code, message).label(span, label).help(help));
-    }
-
-    fn complain_with(&mut self, asked: &Asked, mut problem: Problem) {
-        if let From::Param { used, position } = asked.from {
-            let param = self.params.get(position);
-            let name = &param.param.name.text;
-            match &param.set {
-                Some(value) => {
-                    problem.fault = Fault::Usage;
-                    problem.labels.clear();
-                    problem = problem.label(used, format!("`--set {name}={value}`"));
-                }
-                None => problem = problem.label(used, format!("`{name}` is used here")),
-            }
-        }
-        self.problems.push(problem);
-    }
-
-    fn wrong_type<T>(&mut self, value: &Value, forms: &'static [Form], asked: &Asked) -> Option<T> {
-        let is = match &value.term {
-            Term::Number(_) => "a number".to_owned(),
-            Term::Amount(..) => "an amount".into(),
-            Term::Text(_) => "a text".into(),
-            Term::Boolean(value) => format!("`{value}`"),
-            Term::Word(word) => format!("`{word}`"),
-            Term::Call(name, _) => format!("`{}(...)`", name.text),
-            Term::List(_) => "a list".into(),
-            Term::Record(_) => "names in braces".into(),
-        };
-        // A path without quotes is the usual way to get here with a word.
-        self.complain(
-            asked,
-            value.span,
-            "hift::lang::wrong_type",
-            format!("{} takes {}, not {is}", asked.subject(), described(forms)),
-            is,
-            asked.example(),
-        );
-        None
-    }
-
-    fn unavailable<T>(&mut self, name: &str, span: Span, forms: &'static [Form], asked: &Asked) -> Option<T> {
-        self.complain(
-            asked,
-            span,
-            "hift::lang::unavailable",
-            format!("`{name}` is not available in this version"),
-            "planned".into(),
-            format!("{} takes {} for now", asked.subject(), described(forms)),
-        );
-        None
-    }
-
-    fn unknown_word<T>(
-        &mut self,
-        word: &str,
-        value: &Value,
-        forms: &'static [Form],
-        asked: &Asked,
-    ) -> Option<T> {
-        let Some(kinds) = forms.iter().find_map(|form| match form {
-            Form::Block(kinds) => Some(*kinds),
-            _ => None,
-        }) else {
-            let words = forms.iter().filter_map(|form| match form {
-                Form::Word(word, _) | Form::Soon(word) => Some(*word),
-                Form::Function(function) => Some(function.name),
-                _ => None,
-            });
-            let elsewhere = self
-                .index
-                .blocks
-                .iter()
-                .find(|(_, block)| block.name.as_ref().is_some_and(|name| name.text == word));
-            let takes_text =
-                forms.iter().any(|form| matches!(form, Form::Text | Form::Path | Form::Template));
-            let help = match nearest(word, words.chain(self.params.names())) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None if takes_text => format!(
-                    "a text stands in quotes: `\"{word}\"`; a param is defined by `param {word} = ...`"
-                ),
-                None => format!("it takes {}", described(forms)),
-            };
-            let label = match elsewhere {
-                Some((kind, _)) => format!("the name of a {} block", kind.name),
-                None => "not known here".into(),
-            };
-            self.complain(
-                asked,
-                value.span,
-                "hift::lang::unknown_word",
-                format!("{} does not know `{word}`", asked.subject()),
-                label,
-                help,
-            );
-            return None;
-        };
-        let wanted = kinds.join(" or ");
-        let other =
-            self.index.blocks.iter().find(|(_, block)| block.name.as_ref().is_some_and(|n| n.text == word));
-        let names: Vec<&str> = kinds.iter().flat_map(|kind| self.index.names(kind)).collect();
-        if other.is_none() && self.index.damaged {
-            return None;
-        }
-        let help = match (nearest(word, names.iter().copied().chain(self.params.names())), names.as_slice()) {
-            (Some(meant), _) => format!("did you mean `{meant}`?"),
-            (None, []) => format!("define it: `{} {word} {{ ... }}`", kinds[0]),
-            (None, [one]) => format!("write `{} = {one}`", asked.key.name),
-            (None, names) => format!("there are {}", quoted(names.iter().copied(), "and")),
-        };
-        let problem = match other {
-            Some((kind, block)) => Problem::new(
-                "hift::lang::unknown_name",
-                format!("`{word}` is a {} block, but {} names a {wanted} block", kind.name, asked.subject()),
-            )
-            .label(value.span, format!("not a {wanted} block"))
-            .label(block.head(), format!("a {} block", kind.name)),
-            None => Problem::new(
-                "hift::lang::unknown_name",
-                format!("there is no {wanted} block called `{word}`"),
-            )
-            .label(value.span, "not defined"),
-        };
-        self.complain_with(asked, problem.help(help));
-        None
-    }
-
-    fn unknown_key(&self, kind: &'static Kind, block: &Block, name: &Name) -> Problem {
-        let problem = Problem::new(
-            "hift::lang::unknown_key",
-            format!("`{}` is no key of {} block", name.text, article(kind.name)),
-        )
-        .label(name.span, "not known here");
-        if let Some(part) = kind.parts.iter().find(|part| part.name == name.text) {
-            return problem.help(format!("write `{} {{ {} }}`, without `=`", part.name, part_example(part)));
-        }
-        if let Some(meant) = meant(&name.text, kind.keys) {
-            return match block.entries.iter().any(|entry| entry.name.text == meant) {
-                true => problem.help(format!("remove it: `{meant}` says it already")),
-                false => problem.help(format!("did you mean `{meant}`?")),
-            };
-        }
-        let home =
-            schema::KINDS.iter().flat_map(|kind| std::iter::once(kind).chain(kind.parts)).find(|other| {
-                other.keys.iter().any(|key| key.name == name.text || key.also.contains(&name.text.as_str()))
-            });
-        match home {
-            Some(home) => {
-                let key = meant(&name.text, home.keys).unwrap_or(&name.text);
-                let place = match home.role {
-                    Role::Part => format!("`{} {{ ... }}`", home.name),
-                    Role::Definition | Role::Stage => format!("{} block", article(home.name)),
-                };
-                problem.help(format!("`{key}` is a key of {place}: move it there"))
-            }
-            None => problem.help(format!("its keys are {}", quoted(available(kind.keys), "and"))),
-        }
-    }
-
-    fn missing_key(&mut self, block: &Block, key: &Key) {
-        let kinds = key.takes.iter().find_map(|form| match form {
-            Form::Block(kinds) => Some(*kinds),
-            _ => None,
-        });
-        let names: Vec<&str> = kinds
-            .iter()
-            .flat_map(|kinds| kinds.iter())
-            .take(1)
-            .flat_map(|kind| self.index.names(kind))
-            .collect();
-        let help = match (kinds, names.as_slice()) {
-            (None, _) => format!("add `{} = {}`", key.name, key.example),
-            (Some(kinds), []) => {
-                format!("define `{} NAME {{ ... }}` and add `{} = NAME`", kinds[0], key.name)
-            }
-            (Some(_), [one]) => format!("add `{} = {one}`", key.name),
-            (Some(_), several) => {
-                format!(
-                    "add `{} = {}`, or another of {}",
-                    key.name,
-                    several[0],
-                    quoted(several.iter().copied(), "and")
-                )
-            }
-        };
-        self.problems.push(missing(block, key.name, help));
-    }
-}
-
-/// A block has neither of two keys.
-pub(super) fn missing_both(block: &Block, one: &str, other: &str, help: &str) -> Problem {
-    Problem::new("hift::lang::missing_key", format!("`{}` has neither `{one}` nor `{other}`", title(block)))
-        .label(block.head(), "one of them is missing")
-        .help(help)
-}
-
-/// A block lacks a key.
-pub(super) fn missing(block: &Block, key: &str, help: String) -> Problem {
-    Problem::new("hift::lang::missing_key", format!("`{}` has no `{key}`", title(block)))
-        .label(block.head(), format!("`{key}` is missing"))
-        .help(help)
-}
-
-fn duplicate(place: &str, name: &Name, first: Span) -> Problem {
-    Problem::new("hift::lang::duplicate_key", format!("`{}` stands twice in `{place}`", name.text))
-        .label(name.span, "the second one")
-        .label(first, "the first one")
-        .help("remove one of them")
-}
-
-fn unavailable_key(key: &Key, block: &Block, name: &Name) -> Problem {
-    Problem::new(
-        "hift::lang::unavailable",
-        format!("`{}` of `{}` is not available in this version", key.name, title(block)),
-    )
-    .label(name.span, "planned")
-    .help("leave it out")
-}
-
-fn unknown_part(kind: &Kind, block: &Block, inner: &Block) -> Problem {
-    let word = &inner.kind.text;
-    let problem = Problem::new(
-        "hift::lang::unknown_block",
-        format!("`{word} {{ ... }}` cannot stand in `{}`", title(block)),
-    )
-    .label(inner.head(), "a block inside a block");
-    if let Some(key) = kind.keys.iter().find(|key| key.name == word) {
-        return problem.help(format!("write `{} = {}`", key.name, key.example));
-    }
-    if schema::kind(word).is_some() {
-        return problem.help(format!("put it before or behind `{}`", title(block)));
-    }
-    match (nearest(word, kind.parts.iter().map(|part| part.name)), kind.parts) {
-        (Some(meant), _) => problem.help(format!("did you mean `{meant} {{ ... }}`?")),
-        (None, []) => problem.help("remove it; nothing stands in braces here"),
-        (None, parts) => {
-            problem.help(format!("there are {}", quoted(parts.iter().map(|part| part.name), "and")))
-        }
-    }
-}
-
-/// The key that was meant by a word: by what other tools call it, or by its likeness.
-fn meant<'k>(word: &str, keys: &'k [Key]) -> Option<&'k str> {
-    let by_likeness = || nearest(word, keys.iter().map(|key| key.name));
-    keys.iter().find(|key| key.also.contains(&word)).map(|key| key.name).or_else(by_likeness)
-}
-
-fn available(keys: &'static [Key]) -> impl Iterator<Item = &'static str> {
-    keys.iter().filter(|key| key.need != Need::Soon).map(|key| key.name)
-}
-
-fn part_example(part: &Kind) -> String {
-    let needed = part.keys.iter().filter(|key| key.need == Need::Required);
-    needed.map(|key| format!("{} = {}", key.name, key.example)).collect::<Vec<_>>().join(" ")
-}
-
-fn call_example(function: &Function) -> String {
-    let needed: Vec<&Key> = function.arguments.iter().filter(|key| key.need == Need::Required).collect();
-    let arguments = match needed.as_slice() {
-        [one] => vec![one.example.to_owned()],
-        several => several.iter().map(|key| format!("{} = {}", key.name, key.example)).collect(),
-    };
-    format!("{}({})", function.name, arguments.join(", "))
-}
-
-fn amounts(forms: &'static [Form]) -> Vec<(Unit, Range)> {
-    forms
-        .iter()
-        .flat_map(|form| match form {
-            Form::Amount(units) => *units,
-            _ => &[],
-        })
-        .copied()
-        .collect()
-}
-
-fn written_units(units: &[(Unit, Range)]) -> String {
-    quoted(units.iter().map(|(unit, _)| unit.written()), "or")
-}
-
-fn called_units(units: &[(Unit, Range)]) -> String {
-    let called: Vec<String> = units.iter().map(|(unit, _)| unit.called().to_owned()).collect();
-    joined(&called, "or")
-}
-
-fn number_text(value: &Value) -> &str {
-    match &value.term {
-        Term::Number(number) | Term::Amount(number, _) => &number.text,
-        _ => "",
-    }
-}
-
-/// What a value may be, in words.
-fn described(forms: &'static [Form]) -> String {
-    let parts: Vec<String> = forms
-        .iter()
-        .filter_map(|form| {
-            Some(match form {
-                Form::Word(word, _) => format!("`{word}`"),
-                Form::Soon(_) => return None,
-                Form::Function(function) if function.arguments.is_empty() => format!("`{}`", function.name),
-                Form::Function(function) => format!("`{}(...)`", function.name),
-                Form::Whole(_) => "a whole number".into(),
-                Form::Real(_) => "a number".into(),
-                Form::Amount(units) => match units {
-                    [(Unit::Bytes, _)] => "an amount of memory".into(),
-                    units => format!("a number of {}", called_units(units)),
-                },
-                Form::Boolean => "`true` or `false`".into(),
-                Form::Text | Form::Template => "a text in quotes".into(),
-                Form::Path => "a path in quotes".into(),
-                Form::Block(kinds) => format!("the name of {} block", article(&kinds.join(" or "))),
-                Form::List(inner, None) => format!("a list in `[]` (of {})", described(inner)),
-                Form::List(inner, Some(n)) => format!("a list in `[]` of {n} ({})", described(inner)),
-                Form::Record(_) => "names in `{}` (each with a list)".into(),
-            })
-        })
-        .collect();
-    joined(&parts, "or")
-}
-
-pub(super) fn article(noun: &str) -> String {
-    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
-    format!("{article} {noun}")
 }
 
 /// Whether every brace of a template belongs to a column's name or is doubled; else what is wrong and what to do.
@@ -1158,4 +652,15 @@ fn template(text: &str) -> Result<(), (String, String)> {
         };
     }
     Ok(())
+}
+
+fn amounts(forms: &'static [Form]) -> Vec<(Unit, Range)> {
+    forms
+        .iter()
+        .flat_map(|form| match form {
+            Form::Amount(units) => *units,
+            _ => &[],
+        })
+        .copied()
+        .collect()
 }

@@ -11,7 +11,8 @@ use crate::lang::pipeline::{
 use crate::lang::schema::Unit;
 use crate::problem::{Problem, Problems};
 
-use super::check::{Checked, Datum, Fields, missing};
+use super::complain::missing;
+use super::datum::{Checked, Datum, Fields};
 
 pub(super) fn data(checked: &Checked) -> Option<Data> {
     let fields = &checked.fields;

@@ -1,10 +1,12 @@
 //! [`File`] to [`Pipeline`]: every name found, every default filled in, every value typed.
 //!
-//! Reading order: [`params`] (values with names), [`check`] (blocks and values against the schema),
-//! [`definitions`] and [`stages`] (what passed, as the pipeline's types). This file says in which order
+//! Reading order: `params` (values with names), `check` (blocks and values against the schema), `complain` (what is said where they do not pass),
+//! `definitions` and `stages` (what passed, as the pipeline's types). This file says in which order
 //! that happens, finds blocks by name and puts the stages into the order in which they run.
 
 mod check;
+mod complain;
+mod datum;
 mod definitions;
 mod params;
 mod stages;
@@ -20,7 +22,9 @@ use super::schema::{self, Role};
 use super::syntax::{Block, File, Term};
 use super::wording;
 
-use check::{Checked, Checker, Datum, Index, article, title};
+use check::Checker;
+use complain::article;
+use datum::{Checked, Datum, Index, title};
 use params::Params;
 use stages::Builder;
 

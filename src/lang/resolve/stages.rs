@@ -10,7 +10,8 @@ use crate::lang::schema::Unit;
 use crate::problem::{Problem, Problems, Span};
 use crate::units::{Bytes, Dtype};
 
-use super::check::{Checked, Datum, Fields, missing, missing_both};
+use super::complain::{missing, missing_both};
+use super::datum::{Checked, Datum, Fields};
 use super::definitions;
 
 /// Builds stages one after the other; what a stage needs must have been built before it.
