@@ -32,7 +32,9 @@ fn main() {
 }
 
 fn plan(folder: &Path, split: &str) -> (Plan, std::sync::Arc<Dataset>) {
-    let row = |i: u64| (0..TOKENS).map(|t| ((i * 7919 + t * 104_729) % 8192).to_string()).collect::<Vec<_>>().join(",");
+    let row = |i: u64| {
+        (0..TOKENS).map(|t| ((i * 7919 + t * 104_729) % 8192).to_string()).collect::<Vec<_>>().join(",")
+    };
     let rows: String = (0..ROWS).map(|i| format!("{{\"ids\": [{}]}}\n", row(i))).collect();
     fs::write(folder.join("rows.jsonl"), rows).expect("a temporary folder can be written");
     fs::write(folder.join("config.json"), CONFIG).expect("a temporary folder can be written");
@@ -49,7 +51,8 @@ train t {{ data = rows model = small groups = layers schedule = turns optimizer 
     let (pipeline, problems) = check(&text, &Options { folder: folder.to_path_buf(), set: Vec::new() });
     let pipeline = pipeline.unwrap_or_else(|| panic!("{problems}"));
     let mut library = Library::new(folder.to_path_buf(), &|| false);
-    let plan = compile(&pipeline, &mut hift::cli::disk::Disk { library: Some(&mut library) }).expect("it compiles");
+    let plan =
+        compile(&pipeline, &mut hift::cli::disk::Disk { library: Some(&mut library) }).expect("it compiles");
     let StagePlan::Train(train) = &plan.stages[0] else { unreachable!("there is one stage") };
     let limits = Limits { vocab: train.model.model.vocab, positions: train.model.model.positions };
     let dataset = library.get(&train.data, &train.tokenizer, limits).expect("the rows are there");
