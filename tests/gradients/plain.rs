@@ -61,7 +61,8 @@ impl<'a> Plain<'a> {
         }
         let wanted = Tensor::from_vec(wanted, logits.shape(), &Device::Cpu)?; // [rows, vocab]
         let max = logits.max_keepdim(D::Minus1)?.detach();
-        let log_sum = logits.broadcast_sub(&max)?.exp()?.sum_keepdim(D::Minus1)?.log()?.broadcast_add(&max)?;
+        let log_sum =
+            logits.broadcast_sub(&max)?.exp()?.sum_keepdim(D::Minus1)?.log()?.broadcast_add(&max)?;
         let nll = log_sum.broadcast_sub(&logits)?.mul(&wanted)?.sum_all()?;
         let first = logits.broadcast_eq(&max)?.to_dtype(DType::F64)?;
         Ok(Sums { nll, correct: first.mul(&wanted)?.sum_all()?.to_scalar()? })
