@@ -9,7 +9,7 @@ use memmap2::Mmap;
 use safetensors::SafeTensors;
 use serde_json::Value as Json;
 
-use crate::model::Model;
+use crate::model::{Model, Param};
 use crate::problem::{Fault, Problem, Problems};
 
 pub use safetensors::Dtype as FileDtype;
@@ -102,11 +102,16 @@ impl Directory {
         Some((entry, &self.maps[entry.file][entry.range.clone()]))
     }
 
+    /// A parameter's tensor, under its name or its alias.
+    pub fn of(&self, param: &Param) -> Option<(&Entry, &[u8])> {
+        self.get(&param.name).or_else(|| self.get(param.alias?))
+    }
+
     /// Holds the headers against what the model needs.
     pub fn check(&self, model: &Model) -> Problems {
         let mut problems = Problems::default();
         for param in &model.params {
-            let Some(entry) = self.tensors.get(&param.name) else {
+            let Some((entry, _)) = self.of(param) else {
                 problems.push(
                     Problem::new(
                         "hift::weights::missing_tensor",
@@ -171,4 +176,51 @@ fn shards(index: &Path) -> Result<Vec<String>, Problem> {
         .help("download the missing shard"));
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::{TensorView, serialize_to_file};
+
+    use super::*;
+
+    /// The first complaint about a checkpoint whose matrix `[vocab, hidden]` has these names.
+    fn check(tied: bool, names: &[&str], complaint: Option<&str>) {
+        let config = format!(
+            r#"{{"model_type": "llama", "hidden_size": 2, "intermediate_size": 2, "num_hidden_layers": 1,
+                "num_attention_heads": 1, "vocab_size": 3, "tie_word_embeddings": {tied}}}"#
+        );
+        let model = Model::from_config(&config).unwrap();
+        let others = model.params.iter().filter(|param| param.shape != [3, 2]);
+        let tensors = others
+            .map(|param| (param.name.as_str(), param.shape.clone()))
+            .chain(names.iter().map(|name| (*name, vec![3, 2])))
+            .map(|(name, shape)| {
+                (name, TensorView::new(FileDtype::F32, shape.clone(), bytes(&shape)).unwrap())
+            });
+        let folder = tempfile::tempdir().unwrap();
+        serialize_to_file(tensors, None, &folder.path().join(SINGLE)).unwrap();
+        let problems = Directory::open(folder.path()).unwrap().unwrap().check(&model);
+        assert_eq!(
+            problems.0.first().map(|problem| problem.message.as_str()),
+            complaint,
+            "{tied}, {names:?}"
+        );
+    }
+
+    fn bytes(shape: &[usize]) -> &'static [u8] {
+        &[0; 64][..4 * shape.iter().product::<usize>()]
+    }
+
+    #[test]
+    fn of_tied_matrices_a_checkpoint_may_keep_either() {
+        let (embedding, head) = ("model.embed_tokens.weight", "lm_head.weight");
+        check(true, &[embedding], None);
+        check(true, &[head], None);
+        check(true, &[embedding, head], None);
+        check(true, &[], Some("the weights have no tensor `model.embed_tokens.weight`"));
+        check(false, &[embedding, head], None);
+        check(false, &[head], Some("the weights have no tensor `model.embed_tokens.weight`"));
+        check(false, &[embedding], Some("the weights have no tensor `lm_head.weight`"));
+    }
 }

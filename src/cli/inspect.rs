@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Failure, Sets, colour, open, print};
 use crate::data::{Encoder, Library, Limits, preview};
 use crate::lang::pipeline::{Format, Stage, Weights};
-use crate::model::Model;
+use crate::model::{Model, Param};
 use crate::problem::{Fault, Problem};
 use crate::report;
 use crate::weights::Directory;
@@ -49,8 +49,8 @@ impl Inspect {
         })?;
         let model = Model::from_config(&text)?;
         let directory = Directory::open(config.parent().unwrap_or(Path::new(".")))?;
-        let stored = |name: &str| {
-            let (entry, _) = directory.as_ref()?.get(name)?;
+        let stored = |param: &Param| {
+            let (entry, _) = directory.as_ref()?.of(param)?;
             Some(format!("{:?}", entry.dtype).to_lowercase())
         };
         if self.json {
@@ -59,7 +59,7 @@ impl Inspect {
                     let param = model.param(*id);
                     json!({
                         "name": param.name, "path": param.path, "shape": param.shape,
-                        "elements": param.elements(), "stored": stored(&param.name),
+                        "elements": param.elements(), "stored": stored(param),
                     })
                 });
                 json!({ "layer": layer.name, "tensors": tensors.collect::<Vec<_>>() })

@@ -130,7 +130,7 @@ pub fn failed(error: &candle_core::Error) -> Problem {
 /// One tensor, converted while it is copied out of the map.
 fn read(directory: &Directory, param: &Param) -> Result<Tensor> {
     const CHUNK: usize = 1 << 16;
-    let (entry, bytes) = directory.get(&param.name).expect("the directory was checked against the model");
+    let (entry, bytes) = directory.of(param).expect("the directory was checked against the model");
     fresh(&param.shape, |numbers| {
         let width = if entry.dtype == FileDtype::F32 { 4 } else { 2 };
         numbers.par_chunks_mut(CHUNK).zip(bytes.par_chunks(width * CHUNK)).for_each(|(to, from)| {

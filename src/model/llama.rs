@@ -134,7 +134,7 @@ pub(super) fn read(config: &Map<String, Json>) -> Result<Parts, Problem> {
             layers.push(Layer { name: layer.to_string(), params: Vec::new() });
         }
         let id = ParamId(params.len());
-        params.push(Param { name, path, shape, init });
+        params.push(Param { name, alias: None, path, shape, init });
         layers.last_mut().expect("just pushed").params.push(id);
         id
     };
@@ -179,6 +179,7 @@ pub(super) fn read(config: &Map<String, Json>) -> Result<Parts, Problem> {
     } else {
         add("head", "lm_head.weight".into(), "head.logits".into(), vec![vocab, hidden], Init::Normal(std))
     };
+    params[embedding.0].alias = tied.then_some("lm_head.weight");
     let trunk = Llama { eps, heads, kv_heads, head_dim, inv_freq, embedding, blocks, norm, head };
     Ok(Parts { family: "llama", params, layers, tied, hidden, vocab, positions, trunk: Arc::new(trunk) })
 }

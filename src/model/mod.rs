@@ -32,6 +32,8 @@ const LOGITS_CHUNK: usize = 8 << 20;
 pub struct Param {
     /// As the checkpoint calls it: `model.layers.0.self_attn.q_proj.weight`
     pub name: String,
+    /// What a checkpoint may call it instead: of tied matrices it keeps one, under either name.
+    pub alias: Option<&'static str>,
     /// As patterns in a pipeline call it: `block.0.attention.q`
     pub path: String,
     pub shape: Vec<usize>,

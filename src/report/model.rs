@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use crate::model::Model;
+use crate::model::{Model, Param};
 use crate::units::Count;
 
 use super::table::table;
 
 /// One line a tensor, layer by layer. `stored` gives a tensor's type in the checkpoint, if there is one.
-pub fn model(model: &Model, stored: impl Fn(&str) -> Option<String>) -> String {
+pub fn model(model: &Model, stored: impl Fn(&Param) -> Option<String>) -> String {
     let mut text = format!(
         "{}: {} parameters in {} tensors and {} layers, vocabulary {}, {} positions{}\n\n",
         model.family,
@@ -29,7 +29,7 @@ pub fn model(model: &Model, stored: impl Fn(&str) -> Option<String>) -> String {
                 shape,
                 Count(param.elements()).to_string(),
                 param.bytes().to_string(),
-                stored(&param.name).unwrap_or_else(|| "-".to_string()),
+                stored(param).unwrap_or_else(|| "-".to_string()),
                 param.path.clone(),
                 param.name.clone(),
             ]);
