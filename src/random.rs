@@ -22,6 +22,13 @@ impl Random {
         random
     }
 
+    /// The `n`-th stream of a seed.
+    pub fn stream(seed: u64, n: u64) -> Self {
+        let mut random = Self(seed);
+        let offset = random.next();
+        Self(offset ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
     /// 64 random bits.
     #[allow(clippy::should_implement_trait, reason = "an endless stream is not an iterator to be exhausted")]
     pub fn next(&mut self) -> u64 {

@@ -32,6 +32,7 @@ impl Show {
     pub fn run(self) -> Result<(), Failure> {
         let (source, pipeline) = open(&self.file, &self.sets)?;
         let plan = self.plan(&pipeline).map_err(|problems| Failure::of(problems, &source))?;
+        let plan = estimate::settle(plan, threads());
         if let Some(group) = &self.program {
             print(&program(&plan, group)?);
             return Ok(());
@@ -110,7 +111,7 @@ pub(crate) fn prepare(
     pipeline: &Pipeline,
     library: &mut crate::data::Library<'_>,
 ) -> Result<(Plan, Estimate), Problems> {
-    let plan = plan::compile(pipeline, &mut Disk { library: Some(library) })?;
+    let plan = estimate::settle(plan::compile(pipeline, &mut Disk { library: Some(library) })?, threads());
     let estimate = estimate::estimate(&plan, threads());
     Ok((plan, estimate))
 }

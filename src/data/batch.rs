@@ -1,8 +1,8 @@
 //! Sequences to batches: what one forward pass sees.
 
-use super::random::Random;
 use super::sequences::{IGNORE, Sequences, trained};
 use crate::lang::pipeline::Shuffle;
+use crate::random::Random;
 
 /// The input of one forward pass: `rows` sequences, padded on the right to `seq` tokens.
 /// Every vector is `[rows, seq]`, row by row.
@@ -138,7 +138,7 @@ fn order(sequences: &Sequences, shuffle: Shuffle, epoch: u64) -> Vec<u32> {
     let mut order: Vec<u32> = (0..sequences.len() as u32).collect();
     match shuffle {
         Shuffle::None => {}
-        Shuffle::Seed(seed) => Random::new(seed, epoch).shuffle(&mut order),
+        Shuffle::Seed(seed) => Random::stream(seed, epoch).shuffle(&mut order),
     }
     order
 }

@@ -23,6 +23,7 @@ use serde::Serialize;
 
 use crate::lang::pipeline::{Data, Format, Holdout, Setting, Shuffle, Tokenizer};
 use crate::problem::{Problem, Problems};
+use crate::random::Random;
 use crate::units::Count;
 
 mod audit;
@@ -32,7 +33,6 @@ mod files;
 mod library;
 mod pack;
 mod preview;
-mod random;
 mod read;
 mod render;
 mod sequences;
@@ -46,7 +46,6 @@ pub use files::Hashed;
 pub use library::Library;
 pub use pack::pack;
 pub use preview::{Preview, Seen, Segment, preview};
-pub use random::Random;
 pub use read::read;
 pub use render::{Layout, Rendered};
 pub use sequences::{IGNORE, Sequence, Sequences};
@@ -202,7 +201,7 @@ fn split(n: usize, holdout: &Setting<Holdout>, shuffle: Shuffle) -> Result<(Vec<
     let mut train: Vec<u32> = (0..n as u32).collect();
     match shuffle {
         Shuffle::None => {}
-        Shuffle::Seed(seed) => Random::new(seed, HOLDOUT_STREAM).shuffle(&mut train),
+        Shuffle::Seed(seed) => Random::stream(seed, HOLDOUT_STREAM).shuffle(&mut train),
     }
     let mut holdout = train.split_off(n - held);
     train.sort_unstable();

@@ -1,7 +1,7 @@
 //! How much memory every part of a plan needs, before anything is loaded.
 //!
 //! ```text
-//! Plan ──estimate──▶ Estimate { stages: [{ phases, groups, peak }] }
+//! Plan ──settle──▶ Plan ──estimate──▶ Estimate { stages: [{ phases, groups, peak }] }
 //! ```
 //!
 //! Reading order: [`play`] (one program with byte counters), then [`estimate`] (all programs of a plan, with what
@@ -16,7 +16,7 @@ pub mod play;
 
 use serde::Serialize;
 
-use crate::lang::pipeline::Rest;
+use crate::lang::pipeline::{Recompute, Rest};
 use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, StagePlan, TrainPlan};
 use crate::program::builder::BatchShape;
 use crate::program::forward_only;
@@ -74,6 +74,19 @@ pub struct GroupEstimate {
     pub operation: String,
     /// Floating-point operations of one step on the largest batch.
     pub flops: u64,
+}
+
+/// Decides what the plan leaves to the budget: a stage with `recompute = auto` runs its blocks again if it would be
+/// above its `memory_limit` otherwise.
+pub fn settle(mut plan: Plan, threads: usize) -> Plan {
+    for stage in &mut plan.stages {
+        if let StagePlan::Train(train) = stage
+            && train.recompute == Recompute::Auto
+        {
+            train.recompute_blocks = train.memory_limit.is_some_and(|limit| peak(train, threads) > limit);
+        }
+    }
+    plan
 }
 
 /// Plays every program of the plan with byte counters.

@@ -158,7 +158,8 @@ pub struct TrainPlan {
     /// Tokens of the longest sequence.
     pub seq: u64,
     pub packed: bool,
-    /// Keep only what enters each block.
+    pub recompute: Recompute,
+    /// Keep only what enters each block. With `auto`, [`crate::estimate::settle`] decides.
     pub recompute_blocks: bool,
     pub shuffle: Shuffle,
     pub seed: u64,
@@ -431,12 +432,8 @@ fn train(
         .help(format!("write `holdout = 2 %` in `data {}`", stage.data.name))
         .into());
     }
-    let recompute_blocks = match *stage.model.recompute {
-        Recompute::None | Recompute::Auto => false,
-        Recompute::Blocks => true,
-    };
     let seq = longest(&stage.tokenizer, &model.model, rows.map(|rows| rows.longest))?;
-    let mut plan = TrainPlan {
+    Ok(TrainPlan {
         name: stage.name.clone(),
         span: stage.span,
         from: stage.from.clone(),
@@ -458,7 +455,8 @@ fn train(
         accumulate: *stage.accumulate,
         seq,
         packed: *stage.tokenizer.pack,
-        recompute_blocks,
+        recompute: *stage.model.recompute,
+        recompute_blocks: *stage.model.recompute == Recompute::Blocks,
         shuffle: *stage.data.shuffle,
         seed: *stage.seed,
         device: *stage.device,
@@ -471,12 +469,7 @@ fn train(
             .checkpoint
             .as_ref()
             .map(|c| CheckpointEvery { steps: interval(*c.every), keep: *c.keep }),
-    };
-    if *stage.model.recompute == Recompute::Auto {
-        plan.recompute_blocks =
-            plan.memory_limit.is_some_and(|limit| crate::estimate::peak(&plan, 1) > limit);
-    }
-    Ok(plan)
+    })
 }
 
 fn evaluate(

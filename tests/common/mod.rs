@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use hift::data::Library;
-use hift::estimate::{Estimate, estimate};
+use hift::estimate::{Estimate, estimate, settle};
 use hift::lang::pipeline::Metric;
 use hift::lang::{Options, Pipeline, check};
 use hift::plan::{Plan, StagePlan, compile};
@@ -35,7 +35,8 @@ pub fn pipeline(folder: &Path, text: &str) -> Pipeline {
 
 /// Its plan, or what is wrong.
 pub fn planned(pipeline: &Pipeline, library: &mut Library<'_>) -> Result<Plan, Problems> {
-    compile(pipeline, &mut hift::cli::disk::Disk { library: Some(library) })
+    let plan = compile(pipeline, &mut hift::cli::disk::Disk { library: Some(library) })?;
+    Ok(settle(plan, rayon::current_num_threads()))
 }
 
 /// What a run told its watcher.
