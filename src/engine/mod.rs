@@ -1,2 +1,19 @@
-//! Plays programs with tensors.
+//! Plays programs with tensors. The only room that knows candle.
+//!
+//! Reading order: [`player`] (a program, instruction by instruction), [`store`] (weights and optimizer states),
+//! [`access`] (from candle's tensors to slices), [`cpu`] (the kernels), [`memory`] (what was really allocated).
+//!
+//! Candle holds the tensors; its autograd is not used. `backward` forms the gradients of frozen operands, pins
+//! activations through them, and stops in silence at its fused norms, softmax and rotary positions. The tests use
+//! it, over plain operations, as the oracle.
+//!
+//! This room must not know models, files of a run, or why a program looks as it does.
+
+pub mod access;
 pub mod cpu;
+pub mod memory;
+pub mod player;
+pub mod store;
+
+pub use player::{Inputs, Knobs, Played, play};
+pub use store::Store;

@@ -288,9 +288,13 @@ pub enum Order {
     BottomUp,
     TopDown,
     /// Drawn once from the seed, then kept.
-    Random { seed: u64 },
+    Random {
+        seed: u64,
+    },
     /// Layer names (or group names with `named`), first to last.
-    List { names: Vec<Setting<String>> },
+    List {
+        names: Vec<Setting<String>>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -1,1 +1,195 @@
-//! A training step as data.
+//! A training step as data: a straight list of instructions, `out = op(inputs)`, with the values that die after each.
+//!
+//! ```text
+//! model ──Builder──▶ Graph ──reverse──▶ Draft ──recompute, update, liveness──▶ Program ──▶ estimate, engine
+//! ```
+//!
+//! Reading order: [`op`] (what an operation is: shapes, storage, cost, what may be written in place), [`builder`]
+//! (the forward pass), [`reverse`] (a rule per operation), [`recompute`] (what is run again instead of kept),
+//! [`compile`] (the order of the passes, where weights are updated), [`liveness`] (what dies when), [`print`].
+//!
+//! That HiFT saves memory is coded nowhere here. A gradient is formed only where an active parameter asks for
+//! it, and a value lives until its last use: that a frozen layer keeps no input, and that nothing is kept
+//! below the lowest active layer, falls out.
+//!
+//! This room must not know any model, and no device: the number of threads is a number in [`Settings`].
+
+pub mod builder;
+pub mod compile;
+pub mod liveness;
+pub mod op;
+pub mod print;
+pub mod recompute;
+pub mod reverse;
+
+#[cfg(test)]
+mod tests;
+
+use crate::units::{Bytes, Dtype};
+
+pub use builder::{BatchShape, Builder, Graph};
+pub use compile::{Parts, Settings, StepPrograms, forward_only, step_programs};
+pub use op::{AttentionSpec, Op};
+
+/// A parameter of the model, by its place in the model's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParamId(pub usize);
+
+/// A value of a program, by its place in the program's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueId(pub usize);
+
+/// What a batch brings. All are `u32` with one entry per token, `[rows]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// Token ids.
+    Ids,
+    /// The id that each position has to predict; `u32::MAX` does not count.
+    Labels,
+    /// Where each token stands in its document.
+    Positions,
+    /// Packed rows: where in its row each token's document begins.
+    Starts,
+    /// Rows whose next token is asked for, when generating.
+    Queries,
+}
+
+impl Input {
+    pub fn name(self) -> &'static str {
+        match self {
+            Input::Ids => "ids",
+            Input::Labels => "labels",
+            Input::Positions => "positions",
+            Input::Starts => "starts",
+            Input::Queries => "queries",
+        }
+    }
+}
+
+/// What a value is for, which decides who owns it and where the report counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Resident: the caller owns it.
+    Weight(ParamId),
+    /// Optimizer state, the n-th of its parameter. Resident: the caller owns it.
+    State(ParamId, usize),
+    /// Brought by the batch; the program owns it and lets it go after its last use.
+    Input(Input),
+    /// Computed from the inputs.
+    Activation,
+    /// The gradient of an activation.
+    Flow,
+    /// The gradient of a parameter.
+    Gradient(ParamId),
+    /// A number that the caller reads: loss, norm.
+    Scalar,
+}
+
+impl Role {
+    /// Whether the value outlives the program and belongs to the caller.
+    pub fn is_resident(self) -> bool {
+        match self {
+            Role::Weight(_) | Role::State(..) => true,
+            Role::Input(_) | Role::Activation | Role::Flow | Role::Gradient(_) | Role::Scalar => false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub dtype: Dtype,
+    pub role: Role,
+}
+
+impl Value {
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub fn bytes(&self) -> Bytes {
+        Bytes(self.elements() as u64 * self.dtype.size())
+    }
+}
+
+/// `outputs = op(inputs)`, and what is gone afterwards.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Instr {
+    pub op: Op,
+    pub inputs: Vec<ValueId>,
+    pub outputs: Vec<ValueId>,
+    /// For each output, the input (by position) whose storage it takes over; that input dies here.
+    pub reuses: Vec<Option<usize>>,
+    /// Values whose storage is given back after this instruction.
+    pub dies: Vec<ValueId>,
+    pub phase: Phase,
+    /// The block that a forward operation belongs to.
+    pub block: Option<usize>,
+}
+
+impl Instr {
+    /// An instruction whose lifetimes are not worked out yet.
+    fn draft(op: Op, inputs: Vec<ValueId>, outputs: Vec<ValueId>, phase: Phase) -> Self {
+        Self { op, inputs, outputs, reuses: Vec::new(), dies: Vec::new(), phase, block: None }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Forward,
+    /// A part of the forward pass, run again.
+    Recompute,
+    Reverse,
+    Update,
+}
+
+/// A program, ready to be estimated and played.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Program {
+    pub values: Vec<Value>,
+    /// Owned values that are there at the start: the batch, and gradients carried over from a micro-batch before.
+    pub inputs: Vec<ValueId>,
+    pub instrs: Vec<Instr>,
+    /// Owned values that are there at the end.
+    pub outputs: Vec<ValueId>,
+    /// Bytes of scratch that each instruction needs while it runs depend on this.
+    pub threads: usize,
+}
+
+impl Program {
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.0]
+    }
+
+    /// Scratch that `instr` holds while it runs and gives back before the next.
+    pub fn workspace(&self, instr: &Instr) -> Bytes {
+        let shapes: Vec<&[usize]> = instr.inputs.iter().map(|id| self.value(*id).shape.as_slice()).collect();
+        instr.op.workspace(&shapes, self.threads)
+    }
+
+    /// Floating-point operations of the whole program.
+    pub fn flops(&self) -> u64 {
+        self.instrs
+            .iter()
+            .map(|instr| {
+                let shapes: Vec<&[usize]> =
+                    instr.inputs.iter().map(|id| self.value(*id).shape.as_slice()).collect();
+                instr.op.flops(&shapes)
+            })
+            .sum()
+    }
+
+    /// Parameters that the program reads or writes.
+    pub fn params(&self) -> impl Iterator<Item = ParamId> + '_ {
+        self.values.iter().filter_map(|value| match value.role {
+            Role::Weight(param) => Some(param),
+            Role::State(..)
+            | Role::Input(_)
+            | Role::Activation
+            | Role::Flow
+            | Role::Gradient(_)
+            | Role::Scalar => None,
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! `hift check`
+
+use std::path::PathBuf;
+
+use super::{Failure, Sets, disk::Disk, options, read, show};
+use crate::lang;
+use crate::plan;
+use crate::problem::{Fault, Problem, Problems};
+
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// Pipeline files
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Read and tokenise the data too, and say what becomes of its rows
+    #[arg(long)]
+    data: bool,
+    #[command(flatten)]
+    sets: Sets,
+}
+
+impl Check {
+    pub fn run(self) -> Result<(), Failure> {
+        let mut faults: Vec<Fault> = Vec::new();
+        for file in &self.files {
+            let source = match read(file) {
+                Ok(source) => source,
+                Err(failure) => {
+                    failure.print();
+                    faults.push(failure.problems.fault());
+                    continue;
+                }
+            };
+            let (pipeline, mut problems) = lang::check(&source.text, &options(file, &self.sets));
+            if let Some(pipeline) = pipeline {
+                problems.0.extend(self.plan(&pipeline).err().into_iter().flat_map(|found| found.0));
+            }
+            if !problems.0.is_empty() {
+                show(&problems, Some(&source));
+            }
+            if problems.has_errors() {
+                faults.push(problems.fault());
+            } else {
+                super::print(&format!("{}: no mistakes\n", file.display()));
+            }
+        }
+        match faults.first() {
+            None => Ok(()),
+            Some(fault) => {
+                let n = faults.len();
+                let what = if n == 1 { "pipeline has" } else { "pipelines have" };
+                let text = format!("{n} of {} {what} mistakes", self.files.len());
+                Err(Problem::of(*fault, "hift::cli::check", text).into())
+            }
+        }
+    }
+
+    /// What only the model, its weights' headers and, if asked for, the rows can tell.
+    fn plan(&self, pipeline: &lang::Pipeline) -> Result<(), Problems> {
+        #[cfg(feature = "run")]
+        {
+            let mut library = crate::data::Library::new(pipeline.folder.clone(), &|| false);
+            let mut disk = Disk { library: self.data.then_some(&mut library) };
+            plan::compile(pipeline, &mut disk).map(|_| ())
+        }
+        #[cfg(not(feature = "run"))]
+        plan::compile(pipeline, &mut Disk { library: None }).map(|_| ())
+    }
+}

@@ -1,0 +1,64 @@
+//! The plan's [`World`], on the disk.
+
+use std::path::Path;
+
+use crate::lang::Pipeline;
+use crate::lang::pipeline::{Data, Tokenizer};
+use crate::model::Model;
+use crate::plan::{Rows, World};
+use crate::problem::{Fault, Problem, Problems};
+use crate::weights::Directory;
+
+/// Looks at files. Rows are read and tokenised through the library, unless there is none.
+pub struct Disk<'a, 'b> {
+    #[cfg(feature = "run")]
+    pub library: Option<&'a mut crate::data::Library<'b>>,
+    #[cfg(not(feature = "run"))]
+    pub library: Option<std::marker::PhantomData<&'a mut &'b ()>>,
+}
+
+impl World for Disk<'_, '_> {
+    fn read(&mut self, path: &Path) -> Result<String, Problem> {
+        std::fs::read_to_string(path).map_err(|error| {
+            Problem::of(
+                Fault::Missing,
+                "hift::plan::no_config",
+                format!("the model's configuration cannot be read: {}: {error}", path.display()),
+            )
+            .help("paths start from the pipeline file's folder; a model is a Hugging Face directory with a config.json")
+        })
+    }
+
+    fn check_weights(&mut self, folder: &Path, model: &Model) -> Result<(), Problems> {
+        let Some(directory) = Directory::open(folder)? else { return Ok(()) };
+        let problems = directory.check(model);
+        if problems.has_errors() { Err(problems) } else { Ok(()) }
+    }
+
+    #[cfg(feature = "run")]
+    fn rows(
+        &mut self,
+        _: &Pipeline,
+        data: &Data,
+        tokenizer: &Tokenizer,
+        model: &Model,
+    ) -> Result<Option<Rows>, Problems> {
+        let Some(library) = &mut self.library else { return Ok(None) };
+        let limits = crate::data::Limits { vocab: model.vocab, positions: model.positions };
+        let dataset = library.get(data, tokenizer, limits)?;
+        let (train, holdout) = (&dataset.train, &dataset.holdout);
+        Ok(Some(Rows {
+            train: train.len() as u64,
+            holdout: holdout.len() as u64,
+            tokens: train.tokens() + holdout.tokens(),
+            trained_tokens: train.trained() + holdout.trained(),
+            longest: train.longest() as u64,
+            longest_holdout: holdout.longest() as u64,
+        }))
+    }
+
+    #[cfg(not(feature = "run"))]
+    fn rows(&mut self, _: &Pipeline, _: &Data, _: &Tokenizer, _: &Model) -> Result<Option<Rows>, Problems> {
+        Ok(None)
+    }
+}

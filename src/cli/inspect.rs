@@ -1,0 +1,130 @@
+//! `hift inspect`
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::{Failure, Sets, colour, open, print};
+use crate::data::{Encoder, Library, Limits, preview};
+use crate::lang::pipeline::{Format, Stage, Weights};
+use crate::model::{Model, Param};
+use crate::problem::{Fault, Problem};
+use crate::report;
+use crate::weights::Directory;
+
+#[derive(Debug, clap::Args)]
+pub struct Inspect {
+    /// A model (a directory, or a config.json), or a pipeline file whose rows are shown
+    target: PathBuf,
+    /// Which data block of the pipeline
+    data: Option<String>,
+    /// How many rows
+    #[arg(long, default_value_t = 3)]
+    rows: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    sets: Sets,
+}
+
+impl Inspect {
+    pub fn run(self) -> Result<(), Failure> {
+        if self.target.extension().is_some_and(|extension| extension == "hift") {
+            self.rows()
+        } else {
+            Ok(self.model()?)
+        }
+    }
+
+    fn model(&self) -> Result<(), Problem> {
+        let config = if self.target.is_dir() { self.target.join("config.json") } else { self.target.clone() };
+        let text = std::fs::read_to_string(&config).map_err(|error| {
+            Problem::of(
+                Fault::Missing,
+                "hift::cli::no_model",
+                format!("{} cannot be read: {error}", config.display()),
+            )
+            .help("name a Hugging Face directory, a config.json, or a pipeline file")
+        })?;
+        let model = Model::from_config(&text)?;
+        let directory = Directory::open(config.parent().unwrap_or(Path::new(".")))?;
+        let stored = |param: &Param| {
+            let (entry, _) = directory.as_ref()?.of(param)?;
+            Some(format!("{:?}", entry.dtype).to_lowercase())
+        };
+        if self.json {
+            let layers = model.layers.iter().map(|layer| {
+                let tensors = layer.params.iter().map(|id| {
+                    let param = model.param(*id);
+                    json!({
+                        "name": param.name, "path": param.path, "shape": param.shape,
+                        "elements": param.elements(), "stored": stored(param),
+                    })
+                });
+                json!({ "layer": layer.name, "tensors": tensors.collect::<Vec<_>>() })
+            });
+            let json = json!({
+                "family": model.family, "parameters": model.n_elements(), "vocabulary": model.vocab,
+                "positions": model.positions, "tied": model.tied, "layers": layers.collect::<Vec<_>>(),
+            });
+            print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("a model is JSON")));
+        } else {
+            print(&report::model::model(&model, stored));
+        }
+        if let Some(directory) = &directory
+            && let Some(problem) = directory.check(&model).0.into_iter().next()
+        {
+            return Err(problem);
+        }
+        Ok(())
+    }
+
+    fn rows(&self) -> Result<(), Failure> {
+        let (source, pipeline) = open(&self.target, &self.sets)?;
+        let blocks = || {
+            pipeline.stages.iter().filter_map(|stage| match stage {
+                Stage::Train(stage) => Some((&stage.data, &stage.tokenizer, &stage.model)),
+                Stage::Evaluate(stage) => Some((&stage.data, &stage.tokenizer, &stage.model)),
+                Stage::Generate(_) | Stage::Export(_) => None,
+            })
+        };
+        let found = blocks().find(|(data, ..)| self.data.as_ref().is_none_or(|name| data.name == *name));
+        let Some((data, tokenizer, model)) = found else {
+            let mut names: Vec<&str> = blocks().map(|(data, ..)| data.name.as_str()).collect();
+            names.dedup();
+            return Err(Problem::of(Fault::Usage, "hift::cli::no_data", "no stage reads such a data block")
+                .help(format!("the stages read: {}", names.join(", ")))
+                .into());
+        };
+        let config = match &*model.weights {
+            Weights::Directory { path } => pipeline.path(path).join("config.json"),
+            Weights::Random { config, .. } => pipeline.path(config),
+        };
+        let text = std::fs::read_to_string(&config).map_err(|error| {
+            let what = format!("{} cannot be read: {error}", config.display());
+            Failure::of(Problem::of(Fault::Missing, "hift::cli::no_model", what), &source)
+        })?;
+        let model = Model::from_config(&text).map_err(|problem| Failure::of(problem, &source))?;
+        let mut library = Library::new(pipeline.folder.clone(), &|| false);
+        let limits = Limits { vocab: model.vocab, positions: model.positions };
+        let dataset =
+            library.get(data, tokenizer, limits).map_err(|problems| Failure::of(problems, &source))?;
+        let encoder = match &*data.format {
+            Format::Tokens { .. } => None,
+            Format::Text { .. } | Format::Instruct { .. } => Some(
+                Encoder::open(&pipeline.folder, tokenizer)
+                    .map_err(|problem| Failure::of(problem, &source))?,
+            ),
+        };
+        let previews = preview(&dataset.train, encoder.as_ref(), self.rows);
+        if self.json {
+            let json = json!({ "data": data.name, "rows": previews, "audit": dataset.audit });
+            print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("rows are JSON")));
+        } else {
+            print(&report::rows::rows(&previews, colour()));
+            print(&report::rows::audit(&data.name, &dataset.audit));
+        }
+        Ok(())
+    }
+}

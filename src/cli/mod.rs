@@ -1,0 +1,196 @@
+//! The command line: arguments, files, printing. No decisions.
+//!
+//! One file per command. Results go to stdout, people's text to stderr; a [`Fault`] becomes the exit code.
+
+pub mod check;
+pub mod disk;
+#[cfg(feature = "run")]
+pub mod inspect;
+pub mod plan;
+#[cfg(feature = "run")]
+pub mod progress;
+#[cfg(feature = "run")]
+pub mod run;
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::lang::{self, Look, Options, Pipeline, Source};
+use crate::problem::{Fault, Problem, Problems};
+
+/// Fine-tunes every weight of a language model on one small device, group by group (HiFT), from one file that says
+/// everything; foretells its memory before anything is loaded.
+#[derive(Debug, Parser)]
+#[command(version, about, disable_help_subcommand = true, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  done, or nothing left to do
+   1  the run failed
+   2  wrong usage
+  65  the pipeline or its data is wrong
+  66  an input is missing
+  69  the device is not there
+  73  an output cannot be written
+  75  try again: another run holds the lock, or interrupted after a checkpoint
+  78  the plan does not fit the memory limit";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say everything that is wrong with pipelines, without loading weights
+    Check(check::Check),
+    /// Show stages, groups, turns, rates, and the memory of every part, before anything is loaded
+    Plan(plan::Show),
+    /// Plan, check the machine, and train
+    #[cfg(feature = "run")]
+    Run(run::Run),
+    /// Show a model's layers, or rows as the model will see them
+    #[cfg(feature = "run")]
+    Inspect(inspect::Inspect),
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are results; anything else is wrong usage.
+            let code = if error.use_stderr() { Fault::Usage.exit_code() } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let result = match arguments.command {
+        Command::Check(command) => command.run(),
+        Command::Plan(command) => command.run(),
+        #[cfg(feature = "run")]
+        Command::Run(command) => command.run(),
+        #[cfg(feature = "run")]
+        Command::Inspect(command) => command.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.problems.fault().exit_code())
+        }
+    }
+}
+
+/// What went wrong, with the text that it points into.
+#[derive(Debug)]
+pub struct Failure {
+    pub problems: Problems,
+    pub source: Option<Source>,
+}
+
+impl Failure {
+    pub fn of(problems: impl Into<Problems>, source: &Source) -> Self {
+        Self { problems: problems.into(), source: Some(source.clone()) }
+    }
+
+    fn print(&self) {
+        show(&self.problems, self.source.as_ref());
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self { problems: problem.into(), source: None }
+    }
+}
+
+/// Prints problems to stderr.
+pub(crate) fn show(problems: &Problems, source: Option<&Source>) {
+    let none = Source::new("", "");
+    let terminal = std::io::stderr().is_terminal();
+    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let text = lang::render(problems, source.unwrap_or(&none), Look { colour, ..Look::default() });
+    // Where stderr is closed there is nobody to tell.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Prints a result to stdout. A reader that has gone away (`| head`) is no failure.
+pub(crate) fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Whether to colour what goes to stdout.
+pub(crate) fn colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// `--set NAME=VALUE`
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Sets {
+    /// Give a `param` of the file another value: `--set peak=1e-5`
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_set)]
+    pub set: Vec<(String, String)>,
+}
+
+fn parse_set(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, as in `--set peak=1e-5`")?;
+    Ok((name.trim().to_string(), value.trim().to_string()))
+}
+
+/// Reads and resolves a pipeline file. Warnings are shown at once.
+pub(crate) fn open(path: &Path, sets: &Sets) -> Result<(Source, Pipeline), Failure> {
+    let source = read(path)?;
+    let (pipeline, problems) = lang::check(&source.text, &options(path, sets));
+    match pipeline {
+        Some(pipeline) if !problems.has_errors() => {
+            if !problems.0.is_empty() {
+                show(&problems, Some(&source));
+            }
+            Ok((source, pipeline))
+        }
+        _ => Err(Failure::of(problems, &source)),
+    }
+}
+
+pub(crate) fn options(path: &Path, sets: &Sets) -> Options {
+    Options { folder: folder_of(path), set: sets.set.clone() }
+}
+
+pub(crate) fn read(path: &Path) -> Result<Source, Failure> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        Problem::of(
+            Fault::Missing,
+            "hift::cli::no_pipeline",
+            format!("{} cannot be read: {error}", path.display()),
+        )
+        .help("name a pipeline file, such as pipelines/quickstart.hift")
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Problem::new(
+            "hift::cli::not_utf8",
+            format!("{} is not UTF-8 text: byte {at} is wrong", path.display()),
+        )
+        .help("save the file as UTF-8")
+    })?;
+    Ok(Source::new(path.display().to_string(), text))
+}
+
+/// Relative paths of a pipeline start from the folder it lies in.
+pub(crate) fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Threads that tensors are computed with.
+pub(crate) fn threads() -> usize {
+    #[cfg(feature = "run")]
+    return rayon::current_num_threads();
+    #[cfg(not(feature = "run"))]
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

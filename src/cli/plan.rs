@@ -1,0 +1,117 @@
+//! `hift plan`
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{Failure, Sets, disk::Disk, open, print, threads};
+use crate::estimate::{self, Estimate};
+use crate::lang::{Pipeline, pipeline::Stage};
+use crate::plan::{self, Plan, StagePlan};
+use crate::problem::{Fault, Problem, Problems};
+use crate::report;
+
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// The pipeline file
+    file: PathBuf,
+    /// Print the plan and its estimate as JSON
+    #[arg(long)]
+    json: bool,
+    /// Print the program of a group's step, with each value's size and its death: a layer's name, or a number
+    #[arg(long, value_name = "GROUP")]
+    program: Option<String>,
+    /// Do not read the rows: no counts of rows and tokens, sequences as long as they may be
+    #[arg(long)]
+    no_data: bool,
+    #[command(flatten)]
+    sets: Sets,
+}
+
+impl Show {
+    pub fn run(self) -> Result<(), Failure> {
+        let (source, pipeline) = open(&self.file, &self.sets)?;
+        let plan = self.plan(&pipeline).map_err(|problems| Failure::of(problems, &source))?;
+        let plan = estimate::settle(plan, threads());
+        if let Some(group) = &self.program {
+            print(&program(&plan, group)?);
+            return Ok(());
+        }
+        let estimate = estimate::estimate(&plan, threads());
+        if self.json {
+            let json = json!({ "schema": plan::SCHEMA, "plan": plan, "estimate": estimate });
+            print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("a plan is JSON")));
+        } else {
+            print(&report::plan::plan(&plan, &estimate));
+        }
+        check_limits(&pipeline, &plan, &estimate).map_err(|problems| Failure::of(problems, &source))
+    }
+
+    fn plan(&self, pipeline: &Pipeline) -> Result<Plan, Problems> {
+        #[cfg(feature = "run")]
+        {
+            let mut library = crate::data::Library::new(pipeline.folder.clone(), &|| false);
+            let mut disk = Disk { library: (!self.no_data).then_some(&mut library) };
+            plan::compile(pipeline, &mut disk)
+        }
+        #[cfg(not(feature = "run"))]
+        plan::compile(pipeline, &mut Disk { library: None })
+    }
+}
+
+/// Refuses a plan whose peak is above a stage's `memory_limit`.
+pub(crate) fn check_limits(pipeline: &Pipeline, plan: &Plan, estimate: &Estimate) -> Result<(), Problems> {
+    let mut problems = Problems::default();
+    for (stage, figures) in plan.stages.iter().zip(&estimate.stages) {
+        let StagePlan::Train(train) = stage else { continue };
+        let Some(limit) = train.memory_limit.filter(|limit| figures.peak > *limit) else { continue };
+        let span = pipeline.stages.iter().find_map(|stage| match stage {
+            Stage::Train(written) if written.name == train.name => written.memory_limit.span(),
+            Stage::Train(_) | Stage::Evaluate(_) | Stage::Generate(_) | Stage::Export(_) => None,
+        });
+        let highest = figures.groups.iter().max_by_key(|group| group.peak);
+        let group = highest.map_or(String::new(), |group| report::names(&group.names));
+        problems.push(
+            Problem::of(
+                Fault::Limit,
+                "hift::estimate::over_limit",
+                format!("stage `{}` needs {}, more than its limit of {limit}", train.name, figures.peak),
+            )
+            .label_at(span, format!("group {group} needs {} more", figures.peak - limit))
+            .help("lower `micro_batch` or `max_length`, write `recompute = blocks`, or raise the limit"),
+        );
+    }
+    if problems.has_errors() { Err(problems) } else { Ok(()) }
+}
+
+/// The programs of one group, by the name of one of its layers or its number.
+fn program(plan: &Plan, wanted: &str) -> Result<String, Problem> {
+    let mut known = Vec::new();
+    for stage in &plan.stages {
+        let StagePlan::Train(train) = stage else { continue };
+        for (idx, group) in train.groups.iter().enumerate() {
+            if group.names.iter().any(|name| name == wanted) || wanted == idx.to_string() {
+                let mut text = String::new();
+                for (name, program) in train.programs(idx, train.largest_batch(), threads()).each() {
+                    text +=
+                        &format!("# {}, {}: {name}\n{program}\n", train.name, report::names(&group.names));
+                }
+                return Ok(text);
+            }
+            known.push(report::names(&group.names));
+        }
+    }
+    Err(Problem::of(Fault::Usage, "hift::cli::no_group", format!("no group trains `{wanted}`"))
+        .help(format!("write a layer's name or a group's number; the groups are: {}", known.join(", "))))
+}
+
+/// Both, with the limits not yet checked.
+#[cfg(feature = "run")]
+pub(crate) fn prepare(
+    pipeline: &Pipeline,
+    library: &mut crate::data::Library<'_>,
+) -> Result<(Plan, Estimate), Problems> {
+    let plan = estimate::settle(plan::compile(pipeline, &mut Disk { library: Some(library) })?, threads());
+    let estimate = estimate::estimate(&plan, threads());
+    Ok((plan, estimate))
+}

@@ -1,0 +1,244 @@
+//! What became of the rows, and whether that is worth training on.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::Serialize;
+
+use super::sequences::Sequences;
+use crate::lang::pipeline::{Data, Format, LossOn, Tokenizer};
+use crate::problem::Problem;
+use crate::units::Count;
+
+/// Less than this share of the tokens with a loss is surely not meant.
+const LITTLE: f64 = 0.01;
+
+/// An account of every row that was read: `rows = train.rows + holdout.rows + dropped`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Audit {
+    /// Rows in the source.
+    pub rows: u64,
+    /// Rows that are not used, by reason.
+    pub dropped: Dropped,
+    /// Rows that lost their end to `max_length`.
+    pub cut: u64,
+    /// Tokens of the longest row before cutting.
+    pub longest_row: u64,
+    /// `instruct` rows whose response holds nothing but white space.
+    pub empty_responses: u64,
+    /// Rows that are the same, token by token, as an earlier one.
+    pub duplicates: u64,
+    /// Held-out rows that are also trained on.
+    pub leaked: u64,
+    pub train: Part,
+    pub holdout: Part,
+    pub warnings: Vec<Problem>,
+}
+
+/// Rows that are not used, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Dropped {
+    /// Longer than `max_length`, with `too_long = drop`.
+    pub too_long: u64,
+    /// No text, or no tokens.
+    pub empty: u64,
+    /// No token carries a loss.
+    pub untrained: u64,
+}
+
+impl Dropped {
+    /// All of them.
+    pub fn total(self) -> u64 {
+        self.too_long + self.empty + self.untrained
+    }
+}
+
+/// The rows on one side of the holdout.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Part {
+    pub rows: u64,
+    /// The same as `rows`, unless rows are packed.
+    pub sequences: u64,
+    pub tokens: u64,
+    /// Tokens that carry a loss.
+    pub trained_tokens: u64,
+    /// Tokens of the longest sequence.
+    pub longest: u64,
+    /// The share of the room in packed sequences that holds tokens.
+    pub fill: Option<f64>,
+    /// Of the rows, after cutting and before packing; `None` if there is no row.
+    pub lengths: Option<Lengths>,
+}
+
+/// How many tokens rows have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Lengths {
+    pub min: u64,
+    /// Half of the rows are at most this long.
+    pub median: u64,
+    pub max: u64,
+    pub histogram: Vec<Bin>,
+}
+
+/// Rows that are at most `up_to` tokens long, and longer than the bin before. Bins end at powers of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Bin {
+    pub up_to: u64,
+    pub rows: u64,
+}
+
+/// What is counted while rows are tokenised.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub rows: u64,
+    pub dropped: Dropped,
+    pub cut: u64,
+    pub longest_row: u64,
+    pub empty_responses: u64,
+    /// Of `dropped.untrained`: cutting took all that carried a loss.
+    pub trained_part_cut: u64,
+    /// Rows whose own text begins, or ends, with the mark that is put there too.
+    pub begins_marked: u64,
+    pub ends_marked: u64,
+}
+
+impl Part {
+    /// Accounts for rows, given before packing and as they are used.
+    pub(super) fn new(rows: &Sequences, used: &Sequences, max_length: usize) -> Self {
+        let room = used.len() as f64 * max_length as f64;
+        Self {
+            rows: rows.len() as u64,
+            sequences: used.len() as u64,
+            tokens: used.tokens(),
+            trained_tokens: used.trained(),
+            longest: used.longest() as u64,
+            fill: (used.is_packed() && !used.is_empty()).then(|| used.tokens() as f64 / room),
+            lengths: Lengths::of(rows.iter().map(|row| row.ids.len() as u64).collect()),
+        }
+    }
+}
+
+impl Lengths {
+    fn of(mut lengths: Vec<u64>) -> Option<Self> {
+        lengths.sort_unstable();
+        let (&min, &max) = (lengths.first()?, lengths.last()?);
+        let mut histogram: Vec<Bin> = Vec::new();
+        for &length in &lengths {
+            let up_to = length.next_power_of_two();
+            match histogram.last_mut() {
+                Some(bin) if bin.up_to == up_to => bin.rows += 1,
+                _ => histogram.push(Bin { up_to, rows: 1 }),
+            }
+        }
+        Some(Self { min, median: lengths[(lengths.len() - 1) / 2], max, histogram })
+    }
+}
+
+/// Rows that repeat an earlier row of `rows`.
+pub(super) fn duplicates(rows: &Sequences) -> u64 {
+    let mut seen = HashSet::with_capacity(rows.len());
+    rows.iter().filter(|row| !seen.insert((row.ids, row.labels))).count() as u64
+}
+
+/// Rows of `holdout` that are in `train` too.
+pub(super) fn leaked(train: &Sequences, holdout: &Sequences) -> u64 {
+    let mut held: HashMap<_, u64> = HashMap::with_capacity(holdout.len());
+    for row in holdout.iter() {
+        *held.entry((row.ids, row.labels)).or_insert(0) += 1;
+    }
+    train.iter().filter_map(|row| held.remove(&(row.ids, row.labels))).sum()
+}
+
+/// No row is left to train on: why, and what to do.
+pub(super) fn nothing_trained(
+    counts: &Counts,
+    data: &Data,
+    tokenizer: &Tokenizer,
+    path: &str,
+    max_length: usize,
+) -> Problem {
+    let dropped = counts.dropped;
+    let without_loss = dropped.untrained - counts.trained_part_cut;
+    let has_response =
+        matches!(data.format.value, Format::Instruct { .. }) && *tokenizer.loss_on == LossOn::Response;
+    let has_labels = matches!(data.format.value, Format::Tokens { labels: Some(_), .. });
+    let reasons = [
+        (
+            counts.trained_part_cut,
+            format!("what carries a loss begins after the first {max_length} tokens and is cut away"),
+            "write a larger `max_length`, shorten the prompt, or write `loss_on = all`",
+        ),
+        (dropped.too_long, format!("longer than {max_length} tokens"), "write a larger `max_length`"),
+        (
+            without_loss,
+            match (has_labels, has_response) {
+                (true, _) => "all labels are -100".to_owned(),
+                (_, true) => "the response is empty, and no end mark follows it".to_owned(),
+                _ => "fewer than two tokens".to_owned(),
+            },
+            match (has_labels, has_response) {
+                (true, _) => "look at the column that `labels` names",
+                (_, true) => "look at the template of `response`, or write `loss_on = all`",
+                _ => "look at the column that `format` names",
+            },
+        ),
+        (dropped.empty, "no text".to_owned(), "look at the columns that `format` names"),
+    ];
+    let why: Vec<_> = reasons
+        .iter()
+        .filter(|(rows, ..)| *rows > 0)
+        .map(|(rows, why, _)| format!("{} of {} rows: {why}", Count(*rows), Count(counts.rows)))
+        .collect();
+    let help = reasons.iter().max_by_key(|(rows, ..)| *rows).map_or("", |(_, _, help)| help);
+    let at = if counts.trained_part_cut + dropped.too_long > 0 {
+        tokenizer.max_length.span().or(data.format.span())
+    } else {
+        data.format.span()
+    };
+    Problem::new(
+        "hift::data::nothing_trained",
+        format!("no token of `{path}` carries a loss ({})", why.join("; ")),
+    )
+    .label_at(at, "leaves nothing to train on")
+    .help(help)
+}
+
+/// What is legal, but surely unwanted.
+pub(super) fn warnings(counts: &Counts, train: &Part, tokenizer: &Tokenizer, path: &str) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    let share = train.trained_tokens as f64 / train.tokens.max(1) as f64;
+    if share < LITTLE {
+        warnings.push(
+            Problem::warning(
+                "hift::data::little_trained",
+                format!(
+                    "only {} of {} tokens of `{path}` carry a loss ({:.2} %)",
+                    Count(train.trained_tokens),
+                    Count(train.tokens),
+                    100.0 * share
+                ),
+            )
+            .label_at(tokenizer.loss_on.span(), "says which tokens carry a loss")
+            .help("`hift inspect` shows the rows with their loss mask"),
+        );
+    }
+    let marks = [
+        (counts.begins_marked, "begin", tokenizer.begin.span()),
+        (counts.ends_marked, "end", tokenizer.end.span()),
+    ];
+    for (rows, name, span) in marks {
+        if rows > 0 {
+            warnings.push(
+                Problem::warning(
+                    "hift::data::double_mark",
+                    format!(
+                        "the text of {} of `{path}` {name}s with the {name} mark already, so it stands there twice",
+                        super::rows(rows)
+                    ),
+                )
+                .label_at(span, "adds the second one")
+                .help(format!("write `{name} = none`, or take the mark out of the text")),
+            );
+        }
+    }
+    warnings
+}

@@ -1,0 +1,55 @@
+//! Rows as the model will see them, for people.
+
+use serde::Serialize;
+
+use super::encoder::Encoder;
+use super::sequences::{IGNORE, Sequences};
+
+/// One sequence as the model will see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Preview {
+    /// The rows in it; one, unless rows are packed.
+    pub segments: Vec<Segment>,
+}
+
+/// One row inside a sequence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Segment {
+    pub tokens: Vec<Seen>,
+    /// The tokens as text, special ones included; empty without a tokenizer.
+    pub text: String,
+}
+
+/// One token as the model will see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    pub id: u32,
+    /// As in the vocabulary; the id in words without a tokenizer.
+    pub text: String,
+    /// Whether the position before has to predict it.
+    pub trained: bool,
+}
+
+/// The first `n` sequences.
+pub fn preview(sequences: &Sequences, encoder: Option<&Encoder>, n: usize) -> Vec<Preview> {
+    let seen = |(t, &id): (usize, &u32), labels: &[u32]| Seen {
+        id,
+        text: encoder.and_then(|encoder| encoder.token_text(id)).unwrap_or_else(|| id.to_string()),
+        trained: t > 0 && labels[t - 1] != IGNORE,
+    };
+    let one = |sequence: super::Sequence<'_>| {
+        let whole = [sequence.ids.len() as u32];
+        let mut start = 0;
+        let segment = |&length: &u32| {
+            let range = start..start + length as usize;
+            start = range.end;
+            let (ids, labels) = (&sequence.ids[range.clone()], &sequence.labels[range]);
+            Segment {
+                tokens: ids.iter().enumerate().map(|token| seen(token, labels)).collect(),
+                text: encoder.map(|encoder| encoder.decode(ids)).unwrap_or_default(),
+            }
+        };
+        Preview { segments: sequence.segments.unwrap_or(&whole).iter().map(segment).collect() }
+    };
+    sequences.iter().take(n).map(one).collect()
+}

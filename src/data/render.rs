@@ -1,0 +1,208 @@
+//! A [`Format`] applied to a row: the text that the model will see, with the part it learns to write.
+
+use std::ops::Range;
+
+use arrow_array::{LargeStringArray, RecordBatch};
+
+use super::table::{Column, Kind, texts};
+use crate::lang::pipeline::{Format, LossOn, Setting};
+use crate::problem::{Problem, Problems};
+
+/// What a row becomes, before tokenizing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    pub text: String,
+    /// The bytes of `text` that carry a loss.
+    pub trained: Range<usize>,
+    /// The response holds nothing but white space.
+    pub empty_response: bool,
+}
+
+/// A text with `{column}` in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Template(Vec<Piece>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    /// An index into the columns of the format.
+    Column(usize),
+}
+
+/// A format whose templates are read and whose columns are numbered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// What the reader has to find, in the order of the table's columns.
+    pub columns: Vec<Column>,
+    rows: Rows,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Rows {
+    Text,
+    Instruct { prompt: Template, response: Template },
+    Tokens,
+}
+
+impl Layout {
+    /// Reads the templates of a format.
+    ///
+    /// # Errors
+    /// A brace that is not closed, not opened or has no name in it.
+    pub fn new(format: &Setting<Format>) -> Result<Self, Problems> {
+        let column = |name: &String, kind| Column { name: name.clone(), kind };
+        match &format.value {
+            Format::Text { column: name } => {
+                Ok(Self { columns: vec![column(name, Kind::Text)], rows: Rows::Text })
+            }
+            Format::Tokens { input, labels } => Ok(Self {
+                columns: std::iter::once(input).chain(labels).map(|name| column(name, Kind::Ints)).collect(),
+                rows: Rows::Tokens,
+            }),
+            Format::Instruct { prompt, response } => {
+                let mut columns = Vec::new();
+                let mut problems = Problems::default();
+                let mut template = |name: &str, text: &str| match template(text, &mut columns) {
+                    Ok(template) => template,
+                    Err((at, fact, help)) => {
+                        problems.push(
+                            Problem::new("hift::data::template", format!("{fact} in `{name}`"))
+                                .label_at(
+                                    format.span(),
+                                    format!("at `{}`", text[at..].chars().take(20).collect::<String>()),
+                                )
+                                .help(help),
+                        );
+                        Template(Vec::new())
+                    }
+                };
+                let rows = Rows::Instruct {
+                    prompt: template("prompt", prompt),
+                    response: template("response", response),
+                };
+                if problems.has_errors() {
+                    return Err(problems);
+                }
+                Ok(Self { columns, rows })
+            }
+        }
+    }
+
+    /// Renders the rows of a batch whose columns are `self.columns`. Rows of token ids have no text.
+    pub fn render(&self, batch: &RecordBatch, loss_on: LossOn) -> Vec<Rendered> {
+        let columns: Vec<_> = match self.rows {
+            Rows::Text | Rows::Instruct { .. } => (0..self.columns.len()).map(|i| texts(batch, i)).collect(),
+            Rows::Tokens => return Vec::new(),
+        };
+        let render = |row| match &self.rows {
+            Rows::Text => {
+                let text = columns[0].value(row).to_owned();
+                Rendered { trained: 0..text.len(), empty_response: text.trim().is_empty(), text }
+            }
+            Rows::Instruct { prompt, response } => {
+                let mut text = String::new();
+                prompt.write(&columns, row, &mut text);
+                let boundary = text.len();
+                response.write(&columns, row, &mut text);
+                let start = match loss_on {
+                    LossOn::All => 0,
+                    LossOn::Response => boundary,
+                };
+                Rendered {
+                    trained: start..text.len(),
+                    empty_response: text[boundary..].trim().is_empty(),
+                    text,
+                }
+            }
+            Rows::Tokens => unreachable!("returned above"),
+        };
+        (0..batch.num_rows()).map(render).collect()
+    }
+}
+
+impl Template {
+    fn write(&self, columns: &[&LargeStringArray], row: usize, text: &mut String) {
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(literal) => text.push_str(literal),
+                Piece::Column(column) => text.push_str(columns[*column].value(row)),
+            }
+        }
+    }
+}
+
+/// Where it went wrong, the fact and what to write instead.
+type Flaw = (usize, &'static str, &'static str);
+
+fn template(text: &str, columns: &mut Vec<Column>) -> Result<Template, Flaw> {
+    let mut pieces = Vec::new();
+    let mut literal = String::new();
+    let mut at = 0;
+    while let Some(offset) = text[at..].find(['{', '}']) {
+        literal.push_str(&text[at..at + offset]);
+        at += offset;
+        let rest = &text[at..];
+        if rest.starts_with("{{") || rest.starts_with("}}") {
+            literal.push_str(&rest[..1]);
+            at += 2;
+        } else if rest.starts_with('}') {
+            return Err((at, "a `}` that no `{` opens", "write `}}` for a brace"));
+        } else {
+            let Some(end) = rest.find('}') else {
+                return Err((at, "a `{` that is not closed", "write `{column}`, or `{{` for a brace"));
+            };
+            let name = &rest[1..end];
+            if name.is_empty() || name.contains(['{', '\n']) {
+                return Err((
+                    at,
+                    "a `{` that no column name follows",
+                    "write `{column}`, or `{{` for a brace",
+                ));
+            }
+            if !literal.is_empty() {
+                pieces.push(Piece::Text(std::mem::take(&mut literal)));
+            }
+            let column = columns.iter().position(|column| column.name == name).unwrap_or_else(|| {
+                columns.push(Column { name: name.to_owned(), kind: Kind::Text });
+                columns.len() - 1
+            });
+            pieces.push(Piece::Column(column));
+            at += end + 1;
+        }
+    }
+    literal.push_str(&text[at..]);
+    if !literal.is_empty() {
+        pieces.push(Piece::Text(literal));
+    }
+    Ok(Template(pieces))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_name_columns_and_double_braces_are_braces() {
+        let check = |text: &str, expected: &str| {
+            let mut columns = Vec::new();
+            let shown = match template(text, &mut columns) {
+                Ok(Template(pieces)) => {
+                    let show = |piece: &Piece| match piece {
+                        Piece::Text(text) => format!("{text:?}"),
+                        Piece::Column(column) => columns[*column].name.clone(),
+                    };
+                    pieces.iter().map(show).collect::<Vec<_>>().join(" + ")
+                }
+                Err((at, fact, _)) => format!("{at}: {fact}"),
+            };
+            assert_eq!(shown, expected, "{text}");
+        };
+        check("{a}\n{b} and {a}", r#"a + "\n" + b + " and " + a"#);
+        check("plain", r#""plain""#);
+        check("", "");
+        check("{{a}} {{{a}}}", r#""{a} {" + a + "}""#);
+        check("x {a", "2: a `{` that is not closed");
+        check("x } y", "2: a `}` that no `{` opens");
+        check("{}", "0: a `{` that no column name follows");
+    }
+}

@@ -1,0 +1,387 @@
+//! Rows of a [`Table`] to [`Sequences`]: encode, mark, cut, shift.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::Limits;
+use super::audit::Counts;
+use super::encoder::{Encoder, Marks};
+use super::read::and_more;
+use super::render::{Layout, Rendered};
+use super::sequences::{IGNORE, Sequences, trained};
+use super::table::{Table, int_row, ints};
+use crate::lang::pipeline::{Data, Format, Tokenizer, TooLong};
+use crate::problem::{Fault, Problem, Problems};
+use crate::units::Count;
+
+/// So much text is encoded between two looks at the cancel flag.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// What Hugging Face's datasets hold where a token carries no loss.
+const HUGGING_FACE_IGNORE: i64 = -100;
+
+/// How long a row may be.
+///
+/// # Errors
+/// More than the model has positions, or too few for a token and its successor.
+pub(super) fn max_length(tokenizer: &Tokenizer, limits: Limits) -> Result<usize, Problem> {
+    let Some(length) = *tokenizer.max_length else { return Ok(limits.positions) };
+    let problem = |message, label: &str, help: String| {
+        Err(Problem::new("hift::data::max_length", message)
+            .label_at(tokenizer.max_length.span(), label)
+            .help(help))
+    };
+    if length > limits.positions as u64 {
+        return problem(
+            format!(
+                "max_length is {} tokens, but the model has {} positions",
+                Count(length),
+                Count(limits.positions as u64)
+            ),
+            "beyond the model's positions",
+            format!("write at most `{} tokens`, or leave `max_length` out", limits.positions),
+        );
+    }
+    if length < 2 {
+        return problem(
+            format!("max_length is {length}, which leaves nothing to predict"),
+            "a token and its successor are needed",
+            "write at least `2 tokens`".to_owned(),
+        );
+    }
+    Ok(length as usize)
+}
+
+/// Encodes the rows of a table of text.
+///
+/// # Errors
+/// Rows that are too long where that is a failure, ids that the model does not have, or an interruption (75).
+pub(super) fn text_rows(
+    table: &Table,
+    layout: &Layout,
+    data: &Data,
+    tokenizer: &Tokenizer,
+    (encoder, marks): (&Encoder, &Marks),
+    (max_length, limits): (usize, Limits),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Sequences, Counts), Problems> {
+    let mut collector = Collector::new(table, tokenizer, max_length, limits);
+    let has_response = matches!(data.format.value, Format::Instruct { .. });
+    let (mut ids, mut labels) = (Vec::new(), Vec::new());
+    for (batch, lines) in table.parts() {
+        let rendered = layout.render(batch, *tokenizer.loss_on);
+        for chunk in chunks(&rendered) {
+            if cancelled() {
+                return Err(interrupted().into());
+            }
+            let encoded: Result<Vec<_>, Problem> =
+                rendered[chunk.clone()].par_iter().map(|row| encode(encoder, row)).collect();
+            let rows = rendered[chunk.clone()].iter().zip(&lines[chunk]).zip(encoded?);
+            for ((row, &line), (text_ids, is_trained)) in rows {
+                if row.text.trim().is_empty() {
+                    collector.counts.rows += 1;
+                    collector.counts.dropped.empty += 1;
+                    continue;
+                }
+                collector.counts.empty_responses += u64::from(has_response && row.empty_response);
+                collector.counts.begins_marked +=
+                    u64::from(!marks.begin.is_empty() && text_ids.starts_with(&marks.begin));
+                collector.counts.ends_marked +=
+                    u64::from(!marks.end.is_empty() && text_ids.ends_with(&marks.end));
+
+                ids.clear();
+                ids.extend_from_slice(&marks.begin);
+                ids.extend_from_slice(&text_ids);
+                ids.extend_from_slice(&marks.end);
+                labels.clear();
+                labels.resize(marks.begin.len(), IGNORE);
+                labels.extend(
+                    text_ids.iter().enumerate().map(|(i, &id)| if is_trained.at(i) { id } else { IGNORE }),
+                );
+                labels.extend_from_slice(&marks.end);
+                collector.row(line, &mut ids, &mut labels, |line, id| {
+                    unknown_id(encoder, tokenizer, limits.vocab, &table.path, line, id)
+                });
+            }
+        }
+    }
+    collector.finish()
+}
+
+/// Which tokens of a text carry a loss.
+enum Trained {
+    All,
+    /// The byte behind each token's last, and the bytes that carry a loss.
+    Within(Vec<usize>, Range<usize>),
+}
+
+impl Trained {
+    /// A token belongs to the part that its last byte is in, so one that straddles the boundary between prompt and
+    /// response belongs to the response. (Tokens that stand for white space may have no bytes at all:
+    /// some tokenizers trim it from the offsets.)
+    fn at(&self, token: usize) -> bool {
+        match self {
+            Trained::All => true,
+            Trained::Within(ends, bytes) => bytes.contains(&ends[token].saturating_sub(1)),
+        }
+    }
+}
+
+/// Prompt and response are encoded as one text, for that is what the model will see.
+fn encode(encoder: &Encoder, row: &Rendered) -> Result<(Vec<u32>, Trained), Problem> {
+    if row.trained == (0..row.text.len()) {
+        return Ok((encoder.encode(&row.text, false)?, Trained::All)); // without offsets, which is faster
+    }
+    let (ids, ends) = encoder.encode_with_ends(&row.text)?;
+    Ok((ids, Trained::Within(ends, row.trained.clone())))
+}
+
+/// Cuts rows into runs of about [`CHUNK_BYTES`] of text.
+fn chunks(rows: &[Rendered]) -> Vec<Range<usize>> {
+    let (mut chunks, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (i, row) in rows.iter().enumerate() {
+        bytes += row.text.len();
+        if bytes >= CHUNK_BYTES || i + 1 == rows.len() {
+            chunks.push(start..i + 1);
+            (start, bytes) = (i + 1, 0);
+        }
+    }
+    chunks
+}
+
+fn unknown_id(
+    encoder: &Encoder,
+    tokenizer: &Tokenizer,
+    vocab: usize,
+    path: &str,
+    line: u64,
+    id: u32,
+) -> Problem {
+    let token = encoder.token_text(id).unwrap_or_default();
+    Problem::new(
+        "hift::data::vocabulary",
+        format!(
+            "the token `{token}` has id {id}, but the vocabulary of the model ends at {}",
+            vocab.saturating_sub(1)
+        ),
+    )
+    .label_at(tokenizer.file.span(), format!("{} ids here, {vocab} in the model", encoder.vocab()))
+    .help(format!(
+        "use the tokenizer that belongs to the model, or keep `{token}` out of the rows: it is in line {line} of `{path}`"
+    ))
+}
+
+/// Takes the rows of a table of token ids.
+///
+/// # Errors
+/// Labels that are not as many as the inputs, ids that the model does not have, rows that are too long
+/// where that is a failure, or an interruption (75); each names the line.
+pub(super) fn token_rows(
+    table: &Table,
+    data: &Data,
+    tokenizer: &Tokenizer,
+    (max_length, limits): (usize, Limits),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Sequences, Counts), Problems> {
+    let Format::Tokens { input, labels: label } = &data.format.value else {
+        unreachable!("only called for rows of token ids");
+    };
+    let mut collector = Collector::new(table, tokenizer, max_length, limits);
+    let (mut ids, mut labels) = (Vec::new(), Vec::new());
+    let (mut uneven, mut alien) = (Found::default(), Found::default());
+    let as_id = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < limits.vocab);
+    for (batch, lines) in table.parts() {
+        if cancelled() {
+            return Err(interrupted().into());
+        }
+        let given_ids = ints(batch, 0);
+        let given_labels = label.as_ref().map(|_| ints(batch, 1));
+        for (row, &line) in lines.iter().enumerate() {
+            let given = int_row(given_ids, row);
+            let given_labels = given_labels.map(|labels| int_row(labels, row));
+            let alien = &mut alien;
+            let mut not_an_id = |column: &str, position: usize, id: i64| {
+                alien.add(|| {
+                    Problem::new(
+                        "hift::data::vocabulary",
+                        format!(
+                            "`{}`, line {line}: `{column}[{position}]` is {id}, but the model's ids are 0 to {}",
+                            table.path,
+                            limits.vocab.saturating_sub(1)
+                        ),
+                    )
+                    .label_at(data.format.span(), format!("the model's vocabulary has {}", limits.vocab))
+                    .help("the rows must be tokenised with the model's own tokenizer; -100 is allowed in labels only")
+                });
+            };
+
+            ids.clear();
+            labels.clear();
+            match given.iter().position(|&id| as_id(id).is_none()) {
+                Some(position) => {
+                    not_an_id(input, position, given[position]);
+                    continue;
+                }
+                None => ids.extend(given.iter().map(|&id| id as u32)),
+            }
+            match given_labels {
+                None => labels.extend_from_slice(&ids),
+                Some(given_labels) if given_labels.len() != given.len() => {
+                    uneven.add(|| {
+                        let label = label.as_deref().unwrap_or_default();
+                        Problem::new(
+                            "hift::data::lengths_differ",
+                            format!(
+                                "`{}`, line {line}: `{input}` has {} tokens, but `{label}` has {}",
+                                table.path,
+                                given.len(),
+                                given_labels.len()
+                            ),
+                        )
+                        .label_at(data.format.span(), "these columns")
+                        .help("give each token its label, -100 where it carries no loss")
+                    });
+                    continue;
+                }
+                Some(given_labels) => {
+                    let bad = |&id: &i64| id != HUGGING_FACE_IGNORE && as_id(id).is_none();
+                    if let Some(position) = given_labels.iter().position(bad) {
+                        not_an_id(label.as_deref().unwrap_or_default(), position, given_labels[position]);
+                        continue;
+                    }
+                    labels.extend(given_labels.iter().map(|&id| as_id(id).unwrap_or(IGNORE)));
+                }
+            }
+            collector.row(line, &mut ids, &mut labels, |_, _| unreachable!("every id was looked at"));
+        }
+    }
+    collector.found.extend([uneven, alien]);
+    collector.finish()
+}
+
+fn interrupted() -> Problem {
+    Problem::of(Fault::Again, "hift::data::interrupted", "interrupted while the data was being tokenised")
+        .help("nothing was written; start again")
+}
+
+/// One kind of mistake: the first row's problem, and how many rows have it.
+#[derive(Default)]
+struct Found {
+    first: Option<Problem>,
+    rows: u64,
+}
+
+impl Found {
+    fn add(&mut self, problem: impl FnOnce() -> Problem) {
+        self.rows += 1;
+        self.first.get_or_insert_with(problem);
+    }
+
+    fn problem(self) -> Option<Problem> {
+        let mut problem = self.first?;
+        problem.message.push_str(&and_more(self.rows));
+        Some(problem)
+    }
+}
+
+/// Gathers rows, and counts what becomes of them.
+struct Collector<'a> {
+    table: &'a Table,
+    tokenizer: &'a Tokenizer,
+    vocab: usize,
+    max_length: usize,
+    rows: Sequences,
+    counts: Counts,
+    too_long: Found,
+    unknown: Found,
+    found: Vec<Found>,
+}
+
+impl<'a> Collector<'a> {
+    fn new(table: &'a Table, tokenizer: &'a Tokenizer, max_length: usize, limits: Limits) -> Self {
+        Self {
+            table,
+            tokenizer,
+            vocab: limits.vocab,
+            max_length,
+            rows: Sequences::default(),
+            counts: Counts::default(),
+            too_long: Found::default(),
+            unknown: Found::default(),
+            found: Vec::new(),
+        }
+    }
+
+    /// Takes a row whose labels are aligned with its ids: `labels[t]` is the id of token t, or [`IGNORE`].
+    fn row(
+        &mut self,
+        line: u64,
+        ids: &mut Vec<u32>,
+        labels: &mut Vec<u32>,
+        unknown_id: impl FnOnce(u64, u32) -> Problem,
+    ) {
+        let (length, max_length) = (ids.len(), self.max_length);
+        self.counts.rows += 1;
+        self.counts.longest_row = self.counts.longest_row.max(length as u64);
+        if length == 0 {
+            self.counts.dropped.empty += 1;
+            return;
+        }
+        // The first token has no position before it that could predict it.
+        let trained_before = trained(&labels[1..]);
+        if length > max_length {
+            match *self.tokenizer.too_long {
+                TooLong::Cut => {
+                    ids.truncate(max_length);
+                    labels.truncate(max_length);
+                    self.counts.cut += 1;
+                }
+                TooLong::Drop => {
+                    self.counts.dropped.too_long += 1;
+                    return;
+                }
+                TooLong::Fail => {
+                    let (path, tokenizer) = (&self.table.path, self.tokenizer);
+                    self.too_long.add(|| {
+                        Problem::new(
+                            "hift::data::too_long",
+                            format!(
+                                "`{path}`, line {line}: the row has {length} tokens, more than the {max_length} allowed"
+                            ),
+                        )
+                        .label_at(tokenizer.max_length.span(), "the length allowed")
+                        .label_at(tokenizer.too_long.span(), "makes it an error")
+                    });
+                    return;
+                }
+            }
+        }
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
+            self.unknown.add(|| unknown_id(line, id));
+            return;
+        }
+        labels.rotate_left(1);
+        if let Some(last) = labels.last_mut() {
+            *last = IGNORE;
+        }
+        if trained(labels) == 0 {
+            self.counts.dropped.untrained += 1;
+            self.counts.trained_part_cut += u64::from(trained_before > 0);
+            return;
+        }
+        self.rows.push(ids, labels);
+    }
+
+    fn finish(mut self) -> Result<(Sequences, Counts), Problems> {
+        if let Some(problem) = &mut self.too_long.first {
+            problem.help = Some(format!(
+                "the longest row has {} tokens; write `too_long = cut` or `drop`, or a larger `max_length`",
+                self.counts.longest_row
+            ));
+        }
+        let found = [self.too_long, self.unknown].into_iter().chain(self.found);
+        let problems = Problems(found.filter_map(Found::problem).collect());
+        if problems.has_errors() { Err(problems) } else { Ok((self.rows, self.counts)) }
+    }
+}

@@ -1,0 +1,645 @@
+//! Scaled dot-product attention over packed rows, forward and backward, a tile of queries and keys at a time.
+//!
+//! Only the log-sum-exp of each query row is kept: backward forms the probabilities of a tile again. A whole
+//! `seq x seq` matrix never exists, and keys that no query of a tile sees are skipped.
+//!
+//! Source: Dao 2023, "FlashAttention-2", algorithms 1 and 2.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::product::Product;
+use super::simd::{exp, exp_in_place, max, sum2, vectorised};
+
+/// Queries and keys of a tile, at most.
+const QUERIES: usize = 128;
+const KEYS: usize = 256;
+
+/// The sizes of one attention, and what a query may see.
+///
+/// `q` and `o` are `[batch * seq, heads * head_dim]`, `k` and `v` are `[batch * seq, kv_heads * head_dim]`; query head
+/// `h` reads key head `h / (heads / kv_heads)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shape {
+    pub batch: usize,
+    pub seq: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// What the products of queries and keys are multiplied with.
+    pub scale: f32,
+    /// Whether a query sees only itself and what comes before it.
+    pub causal: bool,
+}
+
+impl Shape {
+    /// Queries of a tile. Fewer in short rows: what lies above the diagonal is wasted.
+    fn queries(&self) -> usize {
+        if self.seq <= 512 { self.seq.min(QUERIES / 2) } else { QUERIES }
+    }
+
+    /// Numbers in a tile of scores.
+    fn tile_len(&self) -> usize {
+        self.queries() * self.seq.min(KEYS)
+    }
+
+    fn check(&self, q: &[f32], k: &[f32], v: &[f32], lse: &[f32], starts: Option<&[u32]>) {
+        let rows = self.batch * self.seq;
+        assert!(
+            self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
+            "{} heads do not share {} key heads evenly",
+            self.heads,
+            self.kv_heads,
+        );
+        let kv_len = rows * self.kv_heads * self.head_dim;
+        assert!(
+            q.len() == rows * self.heads * self.head_dim && k.len() == kv_len && v.len() == kv_len,
+            "attention: q, k or v is not {self:?}"
+        );
+        assert_eq!(lse.len(), rows * self.heads, "attention: lse is not {self:?}");
+        assert!(starts.is_none_or(|starts| starts.len() == rows), "attention: starts is not [{rows}]");
+    }
+}
+
+/// Scratch that [`forward`] needs to keep `threads` threads busy, in numbers.
+pub fn scratch_len(shape: &Shape, threads: usize) -> usize {
+    threads * shape.tile_len()
+}
+
+/// Scratch that [`grad`] needs to keep `threads` threads busy, in numbers.
+pub fn grad_scratch_len(shape: &Shape, threads: usize) -> usize {
+    threads * 2 * shape.tile_len()
+}
+
+/// Some adjacent queries of one row of the batch, and the keys they see.
+struct Queries {
+    first: usize,
+    n: usize,
+    /// For each query the range of keys it sees.
+    seen: [(usize, usize); QUERIES],
+    /// The range of keys that any of them sees.
+    keys: (usize, usize),
+}
+
+impl Queries {
+    /// `starts` are those of one row of the batch. A start beyond its own position counts as that position.
+    fn new(shape: &Shape, first: usize, starts: Option<&[u32]>) -> Self {
+        let n = shape.queries().min(shape.seq - first);
+        let start = |i: usize| starts.map_or(0, |starts| (starts[i] as usize).min(i));
+        let mut seen = [(0, 0); QUERIES];
+        for (i, seen) in (first..).zip(&mut seen[..n]) {
+            let end = match (shape.causal, starts) {
+                (true, _) => i + 1,
+                (false, None) => shape.seq,
+                // The segment ends where another begins.
+                (false, Some(_)) => (i + 1..shape.seq).find(|&j| start(j) > i).unwrap_or(shape.seq),
+            };
+            *seen = (start(i), end);
+        }
+        let low = seen[..n].iter().map(|seen| seen.0).min().unwrap_or(0);
+        let high = seen[..n].iter().map(|seen| seen.1).max().unwrap_or(0);
+        Self { first, n, seen, keys: (low, high) }
+    }
+
+    /// First key and number of keys of each tile.
+    fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (low, high) = self.keys;
+        (low..high).step_by(KEYS).map(move |key| (key, KEYS.min(high - key)))
+    }
+
+    /// What query `row` sees of the keys of a tile, counted from the tile's first.
+    #[inline(always)]
+    fn seen_in(&self, row: usize, (key, width): (usize, usize)) -> (usize, usize) {
+        let (start, end) = self.seen[row];
+        let start = start.saturating_sub(key).min(width);
+        (start, end.saturating_sub(key).clamp(start, width))
+    }
+}
+
+/// A buffer whose disjoint blocks are written by several tasks.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+
+#[allow(unsafe_code, reason = "each task writes blocks of its own: see the calls")]
+unsafe impl Send for Shared {}
+#[allow(unsafe_code, reason = "each task writes blocks of its own: see the calls")]
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// `len` numbers from `offset`.
+    ///
+    /// # Safety
+    /// They lie in the buffer, and no other task uses them meanwhile.
+    #[allow(unsafe_code, reason = "each task writes blocks of its own: see the calls")]
+    unsafe fn slice<'a>(self, offset: usize, len: usize) -> &'a mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(offset), len) }
+    }
+
+    fn at(self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+/// Runs `task(i, scratch)` for each `i` below `n`, as many at a time as `scratch` has parts of `part` numbers.
+fn for_each_task(n: usize, scratch: &mut [f32], part: usize, task: impl Fn(usize, &mut [f32]) + Sync) {
+    assert!(scratch.len() >= part && part > 0, "attention: scratch for no thread");
+    let next = AtomicUsize::new(0);
+    scratch.par_chunks_exact_mut(part).for_each(|scratch| {
+        // Which thread takes which task does not matter to the result: tasks share no output.
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i >= n {
+                break;
+            }
+            task(i, scratch);
+        }
+    });
+}
+
+/// `o = softmax(scale * q k^T) v` for each head; `lse`, `[batch * heads * seq]`, is the log-sum-exp of the scores.
+///
+/// `starts[b * seq + i]` is the first position of the segment that position `i` of row `b` belongs to: a query sees
+/// only keys of its segment. `scratch` is [`scratch_len`] long.
+pub fn forward(
+    shape: &Shape,
+    o: &mut [f32],
+    lse: &mut [f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    starts: Option<&[u32]>,
+    scratch: &mut [f32],
+) {
+    let &Shape { batch, seq, heads, kv_heads, head_dim, scale, .. } = shape;
+    shape.check(q, k, v, lse, starts);
+    assert_eq!(o.len(), q.len(), "attention: o is not {shape:?}");
+    if q.is_empty() {
+        return;
+    }
+    let (q_stride, kv_stride) = (heads * head_dim, kv_heads * head_dim);
+    let parts = seq.div_ceil(shape.queries());
+    let (o, lse) = (Shared(o.as_mut_ptr()), Shared(lse.as_mut_ptr()));
+
+    for_each_task(batch * heads * parts, scratch, shape.tile_len(), |i, scratch| {
+        // The last queries see the most keys: they go first.
+        let (b, head, part) = (i % (batch * heads) / heads, i % heads, parts - 1 - i / (batch * heads));
+        let queries =
+            Queries::new(shape, part * shape.queries(), starts.map(|starts| &starts[b * seq..][..seq]));
+        let n = queries.n;
+        let q_at = (b * seq + queries.first) * q_stride + head * head_dim;
+        let mut maxima = [f32::NEG_INFINITY; QUERIES];
+        let mut totals = [0.0; QUERIES];
+        for (key, width) in queries.tiles() {
+            let kv_at = (b * seq + key) * kv_stride + head / (heads / kv_heads) * head_dim;
+            let scores = &mut scratch[..n * width];
+            let products = Product {
+                m: n,
+                n: width,
+                k: head_dim,
+                y: scores.as_mut_ptr(),
+                y_stride: width,
+                accumulate: false,
+                scale,
+                lhs: q[q_at..].as_ptr(),
+                lhs_strides: [q_stride, 1],
+                rhs: k[kv_at..].as_ptr(),
+                rhs_strides: [1, kv_stride],
+            };
+            // SAFETY: `check` gave the extents of q and k; the scores are this task's.
+            #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+            unsafe {
+                products.run();
+            }
+            let mut shrink = [1.0; QUERIES];
+            softmax_rows(scores, &queries, (key, width), &mut maxima, &mut totals, &mut shrink);
+            let later = key > queries.keys.0;
+            let mixed = Product {
+                m: n,
+                n: head_dim,
+                k: width,
+                y: o.at(q_at),
+                y_stride: q_stride,
+                accumulate: later,
+                scale: 1.0,
+                lhs: scores.as_ptr(),
+                lhs_strides: [width, 1],
+                rhs: v[kv_at..].as_ptr(),
+                rhs_strides: [kv_stride, 1],
+            };
+            // SAFETY: `check` gave the extents of o and v; these rows of this head of o are this task's.
+            #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+            unsafe {
+                if later {
+                    scale_rows(o, q_at, [q_stride, head_dim], &shrink[..n]);
+                }
+                mixed.run();
+            }
+        }
+        // SAFETY: as above; and these numbers of lse are this task's.
+        #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+        unsafe {
+            scale_rows(o, q_at, [q_stride, head_dim], &totals.map(|total| 1.0 / total)[..n]);
+            let lse = lse.slice((b * heads + head) * seq + queries.first, n);
+            for ((lse, max), total) in lse.iter_mut().zip(maxima).zip(totals) {
+                *lse = max + total.ln();
+            }
+        }
+    });
+}
+
+/// Multiplies one head's part of some rows of `o` by a factor each.
+///
+/// # Safety
+/// The rows lie in `o`, and no other task uses this head of them.
+#[allow(unsafe_code, reason = "blocks of heads inside rows")]
+unsafe fn scale_rows(o: Shared, at: usize, [stride, head_dim]: [usize; 2], factors: &[f32]) {
+    for (row, &factor) in factors.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let o = unsafe { o.slice(at + row * stride, head_dim) };
+        for o in o {
+            *o *= factor;
+        }
+    }
+}
+
+vectorised! {
+    /// Scores of a tile become `exp(score - maximum)`, and 0 where a query does not see the key.
+    ///
+    /// `maxima` and `totals` run along the tiles; `shrink` is what the earlier tiles are to be multiplied with.
+    fn softmax_rows<'a>(
+        scores: &'a mut [f32],
+        queries: &'a Queries,
+        tile: (usize, usize),
+        maxima: &'a mut [f32; QUERIES],
+        totals: &'a mut [f32; QUERIES],
+        shrink: &'a mut [f32; QUERIES],
+    ) {
+        for (row, scores) in scores.chunks_exact_mut(tile.1).enumerate() {
+            let (start, end) = queries.seen_in(row, tile);
+            scores[..start].fill(0.0);
+            scores[end..].fill(0.0);
+            let seen = &mut scores[start..end];
+            if seen.is_empty() {
+                continue;
+            }
+            let before = maxima[row];
+            let here = max(seen);
+            let maximum = if here > before { here } else { before };
+            shrink[row] = exp(before - maximum);
+            maxima[row] = maximum;
+            totals[row] = totals[row] * shrink[row] + exp_in_place(seen, maximum);
+        }
+    }
+}
+
+/// The gradients of `q`, `k` and `v`, from `dout`, the gradient of `o`, and what [`forward`] gave.
+///
+/// `scratch` is [`grad_scratch_len`] long.
+pub fn grad(
+    shape: &Shape,
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+    dout: &[f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    o: &[f32],
+    lse: &[f32],
+    starts: Option<&[u32]>,
+    scratch: &mut [f32],
+) {
+    let &Shape { batch, seq, heads, kv_heads, head_dim, scale, .. } = shape;
+    shape.check(q, k, v, lse, starts);
+    assert!(
+        dq.len() == q.len()
+            && dk.len() == k.len()
+            && dv.len() == v.len()
+            && dout.len() == q.len()
+            && o.len() == q.len(),
+        "attention: a gradient is not {shape:?}"
+    );
+    if q.is_empty() {
+        return;
+    }
+    let (q_stride, kv_stride) = (heads * head_dim, kv_heads * head_dim);
+    let group = heads / kv_heads;
+    let (dq, dk, dv) = (Shared(dq.as_mut_ptr()), Shared(dk.as_mut_ptr()), Shared(dv.as_mut_ptr()));
+
+    // One task holds all the queries that a key head has, so that dk and dv are summed in a fixed order.
+    for_each_task(batch * kv_heads, scratch, 2 * shape.tile_len(), |i, scratch| {
+        let (b, kv_head) = (i / kv_heads, i % kv_heads);
+        let starts = starts.map(|starts| &starts[b * seq..][..seq]);
+        for row in 0..seq {
+            let at = (b * seq + row) * kv_stride + kv_head * head_dim;
+            // SAFETY: `check` gave the extents; this head of dk and dv is this task's in batch row b.
+            #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+            unsafe {
+                dk.slice(at, head_dim).fill(0.0);
+                dv.slice(at, head_dim).fill(0.0);
+            }
+        }
+        let (p, ds) = scratch.split_at_mut(shape.tile_len());
+        for first in (0..seq).step_by(shape.queries()) {
+            let queries = Queries::new(shape, first, starts);
+            let n = queries.n;
+            for head in kv_head * group..(kv_head + 1) * group {
+                let q_at = (b * seq + first) * q_stride + head * head_dim;
+                let lse = &lse[(b * heads + head) * seq + first..][..n];
+                // sum(p * dp) over the keys is sum(o * dout) over the head.
+                let mut means = [0.0; QUERIES];
+                dot_rows(&mut means[..n], &dout[q_at..], &o[q_at..], q_stride, head_dim);
+                for (key, width) in queries.tiles() {
+                    let kv_at = (b * seq + key) * kv_stride + kv_head * head_dim;
+                    let (p, ds) = (&mut p[..n * width], &mut ds[..n * width]);
+                    let scores = Product {
+                        m: n,
+                        n: width,
+                        k: head_dim,
+                        y: p.as_mut_ptr(),
+                        y_stride: width,
+                        accumulate: false,
+                        scale,
+                        lhs: q[q_at..].as_ptr(),
+                        lhs_strides: [q_stride, 1],
+                        rhs: k[kv_at..].as_ptr(),
+                        rhs_strides: [1, kv_stride],
+                    };
+                    let dp = Product {
+                        y: ds.as_mut_ptr(),
+                        scale: 1.0,
+                        lhs: dout[q_at..].as_ptr(),
+                        rhs: v[kv_at..].as_ptr(),
+                        ..scores
+                    };
+                    // SAFETY: `check` gave the extents of q, k, v and dout; p and ds are this task's.
+                    #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+                    unsafe {
+                        scores.run();
+                        dp.run();
+                    }
+                    softmax_grad_rows(p, ds, &queries, (key, width), lse, &means, scale);
+                    // dv += p^T dout, dk += ds^T q, dq = (dq or 0) + ds k.
+                    let dv = Product {
+                        m: width,
+                        n: head_dim,
+                        k: n,
+                        y: dv.at(kv_at),
+                        y_stride: kv_stride,
+                        accumulate: true,
+                        scale: 1.0,
+                        lhs: p.as_ptr(),
+                        lhs_strides: [1, width],
+                        rhs: dout[q_at..].as_ptr(),
+                        rhs_strides: [q_stride, 1],
+                    };
+                    let dk = Product { y: dk.at(kv_at), lhs: ds.as_ptr(), rhs: q[q_at..].as_ptr(), ..dv };
+                    let dq = Product {
+                        m: n,
+                        n: head_dim,
+                        k: width,
+                        y: dq.at(q_at),
+                        y_stride: q_stride,
+                        accumulate: key > queries.keys.0,
+                        scale: 1.0,
+                        lhs: ds.as_ptr(),
+                        lhs_strides: [width, 1],
+                        rhs: k[kv_at..].as_ptr(),
+                        rhs_strides: [kv_stride, 1],
+                    };
+                    // SAFETY: `check` gave the extents; this head of dk and dv, and its query heads of dq, are this
+                    // task's in batch row b.
+                    #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+                    unsafe {
+                        dv.run();
+                        dk.run();
+                        dq.run();
+                    }
+                }
+            }
+        }
+    });
+}
+
+vectorised! {
+    /// `sums[row] = sum(a * b)` over one head of rows that are `stride` apart.
+    fn dot_rows<'a>(sums: &'a mut [f32], a: &'a [f32], b: &'a [f32], stride: usize, head_dim: usize) {
+        for (row, sum) in sums.iter_mut().enumerate() {
+            *sum = sum2(&a[row * stride..][..head_dim], &b[row * stride..][..head_dim], |a, b| a * b);
+        }
+    }
+}
+
+vectorised! {
+    /// Scores in `p` become probabilities; in `ds`, their gradients become those of the unscaled scores.
+    fn softmax_grad_rows<'a>(
+        p: &'a mut [f32],
+        ds: &'a mut [f32],
+        queries: &'a Queries,
+        tile: (usize, usize),
+        lse: &'a [f32],
+        means: &'a [f32; QUERIES],
+        scale: f32,
+    ) {
+        for (row, (p, ds)) in p.chunks_exact_mut(tile.1).zip(ds.chunks_exact_mut(tile.1)).enumerate() {
+            let (start, end) = queries.seen_in(row, tile);
+            for tile in [&mut *p, &mut *ds] {
+                tile[..start].fill(0.0);
+                tile[end..].fill(0.0);
+            }
+            let (lse, mean) = (lse[row], means[row]);
+            for (p, ds) in p[start..end].iter_mut().zip(&mut ds[start..end]) {
+                *p = exp(*p - lse);
+                *ds = *p * (*ds - mean) * scale;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{D, Device, Tensor};
+
+    use super::super::oracle::{
+        assert_close, assert_finite_differences, gradients, inner, numbers, random, same_for_any_threads, var,
+    };
+    use super::*;
+
+    struct Case {
+        shape: Shape,
+        q: Vec<f32>,
+        k: Vec<f32>,
+        v: Vec<f32>,
+        dout: Vec<f32>,
+        starts: Option<Vec<u32>>,
+    }
+
+    /// `segments` are lengths; the last one runs to the end of the row, and each row of the batch is cut one later.
+    fn case(
+        batch: usize,
+        seq: usize,
+        heads: usize,
+        kv_heads: usize,
+        head_dim: usize,
+        causal: bool,
+        segments: &[usize],
+    ) -> Case {
+        let (q_len, kv_len) = (batch * seq * heads * head_dim, batch * seq * kv_heads * head_dim);
+        let mut starts = vec![0; batch * seq];
+        for b in 0..batch {
+            let mut start = 0;
+            for length in segments {
+                start += length + b;
+                for slot in starts[b * seq..][..seq].iter_mut().skip(start) {
+                    *slot = start as u32;
+                }
+            }
+        }
+        Case {
+            shape: Shape {
+                batch,
+                seq,
+                heads,
+                kv_heads,
+                head_dim,
+                scale: 1.0 / (head_dim as f32).sqrt(),
+                causal,
+            },
+            q: random(q_len, 1).iter().map(|x| 2.0 * x).collect(),
+            k: random(kv_len, 2).iter().map(|x| 2.0 * x).collect(),
+            v: random(kv_len, 3),
+            dout: random(q_len, 4),
+            starts: (!segments.is_empty()).then_some(starts),
+        }
+    }
+
+    impl Case {
+        fn forward(&self, q: &[f32], k: &[f32], v: &[f32]) -> (Vec<f32>, Vec<f32>) {
+            let shape = &self.shape;
+            let mut o = vec![f32::NAN; q.len()];
+            let mut lse = vec![f32::NAN; shape.batch * shape.heads * shape.seq];
+            let mut scratch = vec![f32::NAN; scratch_len(shape, rayon::current_num_threads())];
+            forward(shape, &mut o, &mut lse, q, k, v, self.starts.as_deref(), &mut scratch);
+            (o, lse)
+        }
+
+        /// o, lse, dq, dk, dv.
+        fn run(&self) -> [Vec<f32>; 5] {
+            let shape = &self.shape;
+            let (o, lse) = self.forward(&self.q, &self.k, &self.v);
+            let nan = |like: &[f32]| vec![f32::NAN; like.len()];
+            let (mut dq, mut dk, mut dv) = (nan(&self.q), nan(&self.k), nan(&self.v));
+            let mut scratch = vec![f32::NAN; grad_scratch_len(shape, rayon::current_num_threads())];
+            grad(
+                shape,
+                &mut dq,
+                &mut dk,
+                &mut dv,
+                &self.dout,
+                &self.q,
+                &self.k,
+                &self.v,
+                &o,
+                &lse,
+                self.starts.as_deref(),
+                &mut scratch,
+            );
+            [o, lse, dq, dk, dv]
+        }
+
+        /// The same by candle: a whole matrix of scores with a mask.
+        fn oracle(&self) -> [Vec<f32>; 5] {
+            let Shape { batch, seq, heads, kv_heads, head_dim, scale, causal } = self.shape;
+            let (q, k, v) = (
+                var(&self.q, &[batch, seq, heads, head_dim]),
+                var(&self.k, &[batch, seq, kv_heads, head_dim]),
+                var(&self.v, &[batch, seq, kv_heads, head_dim]),
+            );
+            let start = |b: usize, i: usize| self.starts.as_ref().map_or(0, |starts| starts[b * seq + i]);
+            let mut mask = Vec::new();
+            for b in 0..batch {
+                for i in 0..seq {
+                    mask.extend((0..seq).map(|j| {
+                        let seen = start(b, j) == start(b, i) && (!causal || j <= i);
+                        if seen { 0.0 } else { -1e30_f32 }
+                    }));
+                }
+            }
+            let mask = Tensor::from_slice(&mask, (batch, 1, seq, seq), &Device::Cpu).unwrap();
+            let repeated = |x: &Tensor| {
+                x.transpose(1, 2)
+                    .unwrap()
+                    .unsqueeze(2)
+                    .unwrap()
+                    .expand((batch, kv_heads, heads / kv_heads, seq, head_dim))
+                    .unwrap()
+                    .contiguous()
+                    .unwrap()
+                    .reshape((batch, heads, seq, head_dim))
+                    .unwrap()
+            };
+            let rows = q.transpose(1, 2).unwrap().contiguous().unwrap();
+            let scores = rows.matmul(&repeated(&k).t().unwrap().contiguous().unwrap()).unwrap();
+            let scores = (scores * f64::from(scale)).unwrap().broadcast_add(&mask).unwrap();
+            let lse = scores.log_sum_exp(D::Minus1).unwrap();
+            let o = candle_nn::ops::softmax(&scores, D::Minus1).unwrap().matmul(&repeated(&v)).unwrap();
+            let o = o.transpose(1, 2).unwrap().contiguous().unwrap();
+            let mut grads = gradients(&o, &self.dout, &[&q, &k, &v]).into_iter();
+            [numbers(&o), numbers(&lse), grads.next().unwrap(), grads.next().unwrap(), grads.next().unwrap()]
+        }
+    }
+
+    #[track_caller]
+    fn check(case: &Case) {
+        let lengths =
+            [case.q.len(), case.shape.batch * case.shape.heads * case.shape.seq, case.q.len(), case.k.len()];
+        let got = same_for_any_threads(|| case.run().concat());
+        let mut rest = &got[..];
+        for (name, expected) in ["o", "lse", "dq", "dk", "dv"].iter().zip(case.oracle()) {
+            let (part, tail) = rest.split_at(expected.len());
+            println!("{name} of {:?} {lengths:?}", case.shape);
+            assert_close(part, &expected, 2e-5);
+            rest = tail;
+        }
+    }
+
+    #[test]
+    fn causal_attention_agrees_with_autograd() {
+        for (batch, seq, heads, kv_heads, head_dim) in
+            [(1, 1, 1, 1, 8), (2, 7, 2, 2, 16), (2, 65, 4, 2, 64), (1, 130, 4, 1, 80), (1, 130, 2, 1, 8)]
+        {
+            check(&case(batch, seq, heads, kv_heads, head_dim, true, &[]));
+        }
+    }
+
+    #[test]
+    fn full_attention_agrees_with_autograd() {
+        for (batch, seq, heads, kv_heads, head_dim) in
+            [(2, 7, 2, 1, 8), (1, 65, 4, 4, 16), (2, 130, 2, 1, 64)]
+        {
+            check(&case(batch, seq, heads, kv_heads, head_dim, false, &[]));
+        }
+    }
+
+    #[test]
+    fn packed_segments_do_not_see_each_other() {
+        for causal in [true, false] {
+            check(&case(2, 7, 2, 1, 8, causal, &[3]));
+            check(&case(2, 130, 2, 2, 16, causal, &[1, 64, 20, 30]));
+            check(&case(3, 200, 4, 1, 16, causal, &[100, 5]));
+            check(&case(2, 600, 2, 1, 8, causal, &[290, 250]));
+        }
+    }
+
+    #[test]
+    fn attention_agrees_with_finite_differences() {
+        let case = case(1, 6, 2, 1, 4, true, &[2]);
+        let [_, _, dq, dk, dv] = case.run();
+        let value = |q: &[f32], k: &[f32], v: &[f32]| inner(&case.forward(q, k, v).0, &case.dout);
+        assert_finite_differences(&case.q, &dq, 3e-4, |q| value(q, &case.k, &case.v));
+        assert_finite_differences(&case.k, &dk, 3e-4, |k| value(&case.q, k, &case.v));
+        assert_finite_differences(&case.v, &dv, 3e-4, |v| value(&case.q, &case.k, v));
+    }
+}

@@ -1,0 +1,150 @@
+//! Cross entropy of logits against labels, and its gradient in place of the logits.
+
+use super::reduce::half;
+use super::simd::{CHUNK, exp, exp_in_place, max, sum, vectorised};
+
+/// The label of a row that carries no loss.
+pub const IGNORED: u32 = u32::MAX;
+
+/// The sum of the rows' negative log-likelihoods, and how many rows have their label as the largest logit.
+///
+/// `logits` is `[rows, vocab]`. Rows labelled [`IGNORED`] do not count.
+pub fn cross_entropy(logits: &[f32], labels: &[u32], vocab: usize) -> (f64, u64) {
+    assert_eq!(logits.len(), labels.len() * vocab, "cross_entropy: logits are not [rows, {vocab}]");
+    let leaf = (CHUNK / vocab).max(1);
+    if labels.len() > leaf {
+        let row = half(labels.len(), leaf);
+        let (logits, labels) = (logits.split_at(row * vocab), labels.split_at(row));
+        return both(rayon::join(
+            || cross_entropy(logits.0, labels.0, vocab),
+            || cross_entropy(logits.1, labels.1, vocab),
+        ));
+    }
+    let mut total = (0.0, 0);
+    for (logits, &label) in logits.chunks_exact(vocab).zip(labels) {
+        if let Some(label) = checked(label, vocab) {
+            total = both((total, row(logits, label)));
+        }
+    }
+    total
+}
+
+/// As [`cross_entropy`]; the logits become `scale * (softmax(logits) - onehot(label))`, and 0 in ignored rows.
+pub fn cross_entropy_grad_in_place(
+    logits_to_grad: &mut [f32],
+    labels: &[u32],
+    scale: f32,
+    vocab: usize,
+) -> (f64, u64) {
+    assert_eq!(logits_to_grad.len(), labels.len() * vocab, "cross_entropy: logits are not [rows, {vocab}]");
+    let leaf = (CHUNK / vocab).max(1);
+    if labels.len() > leaf {
+        let row = half(labels.len(), leaf);
+        let (logits, labels) = (logits_to_grad.split_at_mut(row * vocab), labels.split_at(row));
+        return both(rayon::join(
+            || cross_entropy_grad_in_place(logits.0, labels.0, scale, vocab),
+            || cross_entropy_grad_in_place(logits.1, labels.1, scale, vocab),
+        ));
+    }
+    let mut total = (0.0, 0);
+    for (logits, &label) in logits_to_grad.chunks_exact_mut(vocab).zip(labels) {
+        match checked(label, vocab) {
+            Some(label) => total = both((total, row_grad(logits, label, scale))),
+            None => logits.fill(0.0),
+        }
+    }
+    total
+}
+
+fn both((a, b): ((f64, u64), (f64, u64))) -> (f64, u64) {
+    (a.0 + b.0, a.1 + b.1)
+}
+
+/// The label as an index, unless its row is ignored.
+fn checked(label: u32, vocab: usize) -> Option<usize> {
+    debug_assert!(label == IGNORED || (label as usize) < vocab, "label {label} in a vocabulary of {vocab}");
+    Some(label as usize).filter(|&label| label < vocab)
+}
+
+/// Of equal logits the first is the model's choice.
+#[inline(always)]
+fn is_choice(logits: &[f32], label: usize, max: f32) -> bool {
+    logits[label] == max && !logits[..label].contains(&max)
+}
+
+vectorised! {
+    fn row<'a>(logits: &'a [f32], label: usize) -> (f64, u64) {
+        let max = max(logits);
+        let correct = is_choice(logits, label, max);
+        let total = sum(logits, |x| exp(x - max));
+        (f64::from(total).ln() + (f64::from(max) - f64::from(logits[label])), correct.into())
+    }
+}
+
+vectorised! {
+    fn row_grad<'a>(logits: &'a mut [f32], label: usize, scale: f32) -> (f64, u64) {
+        let max = max(logits);
+        let correct = is_choice(logits, label, max);
+        let margin = f64::from(max) - f64::from(logits[label]);
+        let total = exp_in_place(logits, max);
+        let factor = scale / total;
+        for logit in &mut *logits {
+            *logit *= factor;
+        }
+        logits[label] -= scale;
+        (f64::from(total).ln() + margin, correct.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::super::oracle::{assert_close, gradients, random, same_for_any_threads, var};
+    use super::*;
+
+    #[test]
+    fn cross_entropy_agrees_with_autograd() {
+        for (rows, vocab) in [(1, 1), (7, 65), (130, 1000)] {
+            let logits: Vec<f32> = random(rows * vocab, 1).iter().map(|x| 10.0 * x).collect();
+            let labels: Vec<u32> =
+                random(rows, 2).iter().map(|x| (x.abs() * vocab as f32 * 0.99) as u32).collect();
+            let logits_var = var(&logits, &[rows, vocab]);
+            let targets = Tensor::from_slice(&labels, rows, &Device::Cpu).unwrap();
+            let mean = candle_nn::loss::cross_entropy(&logits_var, &targets).unwrap();
+            let expected = &gradients(&mean, &[1.0], &[&logits_var])[0];
+            let argmax: Vec<u32> = logits_var.argmax(1).unwrap().to_vec1().unwrap();
+            let hits = argmax.iter().zip(&labels).filter(|(a, b)| a == b).count() as u64;
+
+            let grad = same_for_any_threads(|| {
+                let mut grad = logits.clone();
+                let (nll, correct) =
+                    cross_entropy_grad_in_place(&mut grad, &labels, 1.0 / rows as f32, vocab);
+                assert_eq!((nll, correct), cross_entropy(&logits, &labels, vocab));
+                assert_close(&[(nll / rows as f64) as f32], &[mean.to_scalar().unwrap()], 1e-6);
+                assert_eq!(correct, hits);
+                grad
+            });
+            assert_close(&grad, expected, 1e-6);
+        }
+    }
+
+    #[test]
+    fn ignored_rows_have_no_loss_and_no_gradient() {
+        let logits = [1.0, 2.0, 3.0, 3.0, 2.0, 1.0, 0.0, 0.0, 0.0];
+        let labels = [IGNORED, 0, 1];
+        let mut grad = logits;
+        let (nll, correct) = cross_entropy_grad_in_place(&mut grad, &labels, 2.0, 3);
+        // ln(1 + 1/e + 1/e^2) of the second row, ln 3 of the third.
+        assert!((nll - (0.407_605_964_444_38 + 3_f64.ln())).abs() < 1e-6);
+        assert_eq!(correct, 1, "the first of equal logits is the choice");
+        assert_eq!(grad[..3], [0.0; 3]);
+        assert_close(&grad[6..], &[2.0 / 3.0, -4.0 / 3.0, 2.0 / 3.0], 1e-6);
+    }
+
+    #[test]
+    fn all_equal_large_logits_do_not_overflow() {
+        let (nll, _) = cross_entropy(&[1e30; 4], &[2], 4);
+        assert!((nll - 4_f64.ln()).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,163 @@
+//! Sums, scalings and norms over whole buffers.
+
+use rayon::prelude::*;
+
+use super::simd::{CHUNK, LANES, vectorised};
+
+/// `y = a + b`.
+pub fn add(y: &mut [f32], a: &[f32], b: &[f32]) {
+    assert!(y.len() == a.len() && y.len() == b.len(), "add: operands of different lengths");
+    y.par_chunks_mut(CHUNK)
+        .zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)))
+        .for_each(|(y, (a, b))| add_chunk(y, a, b));
+}
+
+vectorised! {
+    fn add_chunk<'a>(y: &'a mut [f32], a: &'a [f32], b: &'a [f32]) {
+        for (y, (&a, &b)) in y.iter_mut().zip(a.iter().zip(b)) {
+            *y = a + b;
+        }
+    }
+}
+
+/// `a += b`.
+pub fn add_in_place(a: &mut [f32], b: &[f32]) {
+    assert_eq!(a.len(), b.len(), "add_in_place: operands of different lengths");
+    a.par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK)).for_each(|(a, b)| add_in_place_chunk(a, b));
+}
+
+vectorised! {
+    fn add_in_place_chunk<'a>(a: &'a mut [f32], b: &'a [f32]) {
+        for (a, &b) in a.iter_mut().zip(b) {
+            *a += b;
+        }
+    }
+}
+
+/// `x *= factor`.
+pub fn scale_in_place(x: &mut [f32], factor: f32) {
+    x.par_chunks_mut(CHUNK).for_each(|x| scale_chunk(x, factor));
+}
+
+vectorised! {
+    /// `x *= factor`, on the calling thread.
+    pub(super) fn scale_chunk<'a>(x: &'a mut [f32], factor: f32) {
+        for x in x {
+            *x *= factor;
+        }
+    }
+}
+
+/// The sum of `x * x`, in f64. The tree of partial sums depends on the length alone.
+pub fn sum_of_squares(x: &[f32]) -> f64 {
+    if x.len() <= CHUNK {
+        return sum_of_squares_chunk(x);
+    }
+    let (low, high) = x.split_at(half(x.len(), CHUNK));
+    let (low, high) = rayon::join(|| sum_of_squares(low), || sum_of_squares(high));
+    low + high
+}
+
+vectorised! {
+    fn sum_of_squares_chunk<'a>(x: &'a [f32]) -> f64 {
+        let mut lanes = [0.0_f64; LANES / 2];
+        let (blocks, rest) = x.as_chunks::<{ LANES / 2 }>();
+        for block in blocks {
+            let wide = block.map(f64::from);
+            for (lane, wide) in lanes.iter_mut().zip(wide) {
+                *lane += wide * wide;
+            }
+        }
+        for (lane, &x) in lanes.iter_mut().zip(rest) {
+            *lane += f64::from(x) * f64::from(x);
+        }
+        lanes.into_iter().sum()
+    }
+}
+
+/// Where to cut a range of more than `leaf` items in two, so that leaves are full.
+pub(super) fn half(len: usize, leaf: usize) -> usize {
+    len.div_ceil(leaf).div_ceil(2) * leaf
+}
+
+/// Columns that one task of a column sum covers.
+pub(super) const COLUMNS: usize = 64;
+
+/// `sums[c] = (sums[c] or 0) + sum over r of dy[r, c]`, with `dy` `[rows, sums.len()]`; rows in order.
+pub fn column_sums(sums: &mut [f32], accumulate: bool, dy: &[f32]) {
+    let n = sums.len();
+    assert!(n > 0 && dy.len().is_multiple_of(n), "column_sums: dy is not [rows, {n}]");
+    sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(i, sums)| {
+        if !accumulate {
+            sums.fill(0.0);
+        }
+        // Partial sums of 256 rows keep the rounding error of tall inputs small.
+        for dy in dy.chunks(256 * n) {
+            column_sums_block(sums, dy, n, i * COLUMNS);
+        }
+    });
+}
+
+vectorised! {
+    fn column_sums_block<'a>(sums: &'a mut [f32], dy: &'a [f32], n: usize, first: usize) {
+        let mut partial = [0.0; COLUMNS];
+        let partial = &mut partial[..sums.len()];
+        for dy in dy.chunks_exact(n) {
+            for (partial, &dy) in partial.iter_mut().zip(&dy[first..]) {
+                *partial += dy;
+            }
+        }
+        for (sum, &partial) in sums.iter_mut().zip(&*partial) {
+            *sum += partial;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::oracle::{assert_close, random, same_for_any_threads};
+    use super::*;
+
+    #[test]
+    fn sums_of_squares_agree_with_a_plain_sum() {
+        for n in [0, 1, 33, CHUNK, CHUNK + 1, 5 * CHUNK + 7] {
+            let x = random(n, 1);
+            let expected: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            let got = same_for_any_threads(|| vec![sum_of_squares(&x)])[0];
+            assert!((got - expected).abs() <= 1e-12 * expected, "{n}: {got} {expected}");
+        }
+    }
+
+    #[test]
+    fn additions_and_scaling_are_elementwise() {
+        for n in [1, CHUNK + 3] {
+            let (a, b) = (random(n, 1), random(n, 2));
+            let mut y = vec![f32::NAN; n];
+            add(&mut y, &a, &b);
+            let mut in_place = a.clone();
+            add_in_place(&mut in_place, &b);
+            assert_eq!(y, in_place);
+            assert_eq!(y, a.iter().zip(&b).map(|(a, b)| a + b).collect::<Vec<_>>());
+            scale_in_place(&mut y, -2.0);
+            assert_eq!(y, in_place.iter().map(|x| x * -2.0).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn column_sums_agree_with_f64() {
+        for (rows, n) in [(1, 1), (7, 65), (700, 130)] {
+            let dy = random(rows * n, 3);
+            let expected: Vec<f32> =
+                (0..n).map(|c| (0..rows).map(|r| f64::from(dy[r * n + c])).sum::<f64>() as f32).collect();
+            let got = same_for_any_threads(|| {
+                let mut sums = vec![f32::NAN; n];
+                column_sums(&mut sums, false, &dy);
+                sums
+            });
+            assert_close(&got, &expected, 1e-5);
+            let mut twice = got.clone();
+            column_sums(&mut twice, true, &dy);
+            assert_close(&twice, &expected.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), 1e-5);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! How a plain loop becomes vector code, and the few functions that such loops share.
+//!
+//! Multiplications and additions are kept apart (no fused multiply-add), and reductions run over a fixed number of
+//! lanes, so a result does not depend on which instruction set was chosen.
+
+/// Partial sums of a reduction: as wide as two AVX-512 registers.
+pub const LANES: usize = 32;
+
+/// How many numbers one parallel task of an elementwise kernel covers: 64 KiB per operand.
+pub const CHUNK: usize = 16 * 1024;
+
+/// Compiles a function's body for each instruction set that [`pulp`] knows, and picks one at run time.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$lt:lifetime>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name<$lt>($($arg: $ty),*) $(-> $ret)? {
+            struct Body<$lt> { $($arg: $ty),* }
+
+            impl<$lt> pulp::NullaryFnOnce for Body<$lt> {
+                type Output = $crate::engine::cpu::simd::vectorised!(@output $($ret)?);
+
+                #[inline(always)]
+                fn call(self) -> Self::Output {
+                    // A function of its own, so that the compiler still knows that the slices do not overlap.
+                    #[inline(always)]
+                    fn body<$lt>($($arg: $ty),*) $(-> $ret)? $body
+                    body($(self.$arg),*)
+                }
+            }
+
+            pulp::Arch::new().dispatch(Body { $($arg),* })
+        }
+    };
+    (@output) => { () };
+    (@output $ret:ty) => { $ret };
+}
+pub(crate) use vectorised;
+
+/// e to the `x`, within 2 units in the last place; 0 below the smallest subnormal, infinite above the largest number,
+/// NaN for NaN.
+///
+/// Source: Cody and Waite's reduction by multiples of ln 2, and the polynomial of Cephes `expf`.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    // Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+
+    // Not `clamp`: a comparison with NaN is false, and NaN goes through.
+    let x = if x > 89.0 { 89.0 } else { x };
+    let x = if x < -104.0 { -104.0 } else { x };
+
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = x - n * LN2_HIGH - n * LN2_LOW; // |r| <= ln 2 / 2
+
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 0.5;
+    let y = p * (r * r) + r + 1.0;
+
+    // 2^n in two factors, so that neither leaves the range of normal numbers.
+    let n = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    let half = n >> 1;
+    y * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+}
+
+/// 2 to the `n`, for -126 <= n <= 127.
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+}
+
+/// The sum of the lanes, halves first.
+#[inline(always)]
+pub fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The sum of `f(x)`.
+#[inline(always)]
+pub fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for i in 0..LANES {
+            lanes[i] += f(block[i]);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane += f(x);
+    }
+    sum_lanes(lanes)
+}
+
+/// The sum of `f(a, b)`; the slices are of one length.
+#[inline(always)]
+pub fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for i in 0..LANES {
+            lanes[i] += f(a[i], b[i]);
+        }
+    }
+    for (lane, (&a, &b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *lane += f(a, b);
+    }
+    sum_lanes(lanes)
+}
+
+/// The sums of `x * x` and of `x * w * dy`, which the gradient of a norm needs together.
+#[inline(always)]
+pub fn squares_and_product(x: &[f32], w: &[f32], dy: &[f32]) -> (f32, f32) {
+    let (mut squares, mut products) = ([0.0; LANES], [0.0; LANES]);
+    let (x_blocks, x_rest) = x.as_chunks::<LANES>();
+    let (w_blocks, w_rest) = w.as_chunks::<LANES>();
+    let (dy_blocks, dy_rest) = dy.as_chunks::<LANES>();
+    for ((x, w), dy) in x_blocks.iter().zip(w_blocks).zip(dy_blocks) {
+        for i in 0..LANES {
+            squares[i] += x[i] * x[i];
+            products[i] += x[i] * w[i] * dy[i];
+        }
+    }
+    for (i, ((&x, &w), &dy)) in x_rest.iter().zip(w_rest).zip(dy_rest).enumerate() {
+        squares[i] += x * x;
+        products[i] += x * w * dy;
+    }
+    (sum_lanes(squares), sum_lanes(products))
+}
+
+/// The largest number; minus infinity for an empty slice. NaN is passed over.
+#[inline(always)]
+pub fn max(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for i in 0..LANES {
+            lanes[i] = larger(lanes[i], block[i]);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = larger(*lane, x);
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, larger)
+}
+
+/// Replaces each `x` by `exp(x - shift)` and returns the sum of the results.
+#[inline(always)]
+pub fn exp_in_place(x: &mut [f32], shift: f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (blocks, rest) = x.as_chunks_mut::<LANES>();
+    for block in blocks {
+        for i in 0..LANES {
+            block[i] = exp(block[i] - shift);
+            lanes[i] += block[i];
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *x = exp(*x - shift);
+        *lane += *x;
+    }
+    sum_lanes(lanes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    vectorised! {
+        fn exp_all<'a>(y: &'a mut [f32], x: &'a [f32]) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = exp(x);
+            }
+        }
+    }
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        let x: Vec<f32> = (0..2_000_000).map(|i| -87.0 + 175.0 * i as f32 / 2e6).collect();
+        let mut y = vec![0.0; x.len()];
+        exp_all(&mut y, &x);
+        let mut worst = 0;
+        for (&x, &y) in x.iter().zip(&y) {
+            let exact = f64::from(x).exp() as f32;
+            worst = worst.max(exact.to_bits().abs_diff(y.to_bits()));
+            assert_eq!(exp(x).to_bits(), y.to_bits(), "another instruction set, another result at {x}");
+        }
+        assert!(worst <= 2, "{worst} units in the last place");
+    }
+
+    #[test]
+    fn exp_keeps_the_edges() {
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(-104.5), 0.0);
+        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+        assert_eq!(exp(88.9), f32::INFINITY);
+        assert!(exp(f32::NAN).is_nan());
+        assert!(exp(-100.0) > 0.0, "subnormal results are kept");
+    }
+
+    #[test]
+    fn reductions_cover_every_element() {
+        for n in [0, 1, 31, 32, 33, 100] {
+            let x: Vec<f32> = (1..=n).map(|i| i as f32).collect();
+            let expected = (n * (n + 1) / 2) as f32;
+            assert_eq!(sum(&x, |x| x), expected);
+            assert_eq!(sum2(&x, &x, |a, b| a + b), 2.0 * expected);
+            assert_eq!(max(&x), if n == 0 { f32::NEG_INFINITY } else { n as f32 });
+            let squares = x.iter().map(|x| x * x).sum::<f32>();
+            assert_eq!(squares_and_product(&x, &x, &vec![1.0; x.len()]), (squares, squares));
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! Plays a program with tensors: call, store, drop. The other player is the estimator; both read the same list.
+
+use candle_core::{Device, Result, Tensor};
+
+use crate::lang::pipeline::Algorithm;
+use crate::program::{AttentionSpec, Input, Instr, Op, ParamId, Program, Role, ValueId};
+
+use super::access::{edit, floats, fresh, ids};
+use super::cpu::{attention, embedding, loss, matmul, norm, optimizer, reduce, rope, swiglu};
+use super::store::Store;
+
+/// The numbers of a batch. `labels`: the id that each position has to predict; `u32::MAX` does not count.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Inputs {
+    pub ids: Vec<u32>,
+    pub labels: Vec<u32>,
+    pub positions: Vec<u32>,
+    pub starts: Option<Vec<u32>>,
+    pub queries: Vec<u32>,
+}
+
+/// What changes from step to step without changing the program.
+#[derive(Debug, Clone, Copy)]
+pub struct Knobs<'a> {
+    /// The gradient of the loss is formed for `loss_scale` times the sum over tokens.
+    pub loss_scale: f32,
+    pub rate: f64,
+    pub algorithm: &'a Algorithm,
+    pub weight_decay: f64,
+}
+
+/// What a program leaves behind.
+#[derive(Debug, Default)]
+pub struct Played {
+    /// Loss, norm or logits, in the order of the program's outputs.
+    pub results: Vec<Tensor>,
+    /// Gradients that are not used up, for the next micro-batch or the update.
+    pub gradients: Vec<(ParamId, Tensor)>,
+}
+
+impl Played {
+    /// The numbers of the n-th result.
+    pub fn numbers(&self, n: usize) -> Vec<f32> {
+        floats(&self.results[n]).to_vec()
+    }
+}
+
+/// Plays `program` on `inputs` and on the gradients that an earlier program has left.
+pub fn play(
+    program: &Program,
+    store: &mut Store,
+    mut inputs: Inputs,
+    mut carried: Vec<(ParamId, Tensor)>,
+    knobs: &Knobs<'_>,
+) -> Result<Played> {
+    let mut values: Vec<Option<Tensor>> = vec![None; program.values.len()];
+    for id in &program.inputs {
+        let value = program.value(*id);
+        let take = |numbers: Vec<u32>| Tensor::from_vec(numbers, value.shape.as_slice(), &Device::Cpu);
+        values[id.0] = Some(match value.role {
+            Role::Input(Input::Ids) => take(std::mem::take(&mut inputs.ids))?,
+            Role::Input(Input::Labels) => take(std::mem::take(&mut inputs.labels))?,
+            Role::Input(Input::Positions) => take(std::mem::take(&mut inputs.positions))?,
+            Role::Input(Input::Starts) => take(inputs.starts.take().unwrap_or_default())?,
+            Role::Input(Input::Queries) => take(std::mem::take(&mut inputs.queries))?,
+            Role::Gradient(param) => {
+                let at = carried.iter().position(|(known, _)| *known == param);
+                carried.swap_remove(at.expect("a gradient is carried for every one that comes in")).1
+            }
+            Role::Weight(_) | Role::State(..) | Role::Activation | Role::Flow | Role::Scalar => {
+                unreachable!("only batches and gradients come in")
+            }
+        });
+    }
+    // What this program does not read is not kept beside it.
+    drop(inputs);
+    drop(carried);
+    let mut player = Player { program, store, values, knobs };
+    for instr in &program.instrs {
+        player.call(instr)?;
+        for id in &instr.dies {
+            player.values[id.0] = None;
+        }
+    }
+    let mut played = Played::default();
+    for id in &program.outputs {
+        let tensor = player.values[id.0].take().expect("an output is alive");
+        match program.value(*id).role {
+            Role::Gradient(param) => played.gradients.push((param, tensor)),
+            Role::Weight(_)
+            | Role::State(..)
+            | Role::Input(_)
+            | Role::Activation
+            | Role::Flow
+            | Role::Scalar => played.results.push(tensor),
+        }
+    }
+    Ok(played)
+}
+
+struct Player<'a> {
+    program: &'a Program,
+    store: &'a mut Store,
+    values: Vec<Option<Tensor>>,
+    knobs: &'a Knobs<'a>,
+}
+
+impl Player<'_> {
+    /// The tensor behind a value; cloning a tensor shares its storage.
+    fn get(&self, id: ValueId) -> Tensor {
+        match self.program.value(id).role {
+            Role::Weight(param) => self.store.weights[param.0].clone(),
+            Role::State(param, slot) => self.store.state(param, slot).clone(),
+            Role::Input(_) | Role::Activation | Role::Flow | Role::Gradient(_) | Role::Scalar => {
+                self.values[id.0].clone().expect("a value is read while it lives")
+            }
+        }
+    }
+
+    /// Writes an output: over the input whose place it takes, or into fresh storage.
+    fn write(&mut self, instr: &Instr, output: usize, fill: impl FnOnce(&mut [f32])) -> Result<()> {
+        let id = instr.outputs[output];
+        let tensor = match instr.reuses[output] {
+            Some(input) => {
+                let tensor = self.values[instr.inputs[input].0].take().expect("a sum is alive");
+                edit(&tensor, fill)?;
+                tensor
+            }
+            None => fresh(&self.program.value(id).shape, fill)?,
+        };
+        self.values[id.0] = Some(tensor);
+        Ok(())
+    }
+
+    /// Scratch of the size that the program states.
+    fn scratch(&self, instr: &Instr) -> Vec<f32> {
+        super::cpu::buffer(self.program.workspace(instr).0 as usize / 4)
+    }
+
+    fn call(&mut self, instr: &Instr) -> Result<()> {
+        let input: Vec<Tensor> = instr.inputs.iter().map(|id| self.get(*id)).collect();
+        let dims = |i: usize| -> &[usize] { &self.program.value(instr.inputs[i]).shape };
+        let in_place = instr.reuses.first().is_some_and(Option::is_some);
+        match &instr.op {
+            Op::Embed => {
+                let (table, rows, hidden) = (floats(&input[0]), ids(&input[1]), dims(0)[1]);
+                self.write(instr, 0, |y| embedding::forward(y, &table, &rows, hidden))
+            }
+            Op::EmbedGrad { accumulate, .. } => {
+                let (dy, rows, hidden) = (floats(&input[0]), ids(&input[1]), dims(0)[1]);
+                self.write(instr, 0, |dw| embedding::grad(dw, *accumulate, &dy, &rows, hidden))
+            }
+            Op::Linear { bias } => {
+                let (m, k, n) = (dims(0)[0], dims(0)[1], dims(1)[0]);
+                let (x, w) = (floats(&input[0]), floats(&input[1]));
+                self.write(instr, 0, |y| {
+                    matmul::nt(y, 0.0, &x, &w, m, n, k);
+                    if *bias {
+                        matmul::add_bias(y, &floats(&input[2]), n);
+                    }
+                })
+            }
+            Op::LinearGradInput { accumulate } => {
+                let (m, k, n) = (dims(0)[0], dims(0)[1], dims(1)[1]);
+                let (dy, w) = (floats(&input[0]), floats(&input[1]));
+                self.write(instr, 0, |dx| matmul::nn(dx, beta(*accumulate), &dy, &w, m, n, k))
+            }
+            Op::LinearGradWeight { accumulate } => {
+                let (k, m, n) = (dims(0)[0], dims(0)[1], dims(1)[1]);
+                let (dy, x) = (floats(&input[0]), floats(&input[1]));
+                self.write(instr, 0, |dw| matmul::tn(dw, beta(*accumulate), &dy, &x, m, n, k))
+            }
+            Op::LinearGradBias { accumulate } => {
+                let (dy, n) = (floats(&input[0]), dims(0)[1]);
+                self.write(instr, 0, |db| matmul::bias_grad(&dy, n, db, *accumulate))
+            }
+            Op::RmsNorm { eps } => {
+                let (x, w) = (floats(&input[0]), floats(&input[1]));
+                self.write(instr, 0, |y| norm::rms(y, &x, &w, *eps))
+            }
+            Op::RmsNormGradInput { eps, accumulate } => {
+                let (x, w) = (floats(&input[1]), floats(&input[2]));
+                if in_place && !accumulate {
+                    self.write(instr, 0, |dy| norm::rms_grad_input_in_place(dy, &x, &w, *eps))
+                } else {
+                    let dy = floats(&input[0]);
+                    self.write(instr, 0, |dx| norm::rms_grad_input(dx, *accumulate, &dy, &x, &w, *eps))
+                }
+            }
+            Op::RmsNormGradWeight { eps, accumulate } => {
+                let (dy, x) = (floats(&input[0]), floats(&input[1]));
+                self.write(instr, 0, |dw| norm::rms_grad_weight(dw, *accumulate, &dy, &x, *eps))
+            }
+            Op::RopeTable { inv_freq } => {
+                let positions = ids(&input[0]);
+                self.write(instr, 0, |table| rope::table(table, &positions, inv_freq))
+            }
+            Op::Rope { heads, head_dim, inverse } => {
+                let table = floats(&input[1]);
+                if in_place {
+                    self.write(instr, 0, |x| rope::apply_in_place(x, &table, *heads, *head_dim, *inverse))
+                } else {
+                    let x = floats(&input[0]);
+                    self.write(instr, 0, |y| rope::apply(y, &x, &table, *heads, *head_dim, *inverse))
+                }
+            }
+            Op::Attention(spec) => {
+                let [q, k, v] = [floats(&input[0]), floats(&input[1]), floats(&input[2])];
+                let starts = input.get(3).map(ids);
+                let mut scratch = self.scratch(instr);
+                let lse = fresh(&self.program.value(instr.outputs[1]).shape, |_| {})?;
+                self.write(instr, 0, |o| {
+                    edit(&lse, |lse| {
+                        attention::forward(&shape(spec), o, lse, &q, &k, &v, starts.as_deref(), &mut scratch);
+                    })
+                    .expect("nothing in this edit can fail");
+                })?;
+                self.values[instr.outputs[1].0] = Some(lse);
+                Ok(())
+            }
+            Op::AttentionGrad(spec) => {
+                let [d_o, q, k, v, o, lse] = [0, 1, 2, 3, 4, 5].map(|i| floats(&input[i]));
+                let starts = input.get(6).map(ids);
+                let mut scratch = self.scratch(instr);
+                let [mut dq, mut dk, mut dv] =
+                    [0, 1, 2].map(|i| super::cpu::buffer(self.program.value(instr.outputs[i]).elements()));
+                attention::grad(
+                    &shape(spec),
+                    &mut dq,
+                    &mut dk,
+                    &mut dv,
+                    &d_o,
+                    &q,
+                    &k,
+                    &v,
+                    &o,
+                    &lse,
+                    starts.as_deref(),
+                    &mut scratch,
+                );
+                for (id, numbers) in instr.outputs.iter().zip([dq, dk, dv]) {
+                    let shape = self.program.value(*id).shape.as_slice();
+                    self.values[id.0] = Some(Tensor::from_vec(numbers, shape, &Device::Cpu)?);
+                }
+                Ok(())
+            }
+            Op::SwiGlu => {
+                let up = floats(&input[1]);
+                if in_place {
+                    self.write(instr, 0, |gate| swiglu::forward_in_place(gate, &up))
+                } else {
+                    let gate = floats(&input[0]);
+                    self.write(instr, 0, |y| swiglu::forward(y, &gate, &up))
+                }
+            }
+            Op::SwiGluGrad => self.swiglu_grad(instr, &input, in_place),
+            Op::Add => match instr.reuses[0] {
+                Some(place) => {
+                    let other = floats(&input[1 - place]);
+                    self.write(instr, 0, |a| reduce::add_in_place(a, &other))
+                }
+                None => {
+                    let (a, b) = (floats(&input[0]), floats(&input[1]));
+                    self.write(instr, 0, |y| reduce::add(y, &a, &b))
+                }
+            },
+            Op::Copy => {
+                if in_place {
+                    return self.write(instr, 0, |_| {});
+                }
+                let x = floats(&input[0]);
+                self.write(instr, 0, |y| y.copy_from_slice(&x))
+            }
+            Op::LinearCrossEntropy { chunk } => {
+                let (x, w, labels) = (floats(&input[0]), floats(&input[1]), ids(&input[2]));
+                let (hidden, vocab) = (dims(0)[1], dims(1)[0]);
+                let mut logits = self.scratch(instr);
+                let mut sums = (0.0, 0);
+                for (x, labels) in x.chunks(chunk * hidden).zip(labels.chunks(*chunk)) {
+                    let logits = &mut logits[..labels.len() * vocab];
+                    matmul::nt(logits, 0.0, x, &w, labels.len(), vocab, hidden);
+                    let (nll, correct) = loss::cross_entropy(logits, labels, vocab);
+                    sums = (sums.0 + nll, sums.1 + correct);
+                }
+                self.write(instr, 0, |y| y.copy_from_slice(&[sums.0 as f32, sums.1 as f32]))
+            }
+            Op::LinearCrossEntropyGrad { chunk, input: dx, weight: dw, accumulate } => {
+                self.linear_cross_entropy_grad(instr, &input, *chunk, *dx, *dw, *accumulate)
+            }
+            Op::SumSquares { accumulate } => {
+                let sum = reduce::sum_of_squares(&floats(&input[0]));
+                self.write(instr, 0, |y| {
+                    y[0] = (sum + if *accumulate { f64::from(y[0]) } else { 0.0 }) as f32;
+                })
+            }
+            Op::ClipFactor { max_norm } => {
+                let norm = floats(&input[0])[0].sqrt();
+                self.write(instr, 0, |y| y[0] = (max_norm / (norm + 1e-6)).min(1.0))
+            }
+            Op::Update { states, clipped } => {
+                let Role::Weight(param) = self.program.value(instr.inputs[0]).role else {
+                    unreachable!("an update begins with its weight")
+                };
+                let scale = if *clipped { floats(&input[2 + states])[0] } else { 1.0 };
+                self.update(param, &input, scale)
+            }
+        }
+    }
+
+    fn swiglu_grad(&mut self, instr: &Instr, input: &[Tensor], in_place: bool) -> Result<()> {
+        let dy = floats(&input[0]);
+        if in_place {
+            edit(&input[1], |gate| {
+                edit(&input[2], |up| swiglu::grad_in_place(&dy, gate, up))
+                    .expect("nothing in this edit can fail");
+            })?;
+            for (output, place) in [(0, 1), (1, 2)] {
+                self.values[instr.outputs[output].0] = self.values[instr.inputs[place].0].take();
+            }
+            return Ok(());
+        }
+        let (gate, up) = (floats(&input[1]), floats(&input[2]));
+        let mut d_up = super::cpu::buffer(up.len());
+        self.write(instr, 0, |d_gate| swiglu::grad(d_gate, &mut d_up, &dy, &gate, &up))?;
+        let id = instr.outputs[1];
+        let shape = self.program.value(id).shape.as_slice();
+        self.values[id.0] = Some(Tensor::from_vec(d_up, shape, &Device::Cpu)?);
+        Ok(())
+    }
+
+    /// Loss, `dx` and `dw` in one pass over chunks of logits.
+    fn linear_cross_entropy_grad(
+        &mut self,
+        instr: &Instr,
+        input: &[Tensor],
+        chunk: usize,
+        wants_dx: bool,
+        wants_dw: bool,
+        accumulate: bool,
+    ) -> Result<()> {
+        let (x, w, labels) = (floats(&input[0]), floats(&input[1]), ids(&input[2]));
+        let hidden = self.program.value(instr.inputs[0]).shape[1];
+        let vocab = self.program.value(instr.inputs[1]).shape[0];
+        let mut dx = super::cpu::buffer(if wants_dx { x.len() } else { 0 });
+        let scale = self.knobs.loss_scale;
+        let mut logits = self.scratch(instr);
+        let mut sums = (0.0, 0);
+        let mut pass = |mut dw: Option<&mut [f32]>| {
+            for (idx, (x, labels)) in x.chunks(chunk * hidden).zip(labels.chunks(chunk)).enumerate() {
+                let rows = labels.len();
+                let logits = &mut logits[..rows * vocab];
+                matmul::nt(logits, 0.0, x, &w, rows, vocab, hidden);
+                let (nll, correct) = loss::cross_entropy_grad_in_place(logits, labels, scale, vocab);
+                sums = (sums.0 + nll, sums.1 + correct);
+                if wants_dx {
+                    let at = idx * chunk * hidden;
+                    matmul::nn(&mut dx[at..at + rows * hidden], 0.0, logits, &w, rows, hidden, vocab);
+                }
+                if let Some(dw) = &mut dw {
+                    matmul::tn(dw, beta(accumulate || idx > 0), logits, x, vocab, hidden, rows);
+                }
+            }
+        };
+        if wants_dw {
+            self.write(instr, instr.outputs.len() - 1, |dw| pass(Some(dw)))?;
+        } else {
+            pass(None);
+        }
+        if wants_dx {
+            let shape = self.program.value(instr.inputs[0]).shape.as_slice();
+            self.values[instr.outputs[1].0] = Some(Tensor::from_vec(dx, shape, &Device::Cpu)?);
+        }
+        self.write(instr, 0, |y| y.copy_from_slice(&[sums.0 as f32, sums.1 as f32]))
+    }
+
+    /// Changes a weight and its states. `input`: weight, gradient, states.
+    fn update(&mut self, param: ParamId, input: &[Tensor], scale: f32) -> Result<()> {
+        let Knobs { rate, algorithm, weight_decay, .. } = *self.knobs;
+        let weight = &input[0];
+        // Norms and biases do not decay.
+        let weight_decay = if weight.rank() >= 2 { weight_decay } else { 0.0 };
+        let step = self.store.count_update(param);
+        let g = floats(&input[1]);
+        match algorithm {
+            Algorithm::Adamw { betas, eps } => {
+                let adamw = optimizer::AdamW {
+                    lr: rate,
+                    beta1: betas[0],
+                    beta2: betas[1],
+                    eps: **eps,
+                    weight_decay,
+                    step,
+                };
+                edit(weight, |p| {
+                    edit(&input[2], |m| {
+                        edit(&input[3], |v| adamw.update(p, &g, m, v, scale))
+                            .expect("nothing in this edit can fail");
+                    })
+                    .expect("nothing in this edit can fail");
+                })
+            }
+            Algorithm::Sgd => edit(weight, |p| optimizer::sgd(p, &g, rate, weight_decay, scale)),
+            Algorithm::Sgdm { momentum } => edit(weight, |p| {
+                edit(&input[2], |buffer| {
+                    optimizer::sgdm(p, &g, buffer, rate, **momentum, weight_decay, scale, step == 1);
+                })
+                .expect("nothing in this edit can fail");
+            }),
+        }
+    }
+}
+
+/// What the product's sum so far is multiplied by.
+fn beta(accumulate: bool) -> f32 {
+    if accumulate { 1.0 } else { 0.0 }
+}
+
+fn shape(spec: &AttentionSpec) -> attention::Shape {
+    let AttentionSpec { batch, seq, heads, kv_heads, head_dim, scale, causal, packed: _ } = *spec;
+    attention::Shape { batch, seq, heads, kv_heads, head_dim, scale, causal }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_and_the_kernels_agree_on_scratch() {
+        for seq in [1, 7, 64, 200, 512, 513, 4096] {
+            let spec = AttentionSpec {
+                batch: 2,
+                seq,
+                heads: 4,
+                kv_heads: 2,
+                head_dim: 8,
+                scale: 1.0,
+                causal: true,
+                packed: false,
+            };
+            let none: [&[usize]; 0] = [];
+            let (forward, grad) = (Op::Attention(spec), Op::AttentionGrad(spec));
+            let shape = shape(&spec);
+            assert_eq!(forward.workspace(&none, 3).0, 4 * attention::scratch_len(&shape, 3) as u64);
+            assert_eq!(grad.workspace(&none, 3).0, 4 * attention::grad_scratch_len(&shape, 3) as u64);
+        }
+    }
+}

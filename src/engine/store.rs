@@ -1,0 +1,172 @@
+//! The weights and optimizer states of a model, by parameter.
+
+use std::path::Path;
+
+use candle_core::{Result, Tensor};
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::lang::pipeline::{Algorithm, Weights};
+use crate::model::{Init, Model, Param};
+use crate::plan::optimizer;
+use crate::problem::{Fault, Problem, Problems};
+use crate::program::ParamId;
+use crate::random::Random;
+use crate::weights::{Directory, FileDtype};
+
+use super::access::fresh;
+
+/// Weights by [`ParamId`], and the states of those that have some.
+pub struct Store {
+    pub weights: Vec<Tensor>,
+    states: Vec<Vec<Tensor>>,
+    /// How often each parameter was updated; Adam's bias correction counts these.
+    updates: Vec<u64>,
+}
+
+impl Store {
+    pub fn new(weights: Vec<Tensor>) -> Self {
+        let n = weights.len();
+        Self { weights, states: vec![Vec::new(); n], updates: vec![0; n] }
+    }
+
+    /// The n-th state of a parameter.
+    pub(super) fn state(&self, param: ParamId, slot: usize) -> &Tensor {
+        &self.states[param.0][slot]
+    }
+
+    /// Counts one more update and gives the count.
+    pub(super) fn count_update(&mut self, param: ParamId) -> u64 {
+        self.updates[param.0] += 1;
+        self.updates[param.0]
+    }
+
+    pub fn states_of(&self, param: ParamId) -> &[Tensor] {
+        &self.states[param.0]
+    }
+
+    pub fn updates_of(&self, param: ParamId) -> u64 {
+        self.updates[param.0]
+    }
+
+    /// Puts back what a checkpoint kept.
+    pub fn restore(&mut self, param: ParamId, states: Vec<Tensor>, updates: u64) {
+        self.states[param.0] = states;
+        self.updates[param.0] = updates;
+    }
+
+    /// Makes sure that each of `params` has its states; new ones are zero.
+    pub fn make_states(&mut self, params: &[ParamId], algorithm: &Algorithm) -> Result<()> {
+        for param in params {
+            if self.states[param.0].is_empty() {
+                let shapes = optimizer::states(algorithm, self.weights[param.0].dims());
+                self.states[param.0] = shapes
+                    .iter()
+                    .map(|shape| fresh(shape, |state| state.par_iter_mut().for_each(|x| *x = 0.0)))
+                    .collect::<Result<_>>()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the states of `params`, and how often they were updated.
+    pub fn discard_states(&mut self, params: &[ParamId]) {
+        for param in params {
+            self.states[param.0] = Vec::new();
+            self.updates[param.0] = 0;
+        }
+    }
+
+    /// Forgets all states; the weights stay.
+    pub fn into_weights(self) -> Vec<Tensor> {
+        self.weights
+    }
+}
+
+/// The weights that a pipeline asks for.
+///
+/// # Errors
+/// When the directory has none, or they are not this model's.
+pub fn load(model: &Model, weights: &Weights, folder: &Path) -> std::result::Result<Vec<Tensor>, Problems> {
+    match weights {
+        Weights::Random { seed, .. } => model
+            .params
+            .iter()
+            .map(|param| draw(param, *seed))
+            .collect::<Result<_>>()
+            .map_err(|e| failed(&e).into()),
+        Weights::Directory { path } => {
+            let folder = folder.join(path);
+            let Some(directory) = Directory::open(&folder)? else {
+                return Err(Problem::of(
+                    Fault::Missing,
+                    "hift::weights::none",
+                    format!("{} holds no model.safetensors", folder.display()),
+                )
+                .help(
+                    "put the weights beside config.json, or start fresh: `weights = random(\"config.json\")`",
+                )
+                .into());
+            };
+            let problems = directory.check(model);
+            if problems.has_errors() {
+                return Err(problems);
+            }
+            model
+                .params
+                .iter()
+                .map(|param| read(&directory, param))
+                .collect::<Result<_>>()
+                .map_err(|error| failed(&error).into())
+        }
+    }
+}
+
+/// A failure of the tensor library, as a problem of the run.
+pub fn failed(error: &candle_core::Error) -> Problem {
+    Problem::of(Fault::Failed, "hift::engine::failed", format!("an operation failed: {error}"))
+}
+
+/// One tensor, converted while it is copied out of the map.
+fn read(directory: &Directory, param: &Param) -> Result<Tensor> {
+    const CHUNK: usize = 1 << 16;
+    let (entry, bytes) = directory.of(param).expect("the directory was checked against the model");
+    fresh(&param.shape, |numbers| {
+        let width = if entry.dtype == FileDtype::F32 { 4 } else { 2 };
+        numbers.par_chunks_mut(CHUNK).zip(bytes.par_chunks(width * CHUNK)).for_each(|(to, from)| {
+            let pairs = || to_u16(from);
+            match entry.dtype {
+                FileDtype::BF16 => {
+                    to.iter_mut().zip(pairs()).for_each(|(x, bits)| *x = bf16::from_bits(bits).to_f32())
+                }
+                FileDtype::F16 => {
+                    to.iter_mut().zip(pairs()).for_each(|(x, bits)| *x = f16::from_bits(bits).to_f32())
+                }
+                _ => {
+                    let words = from.as_chunks::<4>().0.iter();
+                    to.iter_mut().zip(words).for_each(|(x, word)| *x = f32::from_le_bytes(*word));
+                }
+            }
+        });
+    })
+}
+
+fn to_u16(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
+    bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair))
+}
+
+/// A fresh parameter. Its numbers depend on the seed and its name alone.
+fn draw(param: &Param, seed: u64) -> Result<Tensor> {
+    match param.init {
+        Init::Ones => fresh(&param.shape, |numbers| numbers.fill(1.0)),
+        Init::Zeros => fresh(&param.shape, |numbers| numbers.fill(0.0)),
+        Init::Normal(std) => fresh(&param.shape, |numbers| {
+            let mut random = Random::named(seed, &param.name);
+            for pair in numbers.chunks_mut(2) {
+                for (x, normal) in pair.iter_mut().zip(random.normals()) {
+                    *x = (normal * f64::from(std)) as f32;
+                }
+            }
+        }),
+    }
+}

@@ -1,0 +1,523 @@
+//! Text to [`File`]. The only place that knows pest.
+//!
+//! The grammar reads one header, param or entry at a time; this driver walks from one to the next. Where the
+//! grammar does not match, the driver has `wording` say why, skips to the next entry or block and goes
+//! on, so that all mistakes of a file come at once.
+
+use pest::Parser as _;
+use pest::error::InputLocation;
+use pest::iterators::Pair;
+
+use crate::problem::{Problem, Problems, Span};
+
+use super::scan::{MAX_DEPTH, Scan, Token};
+use super::syntax::{Argument, Block, Entry, File, Item, Name, Number, Param, Term, Value};
+use super::{schema, wording};
+
+#[derive(pest_derive::Parser)]
+#[grammar = "../grammar/hift.pest"]
+struct Grammar;
+
+/// Reads a file. What could be read is in the tree even where something else could not.
+pub fn parse(text: &str) -> (File, Problems) {
+    let scan = Scan::new(text);
+    let mut problems = Problems::default();
+    if let Some(at) = scan.too_deep {
+        problems.push(wording::too_deep(Span::new(at, at + 1), MAX_DEPTH));
+        return (File { damaged: true, ..File::default() }, problems);
+    }
+    let mut driver = Driver { scan, at: 0, problems };
+    let file = driver.file();
+    (file, driver.problems)
+}
+
+/// Reads one value that is a text of its own, such as that of `--set`. Spans are places in `text`.
+///
+/// # Errors
+/// When the text is not exactly one value.
+pub fn parse_value(text: &str) -> Result<Value, Problem> {
+    let scan = Scan::new(text);
+    if let Some(at) = scan.too_deep {
+        return Err(wording::too_deep(Span::new(at, at + 1), MAX_DEPTH));
+    }
+    let mut driver = Driver { scan, at: 0, problems: Problems::default() };
+    let start = driver.scan.span(0).start;
+    let value = match driver.read(Rule::value, start) {
+        Ok(pair) => driver.value(pair, start),
+        Err(failed_at) => Err(wording::value(&driver.scan, None, start, failed_at)),
+    }?;
+    match driver.token() {
+        Token::End => Ok(value),
+        _ => Err(wording::astray(&driver.scan, driver.index())),
+    }
+}
+
+struct Driver<'t> {
+    scan: Scan<'t>,
+    /// The byte up to which the text is read.
+    at: usize,
+    problems: Problems,
+}
+
+impl<'t> Driver<'t> {
+    /// The first token that is not yet read.
+    fn index(&self) -> usize {
+        self.scan.index(self.at)
+    }
+
+    fn token(&self) -> Token {
+        self.scan.token(self.index())
+    }
+
+    /// The place of the first token that is not yet read.
+    fn span(&self) -> Span {
+        self.scan.span(self.index())
+    }
+
+    fn step(&mut self) {
+        self.at = self.span().end;
+    }
+
+    fn file(&mut self) -> File {
+        let mut file = File::default();
+        loop {
+            let index = self.index();
+            let ahead = (self.token(), self.scan.token(index + 1), self.scan.token(index + 2));
+            match ahead {
+                (Token::End, ..) => return file,
+                (Token::Word, Token::Number, _) if self.scan.word(index) == "hift" => {
+                    if file.version.is_some() || !file.items.is_empty() {
+                        self.problems.push(wording::late_header(self.span().to(self.scan.span(index + 1))));
+                    }
+                    let start = self.span().start;
+                    match self.read(Rule::header, start).map(|pair| self.header(pair, start)) {
+                        Ok(Ok(version)) => file.version = file.version.or(Some(version)),
+                        Ok(Err(problem)) => self.problems.push(problem),
+                        Err(_) => self.step(),
+                    }
+                }
+                (Token::Word, Token::Word, Token::Equals) if self.scan.word(index) == "param" => {
+                    match self.named_value(Some(Rule::param)) {
+                        Some(Entry { name, value }) => file.items.push(Item::Param(Param { name, value })),
+                        None => file.damaged = true,
+                    }
+                }
+                (Token::Word, Token::Open('{'), _) | (Token::Word, Token::Word, Token::Open('{')) => {
+                    let block = self.block();
+                    file.items.push(Item::Block(block));
+                }
+                _ => {
+                    file.damaged = true;
+                    self.problems.push(wording::item(&self.scan, index));
+                    // `train sft` without its brace, but with entries below: read on as if it stood there.
+                    if let (Token::Word, Token::Word, Token::Word) = ahead
+                        && schema::kind(self.scan.word(index)).is_some()
+                        && self.scan.token(index + 3) == Token::Equals
+                    {
+                        let block = self.block();
+                        file.items.push(Item::Block(block));
+                    } else {
+                        self.skip_item();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads `KIND NAME? {` and everything up to the closing brace.
+    fn block(&mut self) -> Block {
+        let first = self.index();
+        let kind = self.take_word();
+        let name = (self.token() == Token::Word && self.scan.token(self.index() + 1) != Token::Equals)
+            .then(|| self.take_word());
+        let brace = self.span();
+        let braced = self.token() == Token::Open('{');
+        if braced {
+            self.step();
+        }
+        let mut block =
+            Block { span: kind.span, kind, name, entries: Vec::new(), blocks: Vec::new(), damaged: !braced };
+        // Only where braces do not pair up may the layout say which of them is missing.
+        let by_layout = braced && !self.scan.unclosed.is_empty() && self.scan.leads(first);
+        let is_part = block.name.is_none();
+        loop {
+            let index = self.index();
+            let unclosed = match self.token() {
+                Token::End => true,
+                Token::Word => {
+                    let outside = is_part && self.scan.indent(index) <= self.scan.indent(first);
+                    self.scan.begins_item(index) || (by_layout && outside && self.scan.leads(index))
+                }
+                Token::Close('{') => {
+                    by_layout && self.scan.leads(index) && self.scan.indent(index) < self.scan.indent(first)
+                }
+                _ => false,
+            };
+            if unclosed {
+                if braced {
+                    self.problems.push(wording::unclosed_block(&self.scan, block.head(), brace, index));
+                }
+                block.damaged = true;
+                block.span = block.span.to(Span::new(brace.start, self.at.max(brace.end)));
+                return block;
+            }
+            match (self.token(), self.scan.token(index + 1)) {
+                (Token::Close('{'), _) => {
+                    self.step();
+                    block.span.end = self.at;
+                    return block;
+                }
+                (Token::Word, Token::Equals) => match self.named_value(None) {
+                    Some(entry) => block.entries.push(entry),
+                    None => block.damaged = true,
+                },
+                (Token::Word, Token::Open('{')) => {
+                    let inner = self.block();
+                    block.blocks.push(inner);
+                }
+                (Token::Word, Token::Word) if self.scan.token(index + 2) == Token::Open('{') => {
+                    let inner = self.block();
+                    block.blocks.push(inner);
+                }
+                _ => {
+                    block.damaged = true;
+                    // What follows a value without a gap is part of it, so the value is not what was meant.
+                    block.entries.pop_if(|entry| entry.value.span.end == self.scan.span(index).start);
+                    self.problems.push(wording::entry(&self.scan, index));
+                    self.skip_entry(index);
+                }
+            }
+        }
+    }
+
+    fn take_word(&mut self) -> Name {
+        let span = self.span();
+        self.step();
+        Name { text: self.scan.text[span.start..span.end].to_owned(), span }
+    }
+
+    /// Reads `name = value`, with `param` in front where `rule` says so. Where it cannot be read, says why
+    /// and skips it.
+    fn named_value(&mut self, rule: Option<Rule>) -> Option<Entry> {
+        let first = self.index();
+        let start = self.span().start;
+        let result = match self.read(rule.unwrap_or(Rule::entry), start) {
+            Ok(pair) => self.entry(pair, start),
+            Err(failed_at) => {
+                let name = if rule.is_some() { first + 1 } else { first };
+                let problem = wording::value(&self.scan, Some(name), start, failed_at);
+                self.problems.push(problem);
+                self.skip_value(name, start, failed_at);
+                return None;
+            }
+        };
+        result.map_err(|problem| self.problems.push(problem)).ok()
+    }
+
+    /// Goes on behind a value that could not be read.
+    fn skip_value(&mut self, name: usize, start: usize, failed_at: usize) {
+        // Inside brackets that are closed: behind them. Inside one that is not: at the next entry behind it.
+        let mut outer = None;
+        let mut around = failed_at;
+        while let Some(open) = self.scan.bracket_around(start, around) {
+            (outer, around) = (Some(open), open);
+        }
+        match outer.map(|open| (open, self.scan.closing(open))) {
+            Some((_, Some(end))) if end > failed_at => self.at = end,
+            Some((open, _)) => self.skip_entry_from(self.scan.index(open) + 1, true),
+            None => {
+                // Behind `name =`; a value that is missing altogether skips nothing more.
+                let behind = name + 2;
+                let failed = self.scan.index(failed_at).max(behind);
+                let on_line = !self.scan.leads(failed) && self.scan.token(failed + 1) == Token::Open('{');
+                match self.begins_entry(failed) {
+                    // `split = named { ... }`: the braces were meant as the value.
+                    true if on_line => self.skip_entry(failed + 1),
+                    true => self.at = self.scan.span(failed).start,
+                    false => self.skip_entry(failed),
+                }
+            }
+        }
+    }
+
+    /// Goes on at the next entry, block or closing brace behind a token.
+    fn skip_entry(&mut self, index: usize) {
+        match self.scan.token(index) {
+            Token::Open(_) => match self.scan.closing(self.scan.span(index).start) {
+                Some(end) => self.at = end,
+                None => self.skip_entry_from(index + 1, true),
+            },
+            Token::Close('{') | Token::End => self.at = self.scan.span(index).start,
+            _ => self.skip_entry_from(index + 1, false),
+        }
+    }
+
+    fn skip_entry_from(&mut self, mut index: usize, own_line: bool) {
+        loop {
+            let token = self.scan.token(index);
+            let here = match token {
+                Token::End | Token::Close('{') => true,
+                Token::Word if own_line => self.begins_entry(index) && self.scan.leads(index),
+                Token::Word => self.begins_entry(index) || self.scan.leads(index),
+                Token::Text => self.scan.leads(index) && self.scan.token(index + 1) == Token::Equals,
+                _ => false,
+            };
+            if here {
+                let span = self.scan.span(index);
+                self.at = if token == Token::End { span.end } else { span.start };
+                return;
+            }
+            index = match token {
+                Token::Open(_) => match self.scan.closing(self.scan.span(index).start) {
+                    Some(end) => self.scan.index(end),
+                    None => index + 1,
+                },
+                _ => index + 1,
+            };
+        }
+    }
+
+    fn begins_entry(&self, index: usize) -> bool {
+        self.scan.token(index) == Token::Word
+            && (matches!(self.scan.token(index + 1), Token::Equals | Token::Open('{'))
+                || self.scan.begins_item(index))
+    }
+
+    /// Goes on at the next token that stands at the very left, outside of the brackets in between.
+    fn skip_item(&mut self) {
+        let mut index = self.index() + 1;
+        while self.scan.token(index) != Token::End {
+            if self.scan.leads(index) && self.scan.indent(index) == 0 {
+                break;
+            }
+            index = match self.scan.token(index) {
+                Token::Open(_) => match self.scan.closing(self.scan.span(index).start) {
+                    Some(end) => self.scan.index(end),
+                    None => index + 1,
+                },
+                _ => index + 1,
+            };
+        }
+        let span = self.scan.span(index);
+        self.at = if self.scan.token(index) == Token::End { span.end } else { span.start };
+    }
+
+    /// Reads one rule at `start` and goes on behind it; or the byte at which the grammar gave up.
+    fn read(&mut self, rule: Rule, start: usize) -> Result<Pair<'t, Rule>, usize> {
+        // pest looks through all the text that it is given: no more than the item that this is part of.
+        let text = &self.scan.text[start..self.scan.item_behind(start)];
+        match Grammar::parse(rule, text) {
+            Ok(mut pairs) => {
+                let pair = pairs.next().expect("a rule that matches has a pair");
+                self.at = start + pair.as_span().end();
+                Ok(pair)
+            }
+            Err(error) => {
+                let (InputLocation::Pos(at) | InputLocation::Span((at, _))) = error.location;
+                // pest looks one token too far at a word that turns out to begin the next entry.
+                let index = self.scan.index(start + at);
+                let begins_next = matches!(self.scan.token(index), Token::Equals | Token::Open('{'))
+                    && index > self.scan.index(start) + 1
+                    && self.scan.token(index - 1) == Token::Word;
+                Err(if begins_next { self.scan.span(index - 1).start } else { start + at })
+            }
+        }
+    }
+
+    // From the grammar's pairs to our own nodes. `start` is where the text began that the pair was read from.
+
+    /// `hift 1`
+    fn header(&self, pair: Pair<'_, Rule>, start: usize) -> Result<Value, Problem> {
+        let version = pair.into_inner().nth(1).expect("a header has a number");
+        Ok(Value { term: Term::Number(number(&version, start)?), span: node_span(&version, start) })
+    }
+
+    /// `param NAME = value` and `name = value`.
+    fn entry(&self, pair: Pair<'_, Rule>, start: usize) -> Result<Entry, Problem> {
+        let (mut name, mut value) = (None, None);
+        for part in pair.into_inner() {
+            match part.as_rule() {
+                Rule::name => name = Some(node_name(&part, start)),
+                Rule::value => value = Some(self.value(part, start)?),
+                _ => {}
+            }
+        }
+        let (Some(name), Some(value)) = (name, value) else {
+            unreachable!("an entry has a name and a value")
+        };
+        Ok(Entry { name, value })
+    }
+
+    fn value(&self, pair: Pair<'_, Rule>, start: usize) -> Result<Value, Problem> {
+        let span = node_span(&pair, start);
+        let inner = pair.into_inner().next().expect("a value has content");
+        let term = match inner.as_rule() {
+            Rule::number => Term::Number(number(&inner, start)?),
+            Rule::amount => {
+                let mut parts = inner.into_inner();
+                let (number_part, unit) = (parts.next(), parts.next());
+                let (Some(number_part), Some(unit)) = (number_part, unit) else {
+                    unreachable!("an amount has a number and a unit")
+                };
+                Term::Amount(number(&number_part, start)?, node_name(&unit, start))
+            }
+            Rule::text => Term::Text(unescape(inner.as_str(), span)?),
+            Rule::boolean => Term::Boolean(inner.as_str() == "true"),
+            Rule::word => Term::Word(inner.as_str().to_owned()),
+            Rule::call => {
+                let mut parts = inner.into_inner();
+                let name = parts.next().expect("a call has a name");
+                let arguments = parts
+                    .filter(|part| part.as_rule() == Rule::argument)
+                    .map(|part| self.argument(part, start))
+                    .collect::<Result<_, _>>()?;
+                Term::Call(node_name(&name, start), arguments)
+            }
+            Rule::list => Term::List(
+                inner
+                    .into_inner()
+                    .filter(|part| part.as_rule() == Rule::value)
+                    .map(|part| self.value(part, start))
+                    .collect::<Result<_, _>>()?,
+            ),
+            Rule::record => Term::Record(
+                inner
+                    .into_inner()
+                    .filter(|part| part.as_rule() == Rule::entry)
+                    .map(|part| self.entry(part, start))
+                    .collect::<Result<_, _>>()?,
+            ),
+            rule => unreachable!("{rule:?} is no value"),
+        };
+        Ok(Value { term, span })
+    }
+
+    fn argument(&self, pair: Pair<'_, Rule>, start: usize) -> Result<Argument, Problem> {
+        let inner = pair.into_inner().next().expect("an argument has content");
+        match inner.as_rule() {
+            Rule::entry => {
+                let Entry { name, value } = self.entry(inner, start)?;
+                Ok(Argument { name: Some(name), value })
+            }
+            _ => Ok(Argument { name: None, value: self.value(inner, start)? }),
+        }
+    }
+}
+
+fn node_span(pair: &Pair<'_, Rule>, start: usize) -> Span {
+    let span = pair.as_span();
+    // A rule that ends in something optional may have taken the white space in front of it.
+    let text = span.as_str();
+    Span::new(start + span.start(), start + span.start() + text.trim_end().len())
+}
+
+fn node_name(pair: &Pair<'_, Rule>, start: usize) -> Name {
+    Name { text: pair.as_str().to_owned(), span: node_span(pair, start) }
+}
+
+fn number(pair: &Pair<'_, Rule>, start: usize) -> Result<Number, Problem> {
+    let text = pair.as_str().replace('_', "");
+    let value: f64 = text.parse().unwrap_or(f64::INFINITY);
+    if !value.is_finite() {
+        return Err(wording::number_too_large(node_span(pair, start)));
+    }
+    Ok(Number { text, value })
+}
+
+/// The text that a literal stands for.
+fn unescape(literal: &str, span: Span) -> Result<String, Problem> {
+    let inner = &literal[1..literal.len() - 1];
+    let mut text = String::with_capacity(inner.len());
+    let mut chars = inner.char_indices();
+    while let Some((at, char)) = chars.next() {
+        if char != '\\' {
+            text.push(char);
+            continue;
+        }
+        let escape = chars.next().map(|(_, escape)| escape);
+        let rest = chars.as_str();
+        match escape {
+            Some('n') => text.push('\n'),
+            Some('t') => text.push('\t'),
+            Some('r') => text.push('\r'),
+            Some(same @ ('"' | '\\')) => text.push(same),
+            Some('u') => {
+                let code = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map(|(code, _)| code);
+                let char = code.and_then(|code| u32::from_str_radix(code, 16).ok()).and_then(char::from_u32);
+                let length = code.map_or(0, |code| code.len() + 2);
+                let Some(char) = char else {
+                    let from = span.start + 1 + at;
+                    return Err(wording::escape(Span::new(from, from + 2 + length), 'u'));
+                };
+                text.push(char);
+                for _ in 0..length {
+                    chars.next();
+                }
+            }
+            other => {
+                let other = other.unwrap_or('\\');
+                let from = span.start + 1 + at;
+                return Err(wording::escape(Span::new(from, from + 1 + other.len_utf8()), other));
+            }
+        }
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The driver reads piece by piece; what it accepts must be what the grammar calls a file.
+    #[test]
+    fn the_driver_and_the_grammar_agree() {
+        let check = |text: &str| {
+            let (_, problems) = parse(text);
+            let whole = Grammar::parse(Rule::file, text).is_ok();
+            assert_eq!(problems.0.is_empty(), whole, "{text}\n{problems}");
+        };
+        check("");
+        check("hift 1 param a = 1 param b = [1 2, 3,] train t { a = 1 b = c d { e = 3 % } }");
+        check("\u{FEFF}hift 1\r\n# comment\r\ntrain t {\r\n}\r\n");
+        check("train t { a = 1");
+        check("train t { a = }");
+        check("train t { a = b = 2 }");
+        check("train t { a = f(x = 1, 2) g = {} h = { a = 1, b = 2 } }");
+        check("train t { a = 1, b = 2 }");
+        check("train t { a = [1,,2] }");
+        check("train t { a = 3 steps b = 4 epochs = 3 }");
+        check("train t { a = 3 seed = 4 x { } }");
+        check("train t { a = \"x } \\\" {\" }");
+        check("param x = \"abc\nparam y = 2");
+    }
+
+    #[test]
+    fn values_print_as_they_read() {
+        let check = |text: &str, printed: &str| assert_eq!(parse_value(text).unwrap().to_string(), printed);
+        check("1e-5", "1e-5");
+        check("2_000", "2000");
+        check("24GiB", "24 GiB");
+        check("3  %", "3 %");
+        check("[a b,]", "[a, b]");
+        check("cosine( peak=peak warmup = 3 % )", "cosine(peak = peak, warmup = 3 %)");
+        check("{a=[\"x\"] b = true}", "{ a = [\"x\"], b = true }");
+        check(r#""a\n\t\"\\\u{41}""#, r#""a\n\t\"\\A""#);
+    }
+
+    #[test]
+    fn a_printed_file_reads_as_itself() {
+        let text = "hift 1\nparam a = 1e-5\ntrain t {\n    b = f(1, c = \"x\")\n    d {\n        e = 3 %\n    }\n}\n";
+        assert_eq!(parse(text).0.to_string(), text);
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_and_does_not_overflow() {
+        for bracket in ["[", "{ a = ", "f("] {
+            let (_, problems) = parse(&format!("param a = {}", bracket.repeat(100_000)));
+            assert_eq!(problems.0[0].code, "hift::lang::nesting");
+        }
+        let (_, problems) = parse(&"a {".repeat(100_000));
+        assert_eq!(problems.0[0].code, "hift::lang::nesting");
+        assert!(parse_value(&"[".repeat(100_000)).is_err());
+    }
+}

@@ -1,0 +1,666 @@
+//! Blocks and values against the schema. What passes is typed and complete: params are replaced, defaults filled in.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use crate::lang::names::{joined, nearest};
+use crate::lang::parse::parse_value;
+use crate::lang::pipeline::Setting;
+use crate::lang::schema::{self, Form, Function, Key, Kind, Need, Range, UNITS, Unit};
+use crate::lang::syntax::{Argument, Block, Entry, Name, Term, Value};
+use crate::problem::{Problem, Problems, Span};
+
+use super::complain::{
+    Asked, From, call_example, called_units, described, duplicate, meant, number_text, unavailable_key,
+    unknown_part, written_units,
+};
+use super::datum::{Checked, Datum, Fields, Index, title};
+use super::params::Params;
+
+/// Every default of the schema by its text, read.
+static DEFAULTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
+    fn keys(keys: &'static [Key], found: &mut HashMap<&'static str, Value>) {
+        for key in keys {
+            if let Need::Default(text) = key.need {
+                found.insert(text, parse_value(text).expect("the schema's defaults are values"));
+            }
+            forms(key.takes, found);
+        }
+    }
+    fn forms(all: &'static [Form], found: &mut HashMap<&'static str, Value>) {
+        for form in all {
+            match form {
+                Form::Function(function) => keys(function.arguments, found),
+                Form::List(inner, _) | Form::Record(inner, _) => forms(inner, found),
+                Form::Word(..) | Form::Soon(_) | Form::Block(_) => {}
+                Form::Whole(_) | Form::Real(_) | Form::Amount(_) | Form::Boolean => {}
+                Form::Text | Form::Path | Form::Template => {}
+            }
+        }
+    }
+    let mut found = HashMap::new();
+    for kind in schema::KINDS {
+        keys(kind.keys, &mut found);
+        for part in kind.parts {
+            keys(part.keys, &mut found);
+        }
+    }
+    found
+});
+
+/// What the checks look up and where they complain.
+pub(super) struct Checker<'c, 'f> {
+    pub params: &'c Params<'f>,
+    pub index: &'c Index<'f>,
+    pub problems: &'c mut Problems,
+}
+
+impl<'f> Checker<'_, 'f> {
+    /// Checks every entry and part of a block; what is wrong is missing in the result.
+    pub fn block(&mut self, kind: &'static Kind, block: &'f Block) -> Checked<'f> {
+        let mut fields = Fields::default();
+        let mut seen: Vec<(&str, Span)> = Vec::new();
+        for entry in &block.entries {
+            let name = &entry.name;
+            let Some(key) = kind.keys.iter().find(|key| key.name == name.text) else {
+                self.problems.push(self.unknown_key(kind, block, name));
+                continue;
+            };
+            if key.need == Need::Soon {
+                self.problems.push(unavailable_key(key, block, name));
+                continue;
+            }
+            if let Some((_, first)) = seen.iter().find(|(seen, _)| *seen == key.name) {
+                self.problems.push(duplicate(&title(block), name, *first));
+                continue;
+            }
+            seen.push((key.name, name.span));
+            let asked = Asked { key, of: None, entry: None, from: From::Here };
+            if let Some(value) = self.value(&entry.value, key.takes, &asked) {
+                fields.put(key.name, value);
+            }
+        }
+        // A block of the key's name says what was meant; `parts` complains about its form.
+        seen.extend(block.blocks.iter().map(|inner| (inner.kind.text.as_str(), inner.kind.span)));
+        for key in kind.keys.iter().filter(|key| seen.iter().all(|(seen, _)| *seen != key.name)) {
+            match key.need {
+                Need::Required if !block.damaged => self.missing_key(block, key),
+                Need::Default(text) => self.default(key, None, text, &mut fields),
+                Need::Required | Need::Depends(_) | Need::Soon => {}
+            }
+        }
+        let parts = self.parts(kind, block);
+        let name = block.name.as_ref().map_or(String::new(), |name| name.text.clone());
+        Checked { kind, block, name, fields, parts }
+    }
+
+    fn parts(&mut self, kind: &'static Kind, block: &'f Block) -> Vec<Checked<'f>> {
+        let mut parts: Vec<Checked> = Vec::new();
+        for inner in &block.blocks {
+            let word = &inner.kind;
+            let Some(part) = kind.parts.iter().find(|part| part.name == word.text) else {
+                self.problems.push(unknown_part(kind, block, inner));
+                continue;
+            };
+            if let Some(name) = &inner.name {
+                self.problems.push(
+                    Problem::new(
+                        "hift::lang::name",
+                        format!("`{}` inside `{}` has no name", word.text, kind.name),
+                    )
+                    .label(name.span, "a name")
+                    .help(format!("write `{} {{ ... }}`", word.text)),
+                );
+            }
+            if let Some(first) = parts.iter().find(|part| part.kind.name == word.text) {
+                self.problems.push(duplicate(&title(block), word, first.block.kind.span));
+                continue;
+            }
+            parts.push(self.block(part, inner));
+        }
+        parts
+    }
+
+    fn default(
+        &mut self,
+        key: &'static Key,
+        of: Option<&'static str>,
+        text: &'static str,
+        fields: &mut Fields,
+    ) {
+        let asked = Asked { key, of, entry: None, from: From::Default };
+        if let Some(value) = self.value(&DEFAULTS[text], key.takes, &asked) {
+            fields.put(key.name, value);
+        }
+    }
+
+    /// A value that answers a key, its params replaced.
+    fn value(&mut self, value: &Value, forms: &'static [Form], asked: &Asked) -> Option<Setting<Datum>> {
+        let datum = match &value.term {
+            Term::Word(word) => return self.word(word, value, forms, asked),
+            Term::Number(number) => self.number(number.value, &number.text, value, forms, asked)?,
+            Term::Amount(number, unit) => self.amount(number.value, unit, value, forms, asked)?,
+            Term::Text(text) => self.text(text, value, forms, asked)?,
+            Term::Boolean(value_) => match forms.iter().any(|form| matches!(form, Form::Boolean)) {
+                true => Datum::Boolean(*value_),
+                false => return self.wrong_type(value, forms, asked),
+            },
+            Term::Call(name, arguments) => self.call(name, arguments, value, forms, asked)?,
+            Term::List(values) => {
+                let Some((inner, length)) = forms.iter().find_map(|form| match form {
+                    Form::List(inner, length) => Some((*inner, *length)),
+                    _ => None,
+                }) else {
+                    return self.wrong_type(value, forms, asked);
+                };
+                if length.is_some_and(|length| length != values.len()) {
+                    let length = length.unwrap_or(0);
+                    self.complain(
+                        asked,
+                        value.span,
+                        "hift::lang::wrong_type",
+                        format!("{} takes {length} values, not {}", asked.subject(), values.len()),
+                        match values.len() {
+                            1 => "one value".to_owned(),
+                            n => format!("{n} values"),
+                        },
+                        asked.example(),
+                    );
+                    return None;
+                }
+                let values: Vec<_> = values.iter().map(|value| self.value(value, inner, asked)).collect();
+                Datum::List(values.into_iter().collect::<Option<_>>()?)
+            }
+            Term::Record(entries) => self.record(entries, value, forms, asked)?,
+        };
+        Some(self.setting(datum, value.span, asked))
+    }
+
+    fn setting<T>(&self, value: T, span: Span, asked: &Asked) -> Setting<T> {
+        match asked.from {
+            From::Here => Setting::written(value, span),
+            From::Param { used, .. } => Setting::written(value, used),
+            From::Default => Setting::default(value),
+        }
+    }
+
+    fn word(
+        &mut self,
+        word: &str,
+        value: &Value,
+        forms: &'static [Form],
+        asked: &Asked,
+    ) -> Option<Setting<Datum>> {
+        for form in forms {
+            match form {
+                Form::Word(name, _) if *name == word => {
+                    return Some(self.setting(Datum::Word(name), value.span, asked));
+                }
+                Form::Function(function) if function.name == word => {
+                    let fields = self.arguments(function, &[], value.span, asked)?;
+                    return Some(self.setting(Datum::Call(function.name, fields), value.span, asked));
+                }
+                Form::Soon(name) if *name == word => return self.unavailable(name, value.span, forms, asked),
+                Form::Block(kinds) => {
+                    if let Some(kind) = kinds.iter().find(|kind| self.index.find(kind, word).is_some()) {
+                        return Some(self.setting(Datum::Block(kind, word.to_owned()), value.span, asked));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let Some((position, param)) = self.params.find(word) else {
+            return self.unknown_word(word, value, forms, asked);
+        };
+        let used = match asked.from {
+            From::Here => value.span,
+            From::Param { used, position: outer } if position < outer => used,
+            From::Param { position: outer, .. } => {
+                let outer = &self.params.get(outer).param.name.text;
+                let (place, message, help) = if outer == word {
+                    (
+                        "itself",
+                        format!("the param `{word}` is defined by itself"),
+                        "write a value that does not need it".to_owned(),
+                    )
+                } else {
+                    (
+                        "defined further down",
+                        format!("`{word}` is used before it is defined"),
+                        format!("move `param {word} = ...` above `param {outer}`"),
+                    )
+                };
+                self.complain(asked, value.span, "hift::lang::param_order", message, place.into(), help);
+                return None;
+            }
+            From::Default => return None,
+        };
+        self.params.mark_used(position);
+        let asked = Asked { from: From::Param { used, position }, ..asked.clone() };
+        self.value(param.value(), forms, &asked)
+    }
+
+    fn number(
+        &mut self,
+        number: f64,
+        written: &str,
+        value: &Value,
+        forms: &'static [Form],
+        asked: &Asked,
+    ) -> Option<Datum> {
+        for form in forms {
+            match form {
+                Form::Whole(range) => {
+                    if number.fract() != 0.0 {
+                        self.complain(
+                            asked,
+                            value.span,
+                            "hift::lang::wrong_type",
+                            format!("{} takes a whole number, not `{written}`", asked.subject()),
+                            "not a whole number".into(),
+                            asked.example(),
+                        );
+                        return None;
+                    }
+                    return self
+                        .in_range(number, written, range, None, value, asked)
+                        .then_some(Datum::Number(number));
+                }
+                Form::Real(range) => {
+                    return self
+                        .in_range(number, written, range, None, value, asked)
+                        .then_some(Datum::Number(number));
+                }
+                _ => {}
+            }
+        }
+        let units = amounts(forms);
+        if units.is_empty() {
+            return self.wrong_type(value, forms, asked);
+        }
+        // A fraction in front of a share means percent.
+        let share = units.iter().any(|(unit, _)| *unit == Unit::Percent) && number > 0.0 && number < 1.0;
+        let choices: Vec<String> = match share {
+            true => vec![format!("`{} %`", (number * 1e6).round() / 1e4)],
+            false => units.iter().map(|(unit, _)| format!("`{written} {}`", unit.written())).collect(),
+        };
+        self.complain(
+            asked,
+            value.span,
+            "hift::lang::missing_unit",
+            format!("`{written}` what? {} has a unit", asked.subject()),
+            "without a unit".into(),
+            format!("write {}", joined(&choices, "or")),
+        );
+        None
+    }
+
+    fn amount(
+        &mut self,
+        number: f64,
+        unit: &Name,
+        value: &Value,
+        forms: &'static [Form],
+        asked: &Asked,
+    ) -> Option<Datum> {
+        let units = amounts(forms);
+        let written = &value.to_string();
+        let plain = forms.iter().any(|form| matches!(form, Form::Whole(_) | Form::Real(_)));
+        let Some((_, known, size)) = UNITS.iter().find(|(name, ..)| *name == unit.text) else {
+            let fitting = UNITS.iter().filter(|(_, known, _)| units.iter().any(|(unit, _)| unit == known));
+            let help = match nearest(&unit.text, fitting.map(|(name, ..)| *name)) {
+                Some(meant) => format!("did you mean `{} {meant}`?", number_text(value)),
+                None if units.is_empty() => asked.example(),
+                None => format!("{} is counted in {}", asked.subject(), written_units(&units)),
+            };
+            self.complain(
+                asked,
+                unit.span,
+                "hift::lang::unknown_unit",
+                format!("there is no unit `{}`", unit.text),
+                "not a unit".into(),
+                help,
+            );
+            return None;
+        };
+        let Some((_, range)) = units.iter().find(|(unit, _)| unit == known) else {
+            if units.is_empty() && !plain {
+                return self.wrong_type(value, forms, asked);
+            }
+            let (message, help) = match units.as_slice() {
+                [] => (
+                    format!("{} is a number without a unit", asked.subject()),
+                    format!("write `{} = {}`", asked.key.name, number_text(value)),
+                ),
+                _ => (
+                    format!(
+                        "{} is counted in {}, not in {}",
+                        asked.subject(),
+                        called_units(&units),
+                        known.called()
+                    ),
+                    asked.example(),
+                ),
+            };
+            self.complain(asked, unit.span, "hift::lang::wrong_unit", message, "another unit".into(), help);
+            return None;
+        };
+        if known.is_whole() && number.fract() != 0.0 {
+            self.complain(
+                asked,
+                value.span,
+                "hift::lang::wrong_type",
+                format!("{} takes whole {}, not {}", asked.subject(), known.written(), number_text(value)),
+                "not a whole number".into(),
+                format!("write a whole number of {}", known.written()),
+            );
+            return None;
+        }
+        self.in_range(number, written, range, Some(*known), value, asked)
+            .then_some(Datum::Amount(number * size, *known))
+    }
+
+    /// Whether a number is in range; complains if not.
+    fn in_range(
+        &mut self,
+        number: f64,
+        written: &str,
+        range: &Range,
+        unit: Option<Unit>,
+        value: &Value,
+        asked: &Asked,
+    ) -> bool {
+        // Beyond this, whole numbers are no longer told apart.
+        let countable = number <= (1u64 << 53) as f64;
+        if range.contains(number) && countable {
+            return true;
+        }
+        let unit = match unit {
+            Some(Unit::Bytes) | None => String::new(),
+            Some(unit) => format!(" {}", unit.written()),
+        };
+        let low = format!("{} {}{unit}", if range.above { "above" } else { "at least" }, range.low);
+        let high = format!("{} {}{unit}", if range.below { "below" } else { "at most" }, range.high);
+        let must = match (range.high.is_finite(), countable) {
+            (true, _) => format!("{low} and {high}"),
+            (false, true) => low,
+            (false, false) => "at most 9007199254740992".into(),
+        };
+        self.complain(
+            asked,
+            value.span,
+            "hift::lang::range",
+            format!("{} is {written}, but must be {must}", asked.subject()),
+            "out of range".into(),
+            asked.example(),
+        );
+        false
+    }
+
+    fn text(&mut self, text: &str, value: &Value, forms: &'static [Form], asked: &Asked) -> Option<Datum> {
+        for form in forms {
+            match form {
+                Form::Text => return Some(Datum::Text(text.to_owned())),
+                Form::Path if !text.is_empty() => return Some(Datum::Text(text.to_owned())),
+                Form::Path => {
+                    self.complain(
+                        asked,
+                        value.span,
+                        "hift::lang::range",
+                        format!("{} is a path, and this one is empty", asked.subject()),
+                        "empty".into(),
+                        asked.example(),
+                    );
+                    return None;
+                }
+                Form::Template => match template(text) {
+                    Ok(()) => return Some(Datum::Text(text.to_owned())),
+                    Err((message, help)) => {
+                        self.complain(
+                            asked,
+                            value.span,
+                            "hift::lang::template",
+                            message,
+                            "this text".into(),
+                            help,
+                        );
+                        return None;
+                    }
+                },
+                _ => {}
+            }
+        }
+        let is_word = forms.iter().any(|form| match form {
+            Form::Word(word, _) | Form::Soon(word) => *word == text,
+            Form::Function(function) => function.name == text,
+            Form::Block(kinds) => kinds.iter().any(|kind| self.index.find(kind, text).is_some()),
+            _ => false,
+        });
+        if is_word {
+            self.complain(
+                asked,
+                value.span,
+                "hift::lang::wrong_type",
+                format!("`{text}` is written without quotes here"),
+                "in quotes".into(),
+                format!("write `{} = {text}`", asked.key.name),
+            );
+        } else {
+            return self.wrong_type(value, forms, asked);
+        }
+        None
+    }
+
+    fn record(
+        &mut self,
+        entries: &[Entry],
+        value: &Value,
+        forms: &'static [Form],
+        asked: &Asked,
+    ) -> Option<Datum> {
+        let Some((inner, example)) = forms.iter().find_map(|form| match form {
+            Form::Record(inner, example) => Some((*inner, *example)),
+            _ => None,
+        }) else {
+            return self.wrong_type(value, forms, asked);
+        };
+        if entries.is_empty() {
+            self.complain(
+                asked,
+                value.span,
+                "hift::lang::range",
+                format!("{} names nothing", asked.subject()),
+                "empty".into(),
+                asked.example(),
+            );
+            return None;
+        }
+        let mut fields = Vec::new();
+        let mut whole = true;
+        for (i, entry) in entries.iter().enumerate() {
+            if let Some(first) = entries[..i].iter().find(|other| other.name.text == entry.name.text) {
+                self.complain_with(asked, duplicate(asked.key.name, &entry.name, first.name.span));
+                whole = false;
+                continue;
+            }
+            let asked = &Asked { entry: Some((entry.name.text.clone(), example)), ..asked.clone() };
+            match self.value(&entry.value, inner, asked) {
+                Some(value) => {
+                    fields.push((self.setting(entry.name.text.clone(), entry.name.span, asked), value));
+                }
+                None => whole = false,
+            }
+        }
+        whole.then_some(Datum::Record(fields))
+    }
+
+    fn call(
+        &mut self,
+        name: &Name,
+        arguments: &[Argument],
+        value: &Value,
+        forms: &'static [Form],
+        asked: &Asked,
+    ) -> Option<Datum> {
+        for form in forms {
+            match form {
+                Form::Function(function) if function.name == name.text => {
+                    let fields = self.arguments(function, arguments, value.span, asked)?;
+                    return Some(Datum::Call(function.name, fields));
+                }
+                Form::Soon(soon) if *soon == name.text => {
+                    return self.unavailable(soon, name.span, forms, asked);
+                }
+                Form::Word(word, _) if *word == name.text => {
+                    self.complain(
+                        asked,
+                        value.span,
+                        "hift::lang::wrong_type",
+                        format!("`{word}` takes no arguments"),
+                        "in parentheses".into(),
+                        format!("write `{} = {word}`", asked.key.name),
+                    );
+                    return None;
+                }
+                _ => {}
+            }
+        }
+        let functions = forms.iter().filter_map(|form| match form {
+            Form::Function(function) => Some(function.name),
+            Form::Soon(name) => Some(*name),
+            _ => None,
+        });
+        let problem_help = match nearest(&name.text, functions) {
+            Some(meant) => format!("did you mean `{meant}(...)`?"),
+            None => format!("it takes {}", described(forms)),
+        };
+        self.complain(
+            asked,
+            name.span,
+            "hift::lang::unknown_word",
+            format!("{} does not know `{}(...)`", asked.subject(), name.text),
+            "not known here".into(),
+            problem_help,
+        );
+        None
+    }
+
+    /// A function's arguments by name, defaults filled in. `span` is the whole call.
+    fn arguments(
+        &mut self,
+        function: &'static Function,
+        arguments: &[Argument],
+        span: Span,
+        asked: &Asked,
+    ) -> Option<Fields> {
+        let mut fields = Fields::default();
+        let mut seen: Vec<(&str, Span)> = Vec::new();
+        let mut whole = true;
+        let by_position: Vec<&Key> = function.arguments.iter().filter(|key| key.need != Need::Soon).collect();
+        let example = call_example(function);
+        for (i, argument) in arguments.iter().enumerate() {
+            let place = argument.name.as_ref().map_or(argument.value.span, |name| name.span);
+            let key = match &argument.name {
+                Some(name) => function.arguments.iter().find(|key| key.name == name.text),
+                None => by_position.get(i).copied(),
+            };
+            let Some(key) = key else {
+                let (message, help) = match &argument.name {
+                    Some(name) => (
+                        format!("`{}` has no argument `{}`", function.name, name.text),
+                        match meant(&name.text, function.arguments) {
+                            Some(meant) => format!("did you mean `{meant} = ...`?"),
+                            None => format!("write, for example, `{example}`"),
+                        },
+                    ),
+                    None => (
+                        match by_position.len() {
+                            0 => format!("`{}` takes no arguments", function.name),
+                            1 => format!("`{}` takes one argument", function.name),
+                            n => format!("`{}` takes at most {n} arguments", function.name),
+                        },
+                        format!("write, for example, `{example}`"),
+                    ),
+                };
+                let label = if argument.name.is_some() { "not known" } else { "one too many" };
+                self.complain(asked, place, "hift::lang::argument", message, label.into(), help);
+                whole = false;
+                continue;
+            };
+            if key.need == Need::Soon {
+                self.complain(
+                    asked,
+                    place,
+                    "hift::lang::unavailable",
+                    format!("`{}` of `{}` is not available in this version", key.name, function.name),
+                    "planned".into(),
+                    "leave it out".into(),
+                );
+                whole = false;
+                continue;
+            }
+            if let Some((_, first)) = seen.iter().find(|(seen, _)| *seen == key.name) {
+                let name = Name { text: key.name.into(), span: place };
+                self.complain_with(asked, duplicate(function.name, &name, *first));
+                whole = false;
+                continue;
+            }
+            seen.push((key.name, place));
+            let inner = Asked { key, of: Some(function.name), entry: None, from: asked.from };
+            match self.value(&argument.value, key.takes, &inner) {
+                Some(value) => fields.put(key.name, value),
+                None => whole = false,
+            }
+        }
+        for key in function.arguments.iter().filter(|key| seen.iter().all(|(seen, _)| *seen != key.name)) {
+            match key.need {
+                // An argument that was not understood may have been this one.
+                Need::Required if whole => {
+                    self.complain(
+                        asked,
+                        span,
+                        "hift::lang::argument",
+                        format!("`{}` needs `{}`", function.name, key.name),
+                        format!("`{}` is missing", key.name),
+                        format!("write, for example, `{example}`"),
+                    );
+                    whole = false;
+                }
+                Need::Default(text) => self.default(key, Some(function.name), text, &mut fields),
+                Need::Required | Need::Depends(_) | Need::Soon => {}
+            }
+        }
+        whole.then_some(fields)
+    }
+}
+
+/// Whether every brace of a template belongs to a column's name or is doubled; else what is wrong and what to do.
+fn template(text: &str) -> Result<(), (String, String)> {
+    let mut rest = text;
+    let literal = "a column is `{name}`; for a brace itself write `{{` or `}}`".to_owned();
+    while let Some(at) = rest.find(['{', '}']) {
+        let behind = &rest[at + 1..];
+        let brace = rest.as_bytes()[at];
+        rest = match (brace, behind.as_bytes().first()) {
+            (b'{', Some(b'{')) | (b'}', Some(b'}')) => &behind[1..],
+            (b'}', _) => return Err(("this template has a `}` too many".into(), literal)),
+            _ => match behind.find(['{', '}']) {
+                Some(0) => return Err(("this template has a column without a name".into(), literal)),
+                Some(end) if behind.as_bytes()[end] == b'}' => &behind[end + 1..],
+                _ => return Err(("this template has a `{` that is not closed".into(), literal)),
+            },
+        };
+    }
+    Ok(())
+}
+
+fn amounts(forms: &'static [Form]) -> Vec<(Unit, Range)> {
+    forms
+        .iter()
+        .flat_map(|form| match form {
+            Form::Amount(units) => *units,
+            _ => &[],
+        })
+        .copied()
+        .collect()
+}

@@ -1,0 +1,412 @@
+//! Stage blocks that have passed the schema, as the types of the pipeline: every name replaced by what it names.
+
+use std::collections::HashMap;
+
+use crate::lang::pipeline::{
+    Algorithm, Checkpoint, Data, Device, Evaluate, EvaluateDuring, Export, Format, Generate, Holdout,
+    Interval, Length, Metric, Model, Optimizer, Rate, Schedule, Setting, Stage, Tokenizer, Train, Warmup,
+};
+use crate::lang::schema::Unit;
+use crate::problem::{Problem, Problems, Span};
+use crate::units::{Bytes, Dtype};
+
+use super::complain::{missing, missing_both};
+use super::datum::{Checked, Datum, Fields};
+use super::definitions;
+
+/// Builds stages one after the other; what a stage needs must have been built before it.
+pub(super) struct Builder<'b, 'f> {
+    pub definitions: &'b [Checked<'f>],
+    pub problems: &'b mut Problems,
+    pub trained: HashMap<String, Train>,
+    /// The directories that exports write, and where they say so.
+    pub written: HashMap<String, Span>,
+}
+
+/// What `from` or `model` names.
+struct Origin {
+    model: Model,
+    train: Option<Train>,
+}
+
+impl<'f> Builder<'_, 'f> {
+    /// The stage, or nothing where it has errors, which are among the problems.
+    pub fn stage(&mut self, checked: &Checked<'f>) -> Option<Stage> {
+        Some(match checked.kind.name {
+            "train" => {
+                let train = self.train(checked)?;
+                self.trained.insert(train.name.clone(), train.clone());
+                Stage::Train(Box::new(train))
+            }
+            "evaluate" => Stage::Evaluate(Box::new(self.evaluate(checked)?)),
+            "generate" => Stage::Generate(Box::new(self.generate(checked)?)),
+            "export" => Stage::Export(Box::new(self.export(checked)?)),
+            _ => return None,
+        })
+    }
+
+    fn definition(&self, kind: &str, name: &str) -> Option<&Checked<'f>> {
+        self.definitions.iter().find(|checked| checked.kind.name == kind && checked.name == name)
+    }
+
+    /// The definition that a key of the stage names.
+    fn named(&self, checked: &Checked, key: &str) -> Option<&Checked<'f>> {
+        match &checked.fields.get(key)?.value {
+            Datum::Block(kind, name) => self.definition(kind, name),
+            _ => None,
+        }
+    }
+
+    fn data(&self, checked: &Checked) -> Option<Data> {
+        definitions::data(self.named(checked, "data")?)
+    }
+
+    fn train(&mut self, checked: &Checked<'f>) -> Option<Train> {
+        let fields = &checked.fields;
+        let data = self.data(checked);
+        let tokenizer = self.tokenizer(checked, data.as_ref(), None);
+        let optimizer = self.named(checked, "optimizer").and_then(|block| {
+            let mut found = Problems::default();
+            let optimizer = definitions::optimizer(block, &mut found);
+            optimizer.filter(|_| !found.has_errors())
+        });
+        let schedule = self
+            .named(checked, "schedule")
+            .and_then(|block| definitions::schedule(block, &mut Problems::default()));
+        let groups = self
+            .named(checked, "groups")
+            .and_then(|block| definitions::groups(block, &mut Problems::default()));
+        let length = self.length(checked);
+        let (model, from) = match fields.get("model").map(|model| &model.value) {
+            Some(Datum::Block("train", stage)) => {
+                (self.trained.get(stage).map(|train| train.model.clone()), Some(stage.clone()))
+            }
+            _ => (self.named(checked, "model").and_then(definitions::model), None),
+        };
+        let evaluate = part(checked, "evaluate").map(|part| {
+            Some(EvaluateDuring {
+                span: part.head(),
+                every: interval(&part.fields)?,
+                metrics: metrics(&part.fields)?,
+            })
+        });
+        if let (Some(part), Some(data)) = (part(checked, "evaluate"), &data)
+            && data.holdout.value == Holdout::None
+        {
+            self.problems.push(
+                Problem::new(
+                    "hift::lang::no_holdout",
+                    format!("`{}` evaluates, but `data {}` keeps no rows for it", checked.title(), data.name),
+                )
+                .label(part.head(), "evaluates here")
+                .label(data.holdout.span().unwrap_or(data.span), "every row of this is learned")
+                .help(format!("add `holdout = 2 %` to `data {}`, or remove `evaluate`", data.name)),
+            );
+        }
+        let checkpoint = part(checked, "checkpoint").map(|part| {
+            Some(Checkpoint {
+                span: part.head(),
+                every: interval(&part.fields)?,
+                keep: part.fields.whole("keep")?,
+            })
+        });
+        if let (Some(schedule), Some(optimizer)) = (&schedule, &optimizer) {
+            self.warn(schedule, optimizer, length.as_ref());
+        }
+        Some(Train {
+            name: checked.name.clone(),
+            span: checked.head(),
+            data: data?,
+            tokenizer: tokenizer?,
+            model: model?,
+            from,
+            groups: groups?,
+            schedule: schedule?,
+            optimizer: optimizer?,
+            length: length?,
+            micro_batch: fields.whole("micro_batch")?,
+            accumulate: fields.whole("accumulate")?,
+            clip: fields.read("clip", |clip| Some(clip.real()))?,
+            seed: fields.whole("seed")?,
+            device: device(fields)?,
+            memory_limit: fields
+                .read("memory_limit", |limit| Some(limit.real().map(|bytes| Bytes(bytes as u64))))?,
+            evaluate: match evaluate {
+                Some(evaluate) => Some(evaluate?),
+                None => None,
+            },
+            checkpoint: match checkpoint {
+                Some(checkpoint) => Some(checkpoint?),
+                None => None,
+            },
+        })
+    }
+
+    /// What is legal but surely unwanted.
+    fn warn(&mut self, schedule: &Schedule, optimizer: &Optimizer, length: Option<&Setting<Length>>) {
+        let (peak, warmup) = match &schedule.rate.value {
+            Rate::Constant { peak, warmup }
+            | Rate::Linear { peak, warmup, .. }
+            | Rate::Cosine { peak, warmup, .. } => (peak, warmup),
+        };
+        if let Algorithm::Adamw { .. } = optimizer.algorithm
+            && peak.value > 1e-2
+        {
+            self.problems.push(
+                Problem::warning(
+                    "hift::lang::high_rate",
+                    format!("a rate of {} is very high for AdamW", peak.value),
+                )
+                .label_at(peak.span(), "very high")
+                .help("fine-tuning mostly wants 1e-6 to 1e-4; see whether the exponent lacks its sign"),
+            );
+        }
+        if let (Warmup::Steps(rising), Some(Length::Steps(steps))) =
+            (warmup.value, length.map(|length| length.value))
+            && rising >= steps
+        {
+            self.problems.push(
+                Problem::warning(
+                    "hift::lang::long_warmup",
+                    format!("the warm-up takes {rising} steps and the run only {steps}: the rate never reaches its peak"),
+                )
+                .label_at(warmup.span(), format!("{rising} steps"))
+                .label_at(length.and_then(Setting::span), format!("{steps} steps"))
+                .help("shorten the warm-up, for example `warmup = 3 %`"),
+            );
+        }
+    }
+
+    fn length(&mut self, checked: &Checked) -> Option<Setting<Length>> {
+        let place = |key: &str| checked.block.entries.iter().find(|entry| entry.name.text == key);
+        match (place("epochs"), place("steps")) {
+            (Some(epochs), Some(steps)) => {
+                self.problems.push(
+                    Problem::new("hift::lang::conflict", "`epochs` and `steps` both say how long the run is")
+                        .label(epochs.name.span, "in epochs")
+                        .label(steps.name.span, "in steps")
+                        .help("keep one of them"),
+                );
+                None
+            }
+            (None, None) => {
+                if !checked.block.damaged {
+                    self.problems.push(missing_both(
+                        checked.block,
+                        "epochs",
+                        "steps",
+                        "add `epochs = 3` or `steps = 500`: how long the run is",
+                    ));
+                }
+                None
+            }
+            (Some(_), None) => checked.fields.read("epochs", |epochs| Some(Length::Epochs(epochs.real()?))),
+            (None, Some(_)) => checked.fields.read("steps", |steps| Some(Length::Steps(steps.whole()?))),
+        }
+    }
+
+    /// The stage's own tokenizer, else that of the stage it goes on from. `data` is what it serves.
+    fn tokenizer(
+        &mut self,
+        checked: &Checked<'f>,
+        data: Option<&Data>,
+        from: Option<&Train>,
+    ) -> Option<Tokenizer> {
+        let written = checked.block.entries.iter().any(|entry| entry.name.text == "tokenizer");
+        let name = match (checked.fields.get("tokenizer"), written, from) {
+            (Some(Setting { value: Datum::Block(_, name), .. }), ..) => name.clone(),
+            (_, false, Some(from)) if !from.tokenizer.name.is_empty() => from.tokenizer.name.clone(),
+            _ => String::new(),
+        };
+        if let Some(block) = self.definitions.iter().find(|c| c.kind.name == "tokenizer" && c.name == name) {
+            return definitions::tokenizer(block, data, self.problems);
+        }
+        if data.is_some_and(|data| matches!(data.format.value, Format::Tokens { .. })) {
+            return (!written).then(definitions::no_tokenizer);
+        }
+        let needed = match checked.kind.name {
+            "generate" => checked.fields.get("from").is_none() || from.is_some(),
+            _ => data.is_some(),
+        };
+        if needed && !written && !checked.block.damaged {
+            let mut known = self.definitions.iter().filter(|checked| checked.kind.name == "tokenizer");
+            let help = match (known.next(), known.next()) {
+                (Some(one), None) => format!("add `tokenizer = {}`", one.name),
+                (Some(_), Some(_)) => "add `tokenizer = NAME` with the name of a tokenizer block".into(),
+                (None, _) => "define `tokenizer NAME { file = ... }` and add `tokenizer = NAME`".into(),
+            };
+            self.problems.push(missing(checked.block, "tokenizer", help));
+        }
+        None
+    }
+
+    /// What the stage works on: exactly one of `from` and `model`.
+    fn origin(&mut self, checked: &Checked) -> Option<Origin> {
+        let place = |key: &str| checked.block.entries.iter().find(|entry| entry.name.text == key);
+        match (place("from"), place("model")) {
+            (Some(from), Some(model)) => {
+                self.problems.push(
+                    Problem::new("hift::lang::conflict", "`from` and `model` both say which model is used")
+                        .label(from.name.span, "the result of a stage")
+                        .label(model.name.span, "a model as it is")
+                        .help("keep one of them"),
+                );
+                None
+            }
+            (None, None) => {
+                if !checked.block.damaged {
+                    self.problems.push(missing_both(
+                        checked.block,
+                        "from",
+                        "model",
+                        "add `from = NAME` with a train stage, or `model = NAME` with a model block",
+                    ));
+                }
+                None
+            }
+            (None, Some(_)) => Some(Origin {
+                model: self.named(checked, "model").and_then(definitions::model)?,
+                train: None,
+            }),
+            (Some(_), None) => match &checked.fields.get("from")?.value {
+                Datum::Block(_, name) => {
+                    let train = self.trained.get(name)?;
+                    Some(Origin { model: train.model.clone(), train: Some(train.clone()) })
+                }
+                _ => None,
+            },
+        }
+    }
+
+    fn evaluate(&mut self, checked: &Checked<'f>) -> Option<Evaluate> {
+        let origin = self.origin(checked);
+        let train = origin.as_ref().and_then(|origin| origin.train.as_ref());
+        let alone = origin.as_ref().is_some_and(|origin| origin.train.is_none());
+        let has = |key: &str| checked.block.entries.iter().any(|entry| entry.name.text == key);
+        let fields = &checked.fields;
+        // With a model as it is, nothing can be inherited.
+        for (key, example) in [("data", "NAME"), ("micro_batch", "4")] {
+            if alone && !has(key) && !checked.block.damaged {
+                self.problems.push(missing(checked.block, key, format!("add `{key} = {example}`")));
+            }
+        }
+        let data = match train {
+            Some(train) if !has("data") => Some(train.data.clone()),
+            _ => self.data(checked),
+        };
+        let tokenizer = self.tokenizer(checked, data.as_ref(), train);
+        let micro_batch = match train {
+            Some(train) if !has("micro_batch") => Some(train.micro_batch.clone()),
+            _ => fields.whole("micro_batch"),
+        };
+        Some(Evaluate {
+            name: checked.name.clone(),
+            span: checked.head(),
+            from: train.map(|train| train.name.clone()),
+            metrics: metrics(fields)?,
+            micro_batch: micro_batch?,
+            device: inherited_device(fields, train)?,
+            data: data?,
+            tokenizer: tokenizer?,
+            model: origin?.model,
+        })
+    }
+
+    fn generate(&mut self, checked: &Checked<'f>) -> Option<Generate> {
+        let origin = self.origin(checked);
+        let train = origin.as_ref().and_then(|origin| origin.train.as_ref());
+        let tokenizer = self.tokenizer(checked, None, train);
+        let fields = &checked.fields;
+        Some(Generate {
+            name: checked.name.clone(),
+            span: checked.head(),
+            from: train.map(|train| train.name.clone()),
+            tokenizer: tokenizer?,
+            prompts: fields.read("prompts", Datum::texts)?,
+            max_new_tokens: fields.whole("max_new_tokens")?,
+            temperature: fields.real("temperature")?,
+            seed: fields.whole("seed")?,
+            device: inherited_device(fields, train)?,
+            model: origin?.model,
+        })
+    }
+
+    fn export(&mut self, checked: &Checked<'f>) -> Option<Export> {
+        let origin = self.origin(checked);
+        let fields = &checked.fields;
+        let to = fields.text("to")?;
+        if let Some(span) = to.span() {
+            match self.written.get(&to.value) {
+                Some(other) => self.problems.push(
+                    Problem::new("hift::lang::conflict", format!("two exports write to `{}`", to.value))
+                        .label(span.max(*other), "the second one")
+                        .label(span.min(*other), "the first one")
+                        .help("give each a directory of its own"),
+                ),
+                None => {
+                    self.written.insert(to.value.clone(), span);
+                }
+            }
+        }
+        let origin = origin?;
+        Some(Export {
+            name: checked.name.clone(),
+            span: checked.head(),
+            from: origin.train.as_ref().map(|train| train.name.clone()),
+            tokenizer: origin.train.map(|train| train.tokenizer).filter(|tokenizer| tokenizer.file.is_some()),
+            model: origin.model,
+            to,
+            dtype: fields.read("dtype", |word| match word.word()? {
+                "fp32" => Some(Dtype::F32),
+                "bf16" => Some(Dtype::Bf16),
+                "fp16" => Some(Dtype::F16),
+                _ => None,
+            })?,
+        })
+    }
+}
+
+fn part<'c, 'f>(checked: &'c Checked<'f>, kind: &str) -> Option<&'c Checked<'f>> {
+    checked.parts.iter().find(|part| part.kind.name == kind)
+}
+
+fn interval(fields: &Fields) -> Option<Setting<Interval>> {
+    fields.read("every", |every| match every {
+        Datum::Amount(steps, Unit::Steps) => Some(Interval::Steps(*steps as u64)),
+        Datum::Amount(cycles, Unit::Cycles) => Some(Interval::Cycles(*cycles as u64)),
+        Datum::Amount(epochs, Unit::Epochs) => Some(Interval::Epochs(*epochs)),
+        _ => None,
+    })
+}
+
+fn metrics(fields: &Fields) -> Option<Setting<Vec<Metric>>> {
+    fields.read("metrics", |metrics| match metrics {
+        Datum::List(metrics) => metrics
+            .iter()
+            .map(|metric| match metric.value.word()? {
+                "loss" => Some(Metric::Loss),
+                "perplexity" => Some(Metric::Perplexity),
+                "accuracy" => Some(Metric::Accuracy),
+                _ => None,
+            })
+            .collect(),
+        _ => None,
+    })
+}
+
+fn device(fields: &Fields) -> Option<Setting<Device>> {
+    fields.read("device", |device| match device {
+        Datum::Word("auto") => Some(Device::Auto),
+        Datum::Word("cpu") => Some(Device::Cpu),
+        Datum::Call("cuda", of) => Some(Device::Cuda(of.whole("index")?.value as u32)),
+        _ => None,
+    })
+}
+
+fn inherited_device(fields: &Fields, train: Option<&Train>) -> Option<Setting<Device>> {
+    match (fields.get("device"), train) {
+        (Some(_), _) => device(fields),
+        (None, Some(train)) => Some(train.device.clone()),
+        (None, None) => Some(Setting::default(Device::Auto)),
+    }
+}

@@ -1,0 +1,522 @@
+//! Turns a [`Pipeline`] into a [`Plan`]: which parameters train at which step, at which rate, on which rows.
+//!
+//! A plan is plain data. It holds no tensor and no open file, so printing it, estimating its memory and running
+//! it all start from the same value. It is complete: no later room finds a user's mistake, save that the machine
+//! is too small.
+//!
+//! Reading order: [`group`] (what trains together, and in which turn), [`rate`] (how fast), [`optimizer`] (what
+//! is kept for each parameter), then [`compile`].
+//!
+//! This room must not know the device: how much memory it has is the caller's question. It reads no file itself:
+//! configurations and counts of rows come through [`World`].
+
+pub mod group;
+pub mod optimizer;
+pub mod rate;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::lang::Pipeline;
+use crate::lang::pipeline::{
+    Algorithm, Data, Device, Evaluate, Export, Generate, Interval, Length, Metric, Recompute, Rest, Shuffle,
+    Stage, Tokenizer, Train, Weights,
+};
+use crate::model::Model;
+use crate::problem::{Problem, Problems, Span};
+use crate::program::builder::BatchShape;
+use crate::program::{Program, Settings, StepPrograms, forward_only, step_programs};
+use crate::units::{Bytes, Dtype};
+
+pub use group::Group;
+pub use rate::RatePlan;
+
+/// The version of `plan.json`.
+pub const SCHEMA: u32 = 1;
+
+/// What a plan needs to know about files. The command line looks at the disk, a test at a table.
+pub trait World {
+    /// The text of a small file.
+    fn read(&mut self, path: &Path) -> Result<String, Problem>;
+    /// Holds the weights in `folder`, if there are any, against what the model needs.
+    fn check_weights(&mut self, folder: &Path, model: &Model) -> Result<(), Problems>;
+    /// Counts of the rows of `data`, tokenised; None where nobody wants to look.
+    fn rows(
+        &mut self,
+        pipeline: &Pipeline,
+        data: &Data,
+        tokenizer: &Tokenizer,
+        model: &Model,
+    ) -> Result<Option<Rows>, Problems>;
+}
+
+/// What is known about the rows of a data block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rows {
+    /// Sequences to train on, after packing.
+    pub train: u64,
+    /// Sequences held out, after packing.
+    pub holdout: u64,
+    pub tokens: u64,
+    /// Tokens that carry a loss.
+    pub trained_tokens: u64,
+    /// Tokens of the longest sequence to train on.
+    pub longest: u64,
+    /// Tokens of the longest sequence held out.
+    pub longest_holdout: u64,
+}
+
+/// The whole run, decided.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    pub schema: u32,
+    pub stages: Vec<StagePlan>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StagePlan {
+    Train(Box<TrainPlan>),
+    Evaluate(Box<EvaluatePlan>),
+    Generate(Box<GeneratePlan>),
+    Export(Box<ExportPlan>),
+}
+
+impl StagePlan {
+    pub fn name(&self) -> &str {
+        match self {
+            StagePlan::Train(stage) => &stage.name,
+            StagePlan::Evaluate(stage) => &stage.name,
+            StagePlan::Generate(stage) => &stage.name,
+            StagePlan::Export(stage) => &stage.name,
+        }
+    }
+
+    pub fn model(&self) -> &ModelPlan {
+        match self {
+            StagePlan::Train(stage) => &stage.model,
+            StagePlan::Evaluate(stage) => &stage.model,
+            StagePlan::Generate(stage) => &stage.model,
+            StagePlan::Export(stage) => &stage.model,
+        }
+    }
+
+    /// The train stage whose result this one takes up.
+    pub fn from(&self) -> Option<&str> {
+        match self {
+            StagePlan::Train(stage) => stage.from.as_deref(),
+            StagePlan::Evaluate(stage) => stage.from.as_deref(),
+            StagePlan::Generate(stage) => stage.from.as_deref(),
+            StagePlan::Export(stage) => stage.from.as_deref(),
+        }
+    }
+}
+
+/// Where weights come from, and what they are.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModelPlan {
+    pub name: String,
+    pub weights: Weights,
+    pub family: &'static str,
+    pub n_elements: u64,
+    pub bytes: Bytes,
+    #[serde(skip)]
+    pub model: Arc<Model>,
+    /// Where the pipeline names the weights.
+    #[serde(skip)]
+    pub span: Option<Span>,
+}
+
+/// A train stage.
+#[derive(Debug, Clone, Serialize)]
+pub struct TrainPlan {
+    pub name: String,
+    #[serde(skip)]
+    pub span: Span,
+    pub from: Option<String>,
+    pub model: ModelPlan,
+    pub data: Data,
+    pub tokenizer: Tokenizer,
+    pub rows: Option<Rows>,
+    /// In the order of their turns.
+    pub groups: Vec<Group>,
+    pub turns_per_cycle: u64,
+    /// Optimizer updates per turn.
+    pub dwell: u64,
+    /// Optimizer updates in all. None if that depends on rows nobody has looked at.
+    pub steps: Option<u64>,
+    pub steps_per_epoch: Option<u64>,
+    pub rate: RatePlan,
+    pub algorithm: Algorithm,
+    pub weight_decay: f64,
+    pub states: Rest,
+    pub clip: Option<f64>,
+    pub micro_batch: u64,
+    pub accumulate: u64,
+    /// Tokens of the longest sequence.
+    pub seq: u64,
+    pub packed: bool,
+    pub recompute: Recompute,
+    /// Keep only what enters each block. With `auto`, [`crate::estimate::settle`] decides.
+    pub recompute_blocks: bool,
+    pub shuffle: Shuffle,
+    pub seed: u64,
+    pub device: Device,
+    pub memory_limit: Option<Bytes>,
+    pub evaluate: Option<EvaluateEvery>,
+    pub checkpoint: Option<CheckpointEvery>,
+}
+
+/// Evaluation in the course of training.
+#[derive(Debug, Clone, Serialize)]
+pub struct EvaluateEvery {
+    /// Optimizer updates between two evaluations.
+    pub steps: u64,
+    pub metrics: Vec<Metric>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckpointEvery {
+    /// Optimizer updates between two checkpoints.
+    pub steps: u64,
+    pub keep: u64,
+}
+
+/// An evaluate stage.
+#[derive(Debug, Clone, Serialize)]
+pub struct EvaluatePlan {
+    pub name: String,
+    pub from: Option<String>,
+    pub model: ModelPlan,
+    pub data: Data,
+    pub tokenizer: Tokenizer,
+    pub rows: Option<Rows>,
+    pub metrics: Vec<Metric>,
+    pub micro_batch: u64,
+    pub seq: u64,
+    pub packed: bool,
+    pub device: Device,
+}
+
+/// A generate stage.
+#[derive(Debug, Clone, Serialize)]
+pub struct GeneratePlan {
+    pub name: String,
+    pub from: Option<String>,
+    pub model: ModelPlan,
+    pub tokenizer: Tokenizer,
+    pub prompts: Vec<String>,
+    pub max_new_tokens: u64,
+    pub temperature: f64,
+    pub seed: u64,
+    pub device: Device,
+}
+
+/// An export stage.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExportPlan {
+    pub name: String,
+    pub from: Option<String>,
+    pub model: ModelPlan,
+    pub tokenizer: Option<Tokenizer>,
+    pub to: String,
+    pub dtype: Dtype,
+}
+
+impl TrainPlan {
+    /// Which group has its turn at a step, counted from 0.
+    pub fn group_at(&self, step: u64) -> usize {
+        ((step / self.dwell) % self.groups.len() as u64) as usize
+    }
+
+    /// Cycles completed before a step.
+    pub fn cycle_at(&self, step: u64) -> u64 {
+        step / self.steps_per_cycle()
+    }
+
+    pub fn steps_per_cycle(&self) -> u64 {
+        self.turns_per_cycle * self.dwell
+    }
+
+    /// Cycles in all, the last one perhaps unfinished.
+    pub fn cycles(&self) -> Option<u64> {
+        self.steps.map(|steps| steps.div_ceil(self.steps_per_cycle()))
+    }
+
+    /// The largest batch that the plan allows.
+    pub fn largest_batch(&self) -> BatchShape {
+        BatchShape { batch: self.micro_batch as usize, seq: self.seq as usize, packed: self.packed }
+    }
+
+    /// The programs of one step of `group` on batches of `shape`.
+    pub fn programs(&self, group: usize, shape: BatchShape, threads: usize) -> StepPrograms {
+        let model = &self.model.model;
+        let mut active = vec![false; model.params.len()];
+        for id in &self.groups[group].params {
+            active[id.0] = true;
+        }
+        let settings = Settings {
+            active: &active,
+            states: &|shape| optimizer::states(&self.algorithm, shape),
+            clip: self.clip.map(|clip| clip as f32),
+            accumulate: self.accumulate > 1,
+            recompute_blocks: self.recompute_blocks,
+            threads,
+        };
+        step_programs(&model.loss(shape), &settings)
+    }
+
+    /// The program that evaluates batches of `shape`.
+    pub fn evaluation(&self, shape: BatchShape, threads: usize) -> Program {
+        forward_only(&self.model.model.loss(shape), threads)
+    }
+
+    /// Optimizer states of a group.
+    pub fn state_bytes(&self, group: &Group) -> Bytes {
+        let model = &self.model.model;
+        let elements = |id| {
+            let states = optimizer::states(&self.algorithm, &model.param(id).shape);
+            states.iter().map(|shape| shape.iter().product::<usize>() as u64).sum::<u64>()
+        };
+        Bytes(4 * group.params.iter().map(|id| elements(*id)).sum::<u64>())
+    }
+
+    /// Optimizer states of everything that is trained, each counted once.
+    pub fn all_state_bytes(&self) -> Bytes {
+        let mut params: Vec<_> = self.groups.iter().flat_map(|group| &group.params).copied().collect();
+        params.sort_unstable();
+        params.dedup();
+        self.state_bytes(&Group { names: Vec::new(), params, n_elements: 0 })
+    }
+}
+
+/// Decides the whole run.
+///
+/// # Errors
+/// Everything that the pipeline asks of its model or data and that they do not have, all at once.
+pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Problems> {
+    let mut problems = Problems::default();
+    let mut stages = Vec::new();
+    let mut models: Vec<(Weights, Result<ModelPlan, ()>)> = Vec::new();
+    for stage in &pipeline.stages {
+        let block = match stage {
+            Stage::Train(stage) => &stage.model,
+            Stage::Evaluate(stage) => &stage.model,
+            Stage::Generate(stage) => &stage.model,
+            Stage::Export(stage) => &stage.model,
+        };
+        let known =
+            models.iter().find(|(weights, _)| *weights == *block.weights).map(|(_, model)| model.clone());
+        let model = known.unwrap_or_else(|| {
+            let model = read_model(pipeline, block, world).map_err(|found| problems.0.extend(found.0));
+            models.push((block.weights.value.clone(), model.clone()));
+            model
+        });
+        let Ok(model) = model else { continue };
+        let planned = match stage {
+            Stage::Train(stage) => {
+                train(pipeline, stage, model, world).map(|p| StagePlan::Train(Box::new(p)))
+            }
+            Stage::Evaluate(stage) => {
+                evaluate(pipeline, stage, model, world).map(|p| StagePlan::Evaluate(Box::new(p)))
+            }
+            Stage::Generate(stage) => Ok(StagePlan::Generate(Box::new(generate(stage, model)))),
+            Stage::Export(stage) => Ok(StagePlan::Export(Box::new(export(stage, model)))),
+        };
+        match planned {
+            Ok(stage) => stages.push(stage),
+            // Stages that share a data block find the same mistakes.
+            Err(found) => {
+                for problem in found.0 {
+                    if !problems.0.contains(&problem) {
+                        problems.push(problem);
+                    }
+                }
+            }
+        }
+    }
+    if problems.has_errors() { Err(problems) } else { Ok(Plan { schema: SCHEMA, stages }) }
+}
+
+fn read_model(
+    pipeline: &Pipeline,
+    block: &crate::lang::pipeline::Model,
+    world: &mut dyn World,
+) -> Result<ModelPlan, Problems> {
+    let span = block.weights.span();
+    let placed = |problem: Problem| match problem.labels.is_empty() {
+        true => problem.label_at(span, "this model"),
+        false => problem,
+    };
+    let config = match &*block.weights {
+        Weights::Directory { path } => pipeline.path(path).join("config.json"),
+        Weights::Random { config, .. } => pipeline.path(config),
+    };
+    let model = world.read(&config).and_then(|text| Model::from_config(&text)).map_err(placed)?;
+    if let Weights::Directory { path } = &*block.weights {
+        let checked = world.check_weights(&pipeline.path(path), &model);
+        checked.map_err(|found| Problems(found.0.into_iter().map(placed).collect()))?;
+    }
+    Ok(ModelPlan {
+        name: block.name.clone(),
+        weights: block.weights.value.clone(),
+        family: model.family,
+        n_elements: model.n_elements(),
+        bytes: model.bytes(),
+        model: Arc::new(model),
+        span,
+    })
+}
+
+/// The longest sequence to plan for: what the rows really hold, else what the tokenizer may give.
+fn longest(tokenizer: &Tokenizer, model: &Model, rows: Option<u64>) -> Result<u64, Problem> {
+    let positions = model.positions as u64;
+    if let Some(max_length) = *tokenizer.max_length
+        && max_length > positions
+    {
+        return Err(Problem::new(
+            "hift::plan::too_long",
+            format!("sequences of {max_length} tokens do not fit a model with {positions} positions"),
+        )
+        .label_at(tokenizer.max_length.span(), format!("at most {positions} here"))
+        .help(format!("write `max_length = {positions} tokens` or less")));
+    }
+    let allowed = tokenizer.max_length.unwrap_or(positions);
+    Ok(rows.map_or(allowed, |longest| longest.min(allowed)))
+}
+
+fn train(
+    pipeline: &Pipeline,
+    stage: &Train,
+    model: ModelPlan,
+    world: &mut dyn World,
+) -> Result<TrainPlan, Problems> {
+    let mut problems = Problems::default();
+    let turns = group::turns(&stage.groups, &stage.schedule, &model.model);
+    longest(&stage.tokenizer, &model.model, None)?;
+    let rows = world.rows(pipeline, &stage.data, &stage.tokenizer, &model.model);
+    let (turns, rows) = match (turns, rows) {
+        (Ok(turns), Ok(rows)) => (turns, rows),
+        (turns, rows) => {
+            problems.0.extend(turns.err().into_iter().chain(rows.err()).flat_map(|found| found.0));
+            return Err(problems);
+        }
+    };
+    let per_step = *stage.micro_batch * *stage.accumulate;
+    let steps_per_epoch = rows.map(|rows| rows.train.div_ceil(per_step));
+    let steps = match *stage.length {
+        Length::Steps(steps) => Some(steps),
+        Length::Epochs(epochs) => steps_per_epoch.map(|steps| (epochs * steps as f64).ceil() as u64),
+    };
+    let dwell = *stage.schedule.dwell;
+    let steps_per_cycle = turns.per_cycle * dwell;
+    let interval = |every: Interval| match every {
+        Interval::Steps(steps) => steps,
+        Interval::Cycles(cycles) => cycles * steps_per_cycle,
+        // Without a look at the rows an epoch has no length; nothing that is planned then depends on it.
+        Interval::Epochs(epochs) => {
+            steps_per_epoch.map_or(u64::MAX, |steps| (epochs * steps as f64).ceil().max(1.0) as u64)
+        }
+    };
+    if let Some(evaluate) = &stage.evaluate
+        && rows.is_some_and(|rows| rows.holdout == 0)
+    {
+        return Err(Problem::new(
+            "hift::plan::no_holdout",
+            format!("`{}` evaluates, but `{}` holds no rows out", stage.name, stage.data.name),
+        )
+        .label(evaluate.span, "needs rows that are not trained on")
+        .label(stage.data.span, "has no `holdout`")
+        .help(format!("write `holdout = 2 %` in `data {}`", stage.data.name))
+        .into());
+    }
+    let seq = longest(&stage.tokenizer, &model.model, rows.map(|rows| rows.longest))?;
+    Ok(TrainPlan {
+        name: stage.name.clone(),
+        span: stage.span,
+        from: stage.from.clone(),
+        rate: RatePlan::new(&stage.schedule, steps.unwrap_or(u64::MAX), steps_per_cycle),
+        model,
+        data: stage.data.clone(),
+        tokenizer: stage.tokenizer.clone(),
+        rows,
+        groups: turns.groups,
+        turns_per_cycle: turns.per_cycle,
+        dwell,
+        steps,
+        steps_per_epoch,
+        algorithm: stage.optimizer.algorithm.clone(),
+        weight_decay: *stage.optimizer.weight_decay,
+        states: *stage.schedule.states,
+        clip: *stage.clip,
+        micro_batch: *stage.micro_batch,
+        accumulate: *stage.accumulate,
+        seq,
+        packed: *stage.tokenizer.pack,
+        recompute: *stage.model.recompute,
+        recompute_blocks: *stage.model.recompute == Recompute::Blocks,
+        shuffle: *stage.data.shuffle,
+        seed: *stage.seed,
+        device: *stage.device,
+        memory_limit: *stage.memory_limit,
+        evaluate: stage
+            .evaluate
+            .as_ref()
+            .map(|e| EvaluateEvery { steps: interval(*e.every), metrics: e.metrics.value.clone() }),
+        checkpoint: stage
+            .checkpoint
+            .as_ref()
+            .map(|c| CheckpointEvery { steps: interval(*c.every), keep: *c.keep }),
+    })
+}
+
+fn evaluate(
+    pipeline: &Pipeline,
+    stage: &Evaluate,
+    model: ModelPlan,
+    world: &mut dyn World,
+) -> Result<EvaluatePlan, Problems> {
+    longest(&stage.tokenizer, &model.model, None)?;
+    let rows = world.rows(pipeline, &stage.data, &stage.tokenizer, &model.model)?;
+    let seen = rows.map(|rows| if rows.holdout > 0 { rows.longest_holdout } else { rows.longest });
+    Ok(EvaluatePlan {
+        name: stage.name.clone(),
+        from: stage.from.clone(),
+        data: stage.data.clone(),
+        tokenizer: stage.tokenizer.clone(),
+        rows,
+        metrics: stage.metrics.value.clone(),
+        micro_batch: *stage.micro_batch,
+        seq: longest(&stage.tokenizer, &model.model, seen)?,
+        packed: *stage.tokenizer.pack,
+        device: *stage.device,
+        model,
+    })
+}
+
+fn generate(stage: &Generate, model: ModelPlan) -> GeneratePlan {
+    GeneratePlan {
+        name: stage.name.clone(),
+        from: stage.from.clone(),
+        model,
+        tokenizer: stage.tokenizer.clone(),
+        prompts: stage.prompts.iter().map(|prompt| prompt.value.clone()).collect(),
+        max_new_tokens: *stage.max_new_tokens,
+        temperature: *stage.temperature,
+        seed: *stage.seed,
+        device: *stage.device,
+    }
+}
+
+fn export(stage: &Export, model: ModelPlan) -> ExportPlan {
+    ExportPlan {
+        name: stage.name.clone(),
+        from: stage.from.clone(),
+        model,
+        tokenizer: stage.tokenizer.clone(),
+        to: stage.to.value.clone(),
+        dtype: *stage.dtype,
+    }
+}

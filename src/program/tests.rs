@@ -1,0 +1,229 @@
+//! What falls out of the passes, counted by hand.
+
+use std::collections::HashMap;
+
+use super::builder::BatchShape;
+use super::*;
+use crate::estimate::play;
+use crate::model::Model;
+
+/// hidden 8, 2 heads of 4, ffn 24, vocabulary 32, 3 blocks.
+fn model(tied: bool) -> Model {
+    let config = format!(
+        r#"{{"model_type": "llama", "hidden_size": 8, "intermediate_size": 24, "num_hidden_layers": 3,
+            "num_attention_heads": 2, "vocab_size": 32, "max_position_embeddings": 64,
+            "tie_word_embeddings": {tied}}}"#
+    );
+    Model::from_config(&config).unwrap()
+}
+
+const SHAPE: BatchShape = BatchShape { batch: 2, seq: 5, packed: false };
+
+fn active(model: &Model, layers: &[&str]) -> Vec<bool> {
+    let mut active = vec![false; model.params.len()];
+    for layer in model.tail(false).iter().filter(|layer| layers.contains(&layer.name.as_str())) {
+        for id in &layer.params {
+            active[id.0] = true;
+        }
+    }
+    active
+}
+
+fn programs(model: &Model, layers: &[&str], change: impl FnOnce(&mut Settings<'_>)) -> StepPrograms {
+    let active = active(model, layers);
+    let mut settings = Settings {
+        active: &active,
+        states: &|shape| vec![shape.to_vec(), shape.to_vec()],
+        clip: None,
+        accumulate: false,
+        recompute_blocks: false,
+        threads: 2,
+    };
+    change(&mut settings);
+    step_programs(&model.loss(SHAPE), &settings)
+}
+
+fn whole(model: &Model, layers: &[&str]) -> Program {
+    match programs(model, layers, |_| {}) {
+        StepPrograms::Whole(program) => program,
+        StepPrograms::Parts(_) => unreachable!("nothing accumulates"),
+    }
+}
+
+/// Elements of forward values that are alive when the loss is computed, by their names.
+fn kept(program: &Program) -> Vec<String> {
+    let loss =
+        program.instrs.iter().position(|instr| instr.op.name() == "linear_cross_entropy_grad").unwrap();
+    let mut alive: Vec<ValueId> = Vec::new();
+    for instr in &program.instrs[..loss] {
+        for reuse in instr.reuses.iter().flatten() {
+            alive.retain(|id| *id != instr.inputs[*reuse]);
+        }
+        alive.extend(&instr.outputs);
+        alive.retain(|id| !instr.dies.contains(id));
+    }
+    let x = program.instrs[loss].inputs[0];
+    alive.iter().filter(|id| **id != x).map(|id| program.value(*id).name.clone()).collect()
+}
+
+#[test]
+fn nothing_is_kept_below_the_lowest_active_layer_and_no_input_of_a_frozen_linear_above_it() {
+    let model = model(false);
+    assert_eq!(kept(&whole(&model, &["head"])), ["block.2.mlp.x"], "what the head's norm reads");
+    let top = kept(&whole(&model, &["block.2"]));
+    // Six of hidden, two of ffn, the log-sum-exp, and the table of positions.
+    assert_eq!(
+        top,
+        [
+            "embedding.rope",
+            "block.1.mlp.x",
+            "block.2.attention.v",
+            "block.2.attention.q_turned",
+            "block.2.attention.k_turned",
+            "block.2.attention.mixed",
+            "block.2.attention.lse",
+            "block.2.attention.x",
+            "block.2.mlp.gate",
+            "block.2.mlp.up",
+            "block.2.mlp.x",
+        ]
+    );
+    let bottom = kept(&whole(&model, &["block.0"]));
+    assert!(bottom.iter().all(|name| !name.ends_with("norm")), "norms are computed again: {bottom:?}");
+    assert!(bottom.iter().all(|name| !name.ends_with("mlp.mixed")), "so is swiglu: {bottom:?}");
+}
+
+#[test]
+fn no_gradient_of_a_frozen_weight_is_formed() {
+    let model = model(false);
+    for layer in ["embedding", "block.0", "block.2", "head"] {
+        let program = whole(&model, &[layer]);
+        let active = active(&model, &[layer]);
+        let mut formed = 0;
+        for value in &program.values {
+            if let Role::Gradient(param) = value.role {
+                assert!(active[param.0], "{layer}: {}", value.name);
+                formed += 1;
+            }
+        }
+        let updates = program.instrs.iter().filter(|instr| matches!(instr.op, Op::Update { .. })).count();
+        assert_eq!(updates, active.iter().filter(|a| **a).count(), "{layer}");
+        assert!(formed >= updates, "{layer}");
+    }
+}
+
+#[test]
+fn a_weight_is_updated_as_soon_as_nothing_reads_it_any_more() {
+    let model = model(false);
+    let program = whole(&model, &["embedding", "block.0", "block.1", "block.2", "head"]);
+    // One gradient of a matrix at a time: the largest is the head's, 32 x 8 floats, in two places at the most
+    // when the embedding's is formed; all together would be 2 * 32 * 8 + 3 * (4 * 64 + 3 * 192 + 16) + 8 floats.
+    let peak = play(&program);
+    assert!(peak.by.gradients.0 <= 2 * 4 * 32 * 8, "{:?}", peak.by);
+    for (idx, instr) in program.instrs.iter().enumerate() {
+        if let Op::Update { .. } = instr.op {
+            let weight = instr.inputs[0];
+            let later = program.instrs[idx + 1..].iter().any(|instr| instr.inputs.contains(&weight));
+            assert!(!later, "{} is read after its update", program.value(weight).name);
+        }
+    }
+}
+
+#[test]
+fn clipping_makes_all_gradients_wait() {
+    let model = model(false);
+    let StepPrograms::Whole(program) = programs(&model, &["block.1"], |settings| settings.clip = Some(1.0))
+    else {
+        unreachable!("nothing accumulates")
+    };
+    let first = program.instrs.iter().position(|instr| matches!(instr.op, Op::Update { .. })).unwrap();
+    let factor = program.instrs.iter().position(|instr| matches!(instr.op, Op::ClipFactor { .. })).unwrap();
+    assert_eq!(first, factor + 1);
+    assert!(program.instrs[first..].iter().all(|instr| matches!(instr.op, Op::Update { .. })));
+}
+
+#[test]
+fn accumulation_carries_gradients_from_program_to_program() {
+    let model = model(true);
+    let StepPrograms::Parts(parts) = programs(&model, &["embedding"], |settings| settings.accumulate = true)
+    else {
+        unreachable!("it accumulates")
+    };
+    let gradients = |program: &Program, ids: &[ValueId]| {
+        let role = |id: &&ValueId| matches!(program.value(**id).role, Role::Gradient(_));
+        ids.iter().filter(role).count()
+    };
+    assert_eq!(gradients(&parts.first, &parts.first.inputs), 0);
+    assert_eq!(gradients(&parts.first, &parts.first.outputs), 1);
+    assert_eq!(gradients(&parts.next, &parts.next.inputs), 1);
+    assert_eq!(gradients(&parts.next, &parts.next.outputs), 1);
+    assert_eq!(gradients(&parts.update, &parts.update.inputs), 1);
+    assert_eq!(gradients(&parts.update, &parts.update.outputs), 0);
+}
+
+#[test]
+fn recomputed_blocks_keep_only_what_enters_them() {
+    let model = model(false);
+    let StepPrograms::Whole(program) =
+        programs(&model, &["block.0"], |settings| settings.recompute_blocks = true)
+    else {
+        unreachable!("nothing accumulates")
+    };
+    assert_eq!(
+        kept(&program),
+        ["embedding.x", "embedding.rope", "block.0.mlp.x", "block.1.mlp.x", "block.2.mlp.x"]
+    );
+}
+
+/// Plays the lifetimes: what is read must be alive, what is taken over must not be read again, and nothing that the
+/// program owns is left over beside its outputs.
+fn check_lifetimes(program: &Program) {
+    let mut alive: HashMap<ValueId, ()> = program.inputs.iter().map(|id| (*id, ())).collect();
+    for (idx, instr) in program.instrs.iter().enumerate() {
+        for id in &instr.inputs {
+            let there = program.value(*id).role.is_resident() || alive.contains_key(id);
+            assert!(there, "{}: {} is dead", program.line(idx, instr), program.value(*id).name);
+        }
+        for (output, reuse) in instr.outputs.iter().zip(&instr.reuses) {
+            if let Some(input) = reuse {
+                let from = instr.inputs[*input];
+                assert_eq!(program.value(from).bytes(), program.value(*output).bytes());
+                assert!(alive.remove(&from).is_some(), "{}", program.line(idx, instr));
+            }
+        }
+        alive.extend(instr.outputs.iter().map(|id| (*id, ())));
+        for id in &instr.dies {
+            assert!(alive.remove(id).is_some(), "{}", program.line(idx, instr));
+        }
+    }
+    let mut left: Vec<ValueId> = alive.into_keys().collect();
+    let mut outputs = program.outputs.clone();
+    left.sort();
+    outputs.sort();
+    assert_eq!(left, outputs);
+}
+
+#[test]
+fn lifetimes_hold_for_every_group_and_setting() {
+    for tied in [false, true] {
+        let model = model(tied);
+        let layers: Vec<String> = model.tail(false).into_iter().map(|layer| layer.name).collect();
+        for first in 0..layers.len() {
+            for last in first..layers.len() {
+                let names: Vec<&str> = layers[first..=last].iter().map(String::as_str).collect();
+                for bits in 0..8 {
+                    let programs = programs(&model, &names, |settings| {
+                        settings.clip = (bits & 1 > 0).then_some(1.0);
+                        settings.accumulate = bits & 2 > 0;
+                        settings.recompute_blocks = bits & 4 > 0;
+                    });
+                    for (_, program) in programs.each() {
+                        check_lifetimes(program);
+                    }
+                }
+            }
+        }
+        check_lifetimes(&forward_only(&model.loss(SHAPE), 2));
+        check_lifetimes(&forward_only(&model.logits(SHAPE), 2));
+    }
+}

@@ -1,0 +1,266 @@
+//! A plan and its estimate, as a person reads them.
+
+use std::fmt::Write;
+
+use crate::estimate::{Breakdown, Estimate, GroupEstimate, StageEstimate};
+use crate::lang::pipeline::{Advance, Algorithm, Device, Rest, Weights};
+use crate::plan::rate::Shape;
+use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, StagePlan, TrainPlan};
+use crate::units::{Bytes, Count};
+
+use super::table::table;
+use super::{flops, names, rate};
+
+/// The whole plan.
+pub fn plan(plan: &Plan, estimate: &Estimate) -> String {
+    let mut text = String::new();
+    for (stage, figures) in plan.stages.iter().zip(&estimate.stages) {
+        match stage {
+            StagePlan::Train(stage) => train(&mut text, stage, figures, estimate.threads),
+            StagePlan::Evaluate(stage) => evaluate(&mut text, stage, figures),
+            StagePlan::Generate(stage) => generate(&mut text, stage, figures),
+            StagePlan::Export(stage) => export(&mut text, stage, figures),
+        }
+        text.push('\n');
+    }
+    line(&mut text, "", &format!("peak {}, disk {}", estimate.peak, estimate.disk));
+    text
+}
+
+/// A train stage in a few lines, for the beginning of a run.
+pub fn brief(plan: &TrainPlan, figures: &StageEstimate) -> String {
+    let steps = plan.steps.map_or("?".into(), |steps| Count(steps).to_string());
+    let mut text = String::new();
+    let _ = writeln!(text, "train {}: {}", plan.name, model(&plan.model));
+    line(
+        &mut text,
+        "plan",
+        &format!(
+            "{} groups, {}; {steps} steps in {} cycles, rate {}",
+            plan.groups.len(),
+            order(plan),
+            plan.cycles().map_or("?".into(), |cycles| Count(cycles).to_string()),
+            rates(plan),
+        ),
+    );
+    if let Some(peak) = figures.groups.iter().max_by_key(|group| group.peak) {
+        line(&mut text, "memory", &format!("peak {} (group {})", peak.peak, names(&peak.names)));
+    }
+    text
+}
+
+fn line(text: &mut String, name: &str, what: &str) {
+    // Writing to a String cannot fail.
+    let _ = if name.is_empty() { writeln!(text, "{what}") } else { writeln!(text, "  {name:<10} {what}") };
+}
+
+fn model(plan: &ModelPlan) -> String {
+    let from = match &plan.weights {
+        Weights::Directory { path } => path.clone(),
+        Weights::Random { config, seed } => format!("fresh from {config}, seed {seed}"),
+    };
+    format!("{} of {} parameters, {} ({from})", plan.family, Count(plan.n_elements), plan.bytes)
+}
+
+fn order(plan: &TrainPlan) -> String {
+    let list: Vec<String> = plan.groups.iter().map(|group| names(&group.names)).collect();
+    match list.as_slice() {
+        [first, second, .., last] if list.len() > 4 => format!("{first}, {second} ... {last}"),
+        _ => list.join(", "),
+    }
+}
+
+fn rates(plan: &TrainPlan) -> String {
+    let shape = match plan.rate.shape {
+        Shape::Constant => "constant",
+        Shape::Linear => "linear",
+        Shape::Cosine => "cosine",
+    };
+    let mut text = format!("{shape} {}", rate(plan.rate.peak));
+    if plan.rate.warmup > 0 {
+        let _ = write!(text, " after {} warm-up", plan.rate.warmup);
+        text += if plan.rate.steps_per_tick > 1 { " cycles" } else { " steps" };
+    }
+    if let Some(steps) = plan.steps.filter(|steps| *steps > 0 && plan.rate.shape != Shape::Constant) {
+        let _ = write!(text, ", {} at the end", rate(plan.rate.at(steps - 1)));
+    }
+    text
+}
+
+fn optimizer(plan: &TrainPlan) -> String {
+    let algorithm = match &plan.algorithm {
+        Algorithm::Adamw { betas, eps } => {
+            format!("adamw (betas {}, {}, eps {})", betas[0], betas[1], rate(**eps))
+        }
+        Algorithm::Sgd => "sgd".to_string(),
+        Algorithm::Sgdm { momentum } => format!("sgdm (momentum {})", **momentum),
+    };
+    let states = match plan.states {
+        Rest::Device => "states stay on the device",
+        Rest::Host => "states rest on the host",
+        Rest::Discard => "states are forgotten after a turn",
+    };
+    let clip = plan.clip.map_or(String::new(), |clip| format!(", clipped at norm {clip}"));
+    format!("{algorithm}, weight decay {}{clip}; {states}", plan.weight_decay)
+}
+
+fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: usize) {
+    line(text, "", &format!("train {}", plan.name));
+    let from = plan.from.as_ref().map_or(String::new(), |from| format!(", as stage `{from}` left it"));
+    line(text, "model", &format!("{}{from}", model(&plan.model)));
+    if let Some(rows) = plan.rows {
+        let packed = if plan.packed { " packed" } else { "" };
+        line(
+            text,
+            "data",
+            &format!(
+                "{} of {}{packed} sequences, {} held out; {} tokens, {} carry a loss",
+                plan.data.name,
+                Count(rows.train),
+                Count(rows.holdout),
+                Count(rows.tokens),
+                Count(rows.trained_tokens),
+            ),
+        );
+    }
+    let accumulate = match plan.accumulate {
+        1 => String::new(),
+        n => format!(", {n} micro-batches an update"),
+    };
+    line(
+        text,
+        "batch",
+        &format!("{} x {} tokens at the most{accumulate}", plan.micro_batch, Count(plan.seq)),
+    );
+    let steps = match (plan.steps, plan.cycles()) {
+        (Some(steps), Some(cycles)) => format!("{} steps in {} cycles", Count(steps), Count(cycles)),
+        _ => "the rows decide how many steps; leave out `--no-data` to count them".to_string(),
+    };
+    let epoch =
+        plan.steps_per_epoch.map_or(String::new(), |steps| format!("; an epoch has {}", Count(steps)));
+    line(
+        text,
+        "steps",
+        &format!(
+            "{steps}; {} turns a cycle, {} a turn{epoch}",
+            plan.turns_per_cycle,
+            if plan.dwell == 1 { "1 step".to_string() } else { format!("{} steps", plan.dwell) },
+        ),
+    );
+    let advance = if plan.rate.steps_per_tick == 1 { Advance::PerStep } else { Advance::PerCycle };
+    let advance = match advance {
+        Advance::PerStep => "moves every step",
+        Advance::PerCycle => "moves when a cycle ends",
+    };
+    line(text, "rate", &format!("{}; {advance}", rates(plan)));
+    line(text, "optimizer", &optimizer(plan));
+    let device = match plan.device {
+        Device::Auto | Device::Cpu => format!("cpu, {threads} threads"),
+        Device::Cuda(n) => format!("cuda({n})"),
+    };
+    let recompute = if plan.recompute_blocks { ", blocks run again in reverse" } else { "" };
+    line(text, "device", &format!("{device}{recompute}"));
+    text.push('\n');
+    let _ = writeln!(text, "{}", groups(&figures.groups));
+    text.push('\n');
+    if let Some(peak) = figures.groups.iter().max_by_key(|group| group.peak) {
+        line(
+            text,
+            "peak",
+            &format!(
+                "{} in the {} of {}, instruction {}: {}",
+                peak.peak,
+                peak.program,
+                names(&peak.names),
+                peak.instruction,
+                peak.operation
+            ),
+        );
+    }
+    phases(text, figures);
+    if let Some(limit) = plan.memory_limit {
+        line(text, "limit", &limit.to_string());
+    }
+    if let Some(checkpoint) = &plan.checkpoint {
+        line(
+            text,
+            "disk",
+            &format!(
+                "{} a checkpoint, every {} steps, {} kept",
+                figures.disk,
+                Count(checkpoint.steps),
+                checkpoint.keep
+            ),
+        );
+    } else {
+        line(text, "disk", &format!("{} if the run is interrupted", figures.disk));
+    }
+    if let Some(work) = figures.flops {
+        line(text, "work", &flops(work));
+    }
+}
+
+/// One line a group: what makes up its peak. Columns that are zero everywhere are left out, as are equal groups after
+/// the third.
+fn groups(groups: &[GroupEstimate]) -> String {
+    let parts = |by: &Breakdown| by.parts();
+    let shown: Vec<usize> =
+        (0..7).filter(|i| groups.iter().any(|group| parts(&group.by)[*i].1 > Bytes(0))).collect();
+    let mut header = vec!["group", "parameters", "peak"];
+    let titles = parts(&Breakdown::default());
+    header.extend(shown.iter().map(|i| match titles[*i].0 {
+        "kept activations" => "kept",
+        "passing values" => "passing",
+        title => title,
+    }));
+    header.push("at");
+    let mut rows = Vec::new();
+    for group in groups {
+        let mut row = vec![names(&group.names), Count(group.n_elements).to_string(), group.peak.to_string()];
+        row.extend(shown.iter().map(|i| parts(&group.by)[*i].1.to_string()));
+        row.push(group.operation.clone());
+        rows.push(row);
+    }
+    table(&header, &rows, 1)
+}
+
+fn phases(text: &mut String, figures: &StageEstimate) {
+    let list: Vec<String> =
+        figures.phases.iter().map(|phase| format!("{} {}", phase.name, phase.bytes)).collect();
+    line(text, "phases", &list.join(" · "));
+    if let Some(data) = figures.data {
+        line(text, "host", &format!("{data} for the rows' ids and labels"));
+    }
+}
+
+fn evaluate(text: &mut String, plan: &EvaluatePlan, figures: &StageEstimate) {
+    line(text, "", &format!("evaluate {}", plan.name));
+    line(text, "model", &from(plan.from.as_deref(), &plan.model));
+    if let Some(rows) = plan.rows {
+        let n = if rows.holdout > 0 { rows.holdout } else { rows.train };
+        line(text, "data", &format!("{} of {} sequences", plan.data.name, Count(n)));
+    }
+    phases(text, figures);
+}
+
+fn generate(text: &mut String, plan: &GeneratePlan, figures: &StageEstimate) {
+    line(text, "", &format!("generate {}", plan.name));
+    line(text, "model", &from(plan.from.as_deref(), &plan.model));
+    line(
+        text,
+        "prompts",
+        &format!("{}, up to {} new tokens each", plan.prompts.len(), Count(plan.max_new_tokens)),
+    );
+    phases(text, figures);
+}
+
+fn export(text: &mut String, plan: &ExportPlan, figures: &StageEstimate) {
+    line(text, "", &format!("export {}", plan.name));
+    line(text, "model", &from(plan.from.as_deref(), &plan.model));
+    line(text, "to", &format!("{} in {}, {}", plan.to, plan.dtype, figures.disk));
+    phases(text, figures);
+}
+
+fn from(from: Option<&str>, plan: &ModelPlan) -> String {
+    from.map_or_else(|| model(plan), |stage| format!("as stage `{stage}` leaves it"))
+}

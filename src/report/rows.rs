@@ -1,0 +1,79 @@
+//! Rows as the model will see them, the loss mask shown.
+
+use std::fmt::Write;
+
+use crate::data::{Audit, Part, Preview};
+use crate::units::Count;
+
+/// What carries a loss stands in brackets, or in green where there are colours.
+pub fn rows(previews: &[Preview], colour: bool) -> String {
+    let mut text = String::new();
+    for (idx, preview) in previews.iter().enumerate() {
+        let _ = writeln!(text, "row {}", idx + 1);
+        for segment in &preview.segments {
+            let trained = segment.tokens.iter().filter(|token| token.trained).count();
+            let _ = writeln!(text, "  {} tokens, {trained} carry a loss", segment.tokens.len());
+            text.push_str("  ");
+            let mut inside = false;
+            for token in &segment.tokens {
+                if token.trained != inside {
+                    text.push_str(match (colour, token.trained) {
+                        (true, true) => "\x1b[32m",
+                        (true, false) => "\x1b[0m",
+                        (false, true) => "[",
+                        (false, false) => "]",
+                    });
+                    inside = token.trained;
+                }
+                text.push_str(&token.text.replace('\n', "⏎\n  "));
+            }
+            if inside {
+                text.push_str(if colour { "\x1b[0m" } else { "]" });
+            }
+            text.push_str("\n  ids ");
+            let ids: Vec<String> = segment.tokens.iter().map(|token| token.id.to_string()).collect();
+            text.push_str(&ids.join(" "));
+            text.push('\n');
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// What became of the rows.
+pub fn audit(name: &str, audit: &Audit) -> String {
+    let mut text = String::new();
+    let part = |part: &Part| {
+        let mut text = format!(
+            "{} rows, {} tokens, {} carry a loss, the longest has {}",
+            Count(part.rows),
+            Count(part.tokens),
+            Count(part.trained_tokens),
+            Count(part.longest)
+        );
+        if let Some(fill) = part.fill {
+            let _ = write!(text, "; packed into {}, {:.1} % full", Count(part.sequences), 100.0 * fill);
+        }
+        text
+    };
+    let _ = writeln!(text, "data {name}");
+    let _ = writeln!(text, "  read       {} rows", Count(audit.rows));
+    let _ = writeln!(text, "  train      {}", part(&audit.train));
+    if audit.holdout.rows > 0 {
+        let _ = writeln!(text, "  held out   {}", part(&audit.holdout));
+    }
+    for (n, what) in [
+        (audit.cut, "were cut to max_length"),
+        (audit.dropped.too_long, "were dropped: longer than max_length"),
+        (audit.dropped.empty, "were dropped: nothing in them"),
+        (audit.dropped.untrained, "were dropped: no token carries a loss"),
+        (audit.empty_responses, "have an empty response"),
+        (audit.duplicates, "stand there more than once"),
+        (audit.leaked, "are held out and trained on"),
+    ] {
+        if n > 0 {
+            let _ = writeln!(text, "  {:<10} {what}", Count(n));
+        }
+    }
+    text
+}

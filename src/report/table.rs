@@ -1,0 +1,21 @@
+//! Columns of text without lines around them.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+/// A table whose first column is text and whose other columns are numbers, except for the last `text_at_end`.
+pub fn table(header: &[&str], rows: &[Vec<String>], text_at_end: usize) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().map(|name| (*name).to_string()).collect::<Vec<_>>());
+    for row in rows {
+        table.add_row(row.clone());
+    }
+    let n = header.len();
+    for (idx, column) in table.column_iter_mut().enumerate() {
+        let numbers = idx > 0 && idx + text_at_end < n;
+        column.set_cell_alignment(if numbers { CellAlignment::Right } else { CellAlignment::Left });
+        column.set_padding((if idx == 0 { 2 } else { 1 }, 1));
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_string()).collect();
+    lines.join("\n")
+}

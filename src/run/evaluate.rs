@@ -1,0 +1,103 @@
+//! Held-out rows through the forward pass.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value as Json};
+
+use crate::data::{Batch, Sequences, in_order};
+use crate::engine::{Inputs, Knobs, Store, play, store};
+use crate::lang::pipeline::{Algorithm, Metric};
+use crate::model::Model;
+use crate::problem::{Fault, Problem};
+use crate::program::builder::BatchShape;
+use crate::program::forward_only;
+
+use super::signals;
+
+/// Sums over all rows that were evaluated.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Scores {
+    /// Cross entropy, in nats.
+    pub nll: f64,
+    /// Trained tokens that are the model's first choice.
+    pub correct: f64,
+    /// Trained tokens.
+    pub tokens: u64,
+}
+
+impl Scores {
+    pub fn loss(&self) -> f64 {
+        self.nll / self.tokens.max(1) as f64
+    }
+
+    pub fn metrics(&self, wanted: &[Metric]) -> Vec<(Metric, f64)> {
+        let value = |metric| match metric {
+            Metric::Loss => self.loss(),
+            Metric::Perplexity => self.loss().exp(),
+            Metric::Accuracy => self.correct / self.tokens.max(1) as f64,
+        };
+        wanted.iter().map(|metric| (*metric, value(*metric))).collect()
+    }
+}
+
+/// The word for a metric in reports and files.
+pub fn name(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Loss => "loss",
+        Metric::Perplexity => "perplexity",
+        Metric::Accuracy => "accuracy",
+    }
+}
+
+/// Metrics as a JSON object.
+pub fn json(metrics: &[(Metric, f64)]) -> Json {
+    let entries = metrics.iter().map(|(metric, value)| (name(*metric).to_string(), Json::from(*value)));
+    Json::Object(entries.collect::<Map<_, _>>())
+}
+
+/// The numbers of a batch, as the engine takes them.
+pub(super) fn inputs(batch: Batch) -> Inputs {
+    let Batch { ids, labels, positions, starts, .. } = batch;
+    Inputs { ids, labels, positions, starts, queries: Vec::new() }
+}
+
+/// Knobs for a pass that trains nothing.
+pub(super) const STILL: Knobs<'static> =
+    Knobs { loss_scale: 0.0, rate: 0.0, algorithm: &Algorithm::Sgd, weight_decay: 0.0 };
+
+/// Evaluates all of `sequences`, `micro_batch` at a time. An interruption ends it early with what it has so far.
+///
+/// # Errors
+/// When an operation fails, or the loss is not a number.
+pub fn evaluate(
+    model: &Model,
+    store: &mut Store,
+    sequences: &Sequences,
+    micro_batch: u64,
+) -> Result<Scores, Problem> {
+    let threads = rayon::current_num_threads();
+    let mut programs = HashMap::new();
+    let mut scores = Scores::default();
+    for batch in in_order(sequences, micro_batch) {
+        if signals::interrupted() {
+            break;
+        }
+        let shape = BatchShape { batch: batch.rows, seq: batch.seq, packed: batch.starts.is_some() };
+        scores.tokens += batch.trained;
+        let program = programs.entry(shape).or_insert_with(|| forward_only(&model.loss(shape), threads));
+        let played =
+            play(program, store, inputs(batch), Vec::new(), &STILL).map_err(|e| store::failed(&e))?;
+        let sums = played.numbers(0);
+        scores.nll += f64::from(sums[0]);
+        scores.correct += f64::from(sums[1]);
+    }
+    if !scores.nll.is_finite() {
+        return Err(Problem::of(
+            Fault::Failed,
+            "hift::run::not_finite",
+            format!("the held-out loss is {}", scores.loss()),
+        )
+        .help("the weights have diverged: lower the rate, or start from an earlier checkpoint"));
+    }
+    Ok(scores)
+}

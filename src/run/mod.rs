@@ -1,0 +1,254 @@
+//! Executes a [`Plan`]: stage after stage, in a run directory that says what was done and can be taken up again.
+//!
+//! Reading order: [`execute`] (the stages in turn), [`train`] (the loop), [`directory`] (what is written, and the
+//! lock), [`checkpoint`] (what is kept to go on from), [`export`], [`generate`], [`signals`], [`watch`] (who is told).
+//!
+//! This room must not know the language's text or how anything is drawn: it is given a plan, and tells a [`Watch`].
+
+pub mod checkpoint;
+pub mod directory;
+pub mod evaluate;
+pub mod export;
+pub mod generate;
+pub mod signals;
+pub mod train;
+pub mod watch;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::Tensor;
+use serde_json::json;
+
+use crate::data::{Hashed, Library, Limits};
+use crate::engine::{Store, store};
+use crate::estimate::Estimate;
+use crate::lang::pipeline::Weights;
+use crate::plan::{ModelPlan, Plan, StagePlan};
+use crate::problem::{Fault, Problem, Problems};
+
+use checkpoint::Position;
+pub use directory::RunDirectory;
+pub use watch::{Measured, StepReport, Watch};
+
+/// What a run is given beside its plan.
+pub struct Order<'a> {
+    pub plan: &'a Plan,
+    pub estimate: &'a Estimate,
+    /// The pipeline's text with parameters applied.
+    pub text: String,
+    /// Relative paths of the pipeline start here.
+    pub folder: PathBuf,
+    pub directory: PathBuf,
+    pub resume: Resume,
+}
+
+/// What to do with a run directory that holds an unfinished run of the same plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// Take it up if there is one.
+    Auto,
+    /// Start anew; what is there is moved aside.
+    Never,
+    /// Take it up or fail.
+    Must,
+}
+
+/// How a run ended well.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    Finished {
+        exports: Vec<PathBuf>,
+    },
+    /// The directory holds this run, finished.
+    NothingToDo,
+    /// A signal came; a checkpoint was written.
+    Interrupted {
+        checkpoint: PathBuf,
+    },
+}
+
+/// Where a finished train stage left its weights.
+struct Trained {
+    stage: String,
+    stage_index: usize,
+    step: u64,
+    weights: Vec<Tensor>,
+}
+
+/// Runs all stages.
+///
+/// # Errors
+/// What fails, with the exit code that tells why. What was on disk before is still there.
+pub fn execute(
+    order: &Order<'_>,
+    library: &mut Library<'_>,
+    watch: &mut dyn Watch,
+) -> Result<Ending, Problems> {
+    let began = Instant::now();
+    export::check_targets(order)?;
+    let (mut directory, points) = match RunDirectory::open(order, watch)? {
+        directory::Opened::Finished => return Ok(Ending::NothingToDo),
+        directory::Opened::Ready { directory, points } => (directory, points),
+    };
+    directory
+        .event("start", json!({ "version": env!("CARGO_PKG_VERSION"), "resumed": !points.is_empty() }))?;
+    let mut hashes: Vec<Hashed> = Vec::new();
+    let mut results: Vec<Trained> = Vec::new();
+    let mut exports = Vec::new();
+    let reached = points.iter().map(|point| point.stage_index).max().unwrap_or(0);
+    let last_train = order.plan.stages.iter().rposition(|stage| matches!(stage, StagePlan::Train(_)));
+    for (index, stage) in order.plan.stages.iter().enumerate() {
+        if index < reached && !matches!(stage, StagePlan::Train(_)) {
+            // Done before the checkpoint that this run goes on from.
+            continue;
+        }
+        watch.stage(stage, index, order.plan.stages.len());
+        match stage {
+            StagePlan::Train(plan) => {
+                let dataset = library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?;
+                record(&mut directory, &mut hashes, &dataset.hashes)?;
+                for warning in &dataset.audit.warnings {
+                    watch.note(&warning.message);
+                }
+                directory.event("audit", json!({ "stage": plan.name, "audit": dataset.audit }))?;
+                let begin = match points.iter().rfind(|point| point.stage_index == index) {
+                    Some(point) => point.load(&plan.model.model)?,
+                    None => train::Begin { store: Store::new(weights(order, &results, stage)?), step: 0 },
+                };
+                // A later train stage may begin anew from this one's weights.
+                let keep_end = last_train.is_some_and(|last| index < last);
+                match train::train(plan, index, begin, keep_end, &dataset, &mut directory, watch)? {
+                    train::End::Done(store) => results.push(Trained {
+                        stage: plan.name.clone(),
+                        stage_index: index,
+                        step: plan.steps.unwrap_or(0),
+                        weights: store.into_weights(),
+                    }),
+                    train::End::Interrupted { checkpoint } => {
+                        directory.event("interrupt", json!({ "stage": plan.name }))?;
+                        return Ok(Ending::Interrupted { checkpoint });
+                    }
+                }
+            }
+            StagePlan::Evaluate(plan) => {
+                let dataset = library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?;
+                record(&mut directory, &mut hashes, &dataset.hashes)?;
+                let mut store = Store::new(weights(order, &results, stage)?);
+                let sequences = if dataset.holdout.is_empty() { &dataset.train } else { &dataset.holdout };
+                let model = &plan.model.model;
+                let scores = evaluate::evaluate(model, &mut store, sequences, plan.micro_batch)?;
+                let metrics = scores.metrics(&plan.metrics);
+                directory
+                    .event("evaluate", json!({ "stage": plan.name, "metrics": evaluate::json(&metrics) }))?;
+                watch.evaluated(&plan.name, None, &metrics);
+            }
+            StagePlan::Generate(plan) => {
+                let mut store = Store::new(weights(order, &results, stage)?);
+                for (prompt, text) in generate::generate(plan, &mut store, &order.folder)? {
+                    directory
+                        .event("generate", json!({ "stage": plan.name, "prompt": prompt, "text": text }))?;
+                    watch.generated(&plan.name, &prompt, &text);
+                }
+            }
+            StagePlan::Export(plan) => {
+                let weights = weights(order, &results, stage)?;
+                let to = export::export(plan, &weights, &order.folder)?;
+                directory.event("export", json!({ "stage": plan.name, "to": to }))?;
+                watch.note(&format!("wrote {}", to.display()));
+                exports.push(to);
+            }
+        }
+        if signals::interrupted() && index + 1 < order.plan.stages.len() {
+            directory.event("interrupt", json!({ "stage": stage.name() }))?;
+            return Ok(Ending::Interrupted { checkpoint: keep_results(order, &directory, results)? });
+        }
+    }
+    directory.event("finish", json!({ "seconds": began.elapsed().as_secs_f64() }))?;
+    Ok(Ending::Finished { exports })
+}
+
+/// Writes checkpoints of finished train stages that have none, so that only what comes after them is done again.
+fn keep_results(
+    order: &Order<'_>,
+    directory: &RunDirectory,
+    results: Vec<Trained>,
+) -> Result<PathBuf, Problem> {
+    let mut path = directory.path.clone();
+    for Trained { stage, stage_index, step, weights } in results {
+        let known = checkpoint::list(&directory.path);
+        path = match known.iter().find(|point| point.stage_index == stage_index && point.step == step) {
+            Some(point) => point.path.clone(),
+            None => {
+                let model = &order.plan.stages[stage_index].model().model;
+                let position = Position { stage, stage_index, step };
+                checkpoint::save(directory, &position, model, &Store::new(weights), 1)?
+            }
+        };
+    }
+    Ok(path)
+}
+
+fn limits(model: &ModelPlan) -> Limits {
+    Limits { vocab: model.model.vocab, positions: model.model.positions }
+}
+
+/// Adds files to the lock file.
+fn record(directory: &mut RunDirectory, known: &mut Vec<Hashed>, new: &[Hashed]) -> Result<(), Problem> {
+    for hashed in new {
+        if !known.contains(hashed) {
+            known.push(hashed.clone());
+        }
+    }
+    directory.write_lock(known)
+}
+
+/// The weights that a stage begins with: of the train stage that it names, or of its model. Tensors share their
+/// storage, so weights that no later train stage changes are not copied.
+fn weights(order: &Order<'_>, results: &[Trained], stage: &StagePlan) -> Result<Vec<Tensor>, Problems> {
+    let copied = |tensor: &Tensor| tensor.copy().map_err(|error| store::failed(&error));
+    match stage.from() {
+        Some(from) => {
+            let result = results.iter().find(|result| result.stage == from);
+            let result = result.expect("stages stand in the order of their dependencies");
+            match stage {
+                // Training writes into its weights; what it starts from stays as it is.
+                StagePlan::Train(_) => Ok(result.weights.iter().map(copied).collect::<Result<_, _>>()?),
+                StagePlan::Evaluate(_) | StagePlan::Generate(_) | StagePlan::Export(_) => {
+                    Ok(result.weights.clone())
+                }
+            }
+        }
+        None => {
+            let plan = stage.model();
+            let path = match &plan.weights {
+                Weights::Directory { .. } => order.folder.clone(),
+                Weights::Random { .. } => PathBuf::new(),
+            };
+            store::load(&plan.model, &plan.weights, &path).map_err(|mut problems| {
+                for problem in &mut problems.0 {
+                    if let Some(span) = plan.span.filter(|_| problem.labels.is_empty()) {
+                        *problem = problem.clone().label(span, "these weights");
+                    }
+                }
+                problems
+            })
+        }
+    }
+}
+
+/// An output that cannot be written.
+pub(crate) fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
+    let full = error.kind() == std::io::ErrorKind::StorageFull;
+    let help = if full {
+        "free some space, then call the same command again: the run goes on from its last checkpoint"
+    } else {
+        "choose a folder that may be written, with `--dir` for the run and `to` for an export"
+    };
+    Problem::of(
+        Fault::Output,
+        "hift::run::unwritable",
+        format!("{} cannot be written: {error}", path.display()),
+    )
+    .help(help)
+}

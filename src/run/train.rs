@@ -1,0 +1,266 @@
+//! The loop: one optimizer update after the other, each of the group whose turn it is.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::data::{Batch, Batches, Dataset};
+use crate::engine::{Inputs, Knobs, Played, Store, memory, play, store};
+use crate::lang::pipeline::{Metric, Rest, Shuffle};
+use crate::plan::TrainPlan;
+use crate::problem::{Fault, Problem, Problems};
+use crate::program::builder::BatchShape;
+use crate::program::{ParamId, Program, StepPrograms};
+use crate::units::Bytes;
+
+use super::checkpoint::{self, Position};
+use super::directory::RunDirectory;
+use super::evaluate::{evaluate, inputs};
+use super::watch::{Measured, StepReport, Watch};
+use super::{evaluate as scores, signals};
+
+/// Programs that are kept for batches of other shapes; compiling one costs less than a step.
+const PROGRAMS_KEPT: usize = 64;
+
+/// What a stage starts from: fresh weights, or a checkpoint.
+pub struct Begin {
+    pub store: Store,
+    /// Updates already made.
+    pub step: u64,
+}
+
+pub enum End {
+    Done(Store),
+    Interrupted { checkpoint: PathBuf },
+}
+
+/// Trains a stage to its end or to an interruption. With `keep_end` its last state is kept as a checkpoint.
+pub fn train(
+    plan: &TrainPlan,
+    stage_index: usize,
+    begin: Begin,
+    keep_end: bool,
+    dataset: &Dataset,
+    directory: &mut RunDirectory,
+    watch: &mut dyn Watch,
+) -> Result<End, Problems> {
+    let Begin { mut store, step: begin } = begin;
+    let steps = plan.steps.expect("the rows were counted before the run");
+    let shuffle = match plan.shuffle {
+        Shuffle::None => Shuffle::None,
+        // The data's own seed has decided what is held out; the stage's seed decides the order of each epoch.
+        Shuffle::Seed(_) => Shuffle::Seed(plan.seed),
+    };
+    let mut batches = Batches::new(&dataset.train, plan.micro_batch, plan.accumulate, shuffle);
+    let mut stepper = Stepper::new(plan);
+    stepper.prepare(&mut store, begin)?;
+    let mut last_good: Option<f64> = None;
+    for step in begin..steps {
+        let began = Instant::now();
+        let group = plan.group_at(step);
+        let rate = plan.rate.at(step);
+        stepper.turn(&mut store, step)?;
+        let done = stepper.step(&mut store, &mut batches, dataset, step, rate)?;
+        if !done.loss.is_finite() || !done.grad_norm.is_finite() {
+            return Err(not_finite(plan, step, &done, last_good).into());
+        }
+        last_good = Some(done.loss);
+        let report = StepReport {
+            stage: &plan.name,
+            step: step + 1,
+            steps,
+            cycle: plan.cycle_at(step),
+            cycles: plan.cycles().unwrap_or(0),
+            group: &plan.groups[group].names,
+            rate,
+            loss: done.loss,
+            grad_norm: done.grad_norm,
+            tokens: done.tokens,
+            seconds: began.elapsed().as_secs_f64(),
+            memory: done.memory,
+        };
+        directory.metric(&report)?;
+        watch.step(&report);
+
+        let now = step + 1;
+        if let Some(every) = &plan.evaluate
+            && (now.is_multiple_of(every.steps) || now == steps)
+        {
+            held_out(plan, &every.metrics, now, &mut store, dataset, directory, watch)?;
+        }
+        let interrupted = signals::interrupted() && now < steps;
+        let due =
+            plan.checkpoint.as_ref().is_some_and(|every| now.is_multiple_of(every.steps) || now == steps);
+        if interrupted || due || (keep_end && now == steps) {
+            let keep = plan.checkpoint.as_ref().map_or(1, |every| every.keep);
+            let position = Position { stage: plan.name.clone(), stage_index, step: now };
+            let path = checkpoint::save(directory, &position, &plan.model.model, &store, keep)?;
+            directory.event("checkpoint", json!({ "stage": plan.name, "step": now, "path": path }))?;
+            if interrupted {
+                return Ok(End::Interrupted { checkpoint: path });
+            }
+        }
+    }
+    Ok(End::Done(store))
+}
+
+fn held_out(
+    plan: &TrainPlan,
+    metrics: &[Metric],
+    step: u64,
+    store: &mut Store,
+    dataset: &Dataset,
+    directory: &mut RunDirectory,
+    watch: &mut dyn Watch,
+) -> Result<(), Problem> {
+    let sums = evaluate(&plan.model.model, store, &dataset.holdout, plan.micro_batch)?;
+    if signals::interrupted() {
+        // The sums are those of a part of the rows.
+        return Ok(());
+    }
+    let metrics = sums.metrics(metrics);
+    directory
+        .event("evaluate", json!({ "stage": plan.name, "step": step, "metrics": scores::json(&metrics) }))?;
+    watch.evaluated(&plan.name, Some(step), &metrics);
+    Ok(())
+}
+
+fn not_finite(plan: &TrainPlan, step: u64, done: &Done, last_good: Option<f64>) -> Problem {
+    let group = plan.groups[plan.group_at(step)].names.join(", ");
+    let (what, value) =
+        if done.loss.is_finite() { ("gradient's norm", done.grad_norm) } else { ("loss", done.loss) };
+    let before = match last_good {
+        Some(loss) => format!("the loss of the step before was {loss:.4}"),
+        None => "it was the first step of this call".to_string(),
+    };
+    Problem::of(
+        Fault::Failed,
+        "hift::run::not_finite",
+        format!("the {what} is {value} at step {} of stage `{}`, group {group}; {before}", step + 1, plan.name),
+    )
+    .help("lower the rate's peak, add `clip = 1.0`, or lengthen the warm-up; checkpoints written before are untouched")
+}
+
+/// What one update gave.
+#[derive(Debug, Clone, Copy)]
+pub struct Done {
+    pub loss: f64,
+    pub grad_norm: f64,
+    pub tokens: u64,
+    pub memory: Measured,
+}
+
+/// Makes single updates. The loop, the memory oracle and the benchmarks all use this.
+pub struct Stepper<'a> {
+    plan: &'a TrainPlan,
+    threads: usize,
+    programs: HashMap<(usize, BatchShape), StepPrograms>,
+}
+
+impl<'a> Stepper<'a> {
+    pub fn new(plan: &'a TrainPlan) -> Self {
+        Self { plan, threads: rayon::current_num_threads(), programs: HashMap::new() }
+    }
+
+    /// Makes the states that rest between turns. With `discard` only those of the group at `step` exist.
+    pub fn prepare(&mut self, store: &mut Store, step: u64) -> Result<(), Problem> {
+        let plan = self.plan;
+        let groups = match plan.states {
+            Rest::Device | Rest::Host => plan.groups.as_slice(),
+            Rest::Discard => std::slice::from_ref(&plan.groups[plan.group_at(step)]),
+        };
+        for group in groups {
+            store.make_states(&group.params, &plan.algorithm).map_err(|error| store::failed(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Where a turn begins, forgets the states of the turn before if they are not kept.
+    pub fn turn(&mut self, store: &mut Store, step: u64) -> Result<(), Problem> {
+        if self.plan.states == Rest::Discard && step.is_multiple_of(self.plan.dwell) {
+            let all: Vec<ParamId> = self.plan.groups.iter().flat_map(|group| group.params.clone()).collect();
+            store.discard_states(&all);
+            self.prepare(store, step)?;
+        }
+        Ok(())
+    }
+
+    fn programs(&mut self, group: usize, shape: BatchShape) -> &StepPrograms {
+        if self.programs.len() >= PROGRAMS_KEPT && !self.programs.contains_key(&(group, shape)) {
+            self.programs.clear();
+        }
+        let (plan, threads) = (self.plan, self.threads);
+        self.programs.entry((group, shape)).or_insert_with(|| plan.programs(group, shape, threads))
+    }
+
+    /// One update: all micro-batches of `step`, normalised by the trained tokens of all of them together.
+    pub fn step(
+        &mut self,
+        store: &mut Store,
+        batches: &mut Batches<'_>,
+        dataset: &Dataset,
+        step: u64,
+        rate: f64,
+    ) -> Result<Done, Problem> {
+        let plan = self.plan;
+        let group = plan.group_at(step);
+        let rows = batches.rows(step);
+        let trained: u64 = rows.iter().map(|rows| batches.trained(rows)).sum();
+        let knobs = Knobs {
+            loss_scale: (1.0 / trained as f64) as f32,
+            rate,
+            algorithm: &plan.algorithm,
+            weight_decay: plan.weight_decay,
+        };
+        let mut nll = 0.0;
+        let mut tokens = 0;
+        let mut squares = 0.0;
+        let mut gradients = Vec::new();
+        let before = memory::live();
+        memory::reset_peak();
+        let mut play = |program: &Program, inputs: Inputs, gradients| -> Result<Played, Problem> {
+            play(program, store, inputs, gradients, &knobs).map_err(|error| store::failed(&error))
+        };
+        let n = rows.len();
+        for (idx, rows) in rows.iter().enumerate() {
+            let lengths = rows.iter().map(|row| dataset.train.get(*row as usize).ids.len() as u64);
+            tokens += lengths.sum::<u64>();
+            let batch = Batch::new(&dataset.train, rows);
+            let shape = BatchShape { batch: batch.rows, seq: batch.seq, packed: batch.starts.is_some() };
+            match self.programs(group, shape) {
+                StepPrograms::Whole(program) => {
+                    let played = play(program, inputs(batch), Vec::new())?;
+                    nll += f64::from(played.numbers(0)[0]);
+                    squares = f64::from(played.numbers(1)[0]);
+                }
+                StepPrograms::Parts(parts) => {
+                    let program = if idx == 0 { &parts.first } else { &parts.next };
+                    let played = play(program, inputs(batch), std::mem::take(&mut gradients))?;
+                    nll += f64::from(played.numbers(0)[0]);
+                    gradients = played.gradients;
+                    if idx + 1 == n {
+                        let played = play(&parts.update, Inputs::default(), std::mem::take(&mut gradients))?;
+                        squares = f64::from(played.numbers(0)[0]);
+                    }
+                }
+            }
+        }
+        let resident = resident(store);
+        let memory = Measured {
+            live: resident,
+            peak: resident + Bytes(memory::peak().saturating_sub(before)),
+            resident: Bytes(memory::peak_resident()),
+        };
+        Ok(Done { loss: nll / trained as f64, grad_norm: squares.sqrt(), tokens, memory })
+    }
+}
+
+/// Bytes of weights and states.
+fn resident(store: &Store) -> Bytes {
+    let bytes =
+        |tensors: &[candle_core::Tensor]| tensors.iter().map(|t| 4 * t.elem_count() as u64).sum::<u64>();
+    let states = (0..store.weights.len()).map(|i| bytes(store.states_of(ParamId(i)))).sum::<u64>();
+    Bytes(bytes(&store.weights) + states)
+}

@@ -1,0 +1,226 @@
+//! The tensors of a Hugging Face directory, memory-mapped: one `model.safetensors`, or shards with an index.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::SafeTensors;
+use serde_json::Value as Json;
+
+use crate::model::{Model, Param};
+use crate::problem::{Fault, Problem, Problems};
+
+pub use safetensors::Dtype as FileDtype;
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Where a tensor lies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    pub dtype: FileDtype,
+    pub shape: Vec<usize>,
+    file: usize,
+    range: Range<usize>,
+}
+
+/// An open directory of weights. Only headers have been read.
+#[derive(Debug)]
+pub struct Directory {
+    pub files: Vec<PathBuf>,
+    maps: Vec<Mmap>,
+    tensors: BTreeMap<String, Entry>,
+}
+
+impl Directory {
+    /// Opens the weights in `folder`; None if there are none (a `config.json` alone is enough to plan).
+    ///
+    /// # Errors
+    /// When a file cannot be read, is truncated, or the index names a file that is not there.
+    pub fn open(folder: &Path) -> Result<Option<Self>, Problem> {
+        let index = folder.join(INDEX);
+        let names: Vec<String> = if index.exists() {
+            shards(&index)?
+        } else if folder.join(SINGLE).exists() {
+            vec![SINGLE.to_string()]
+        } else {
+            return Ok(None);
+        };
+        let mut directory = Self { files: Vec::new(), maps: Vec::new(), tensors: BTreeMap::new() };
+        for name in names {
+            directory.add(folder.join(name))?;
+        }
+        Ok(Some(directory))
+    }
+
+    fn add(&mut self, path: PathBuf) -> Result<(), Problem> {
+        let unreadable = |error: std::io::Error| {
+            Problem::of(
+                Fault::Missing,
+                "hift::weights::unreadable",
+                format!("{} cannot be read: {error}", path.display()),
+            )
+            .help("check that the download is complete and that the file may be read")
+        };
+        let file = File::open(&path).map_err(unreadable)?;
+        #[allow(
+            unsafe_code,
+            reason = "a memory map; weights are read, and a run says so if they change under it"
+        )]
+        let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| {
+            Problem::new(
+                "hift::weights::broken",
+                format!("{} is not a whole safetensors file: {error}", path.display()),
+            )
+            .help(format!("the file has {} bytes; download it again", map.len()))
+        })?;
+        // Offsets count from the end of the header, which begins with its own length in 8 bytes.
+        let base = header + 8;
+        for (name, info) in metadata.tensors() {
+            let entry = Entry {
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                file: self.maps.len(),
+                range: base + info.data_offsets.0..base + info.data_offsets.1,
+            };
+            self.tensors.insert(name, entry);
+        }
+        self.files.push(path);
+        self.maps.push(map);
+        Ok(())
+    }
+
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        self.tensors.iter().map(|(name, entry)| (name.as_str(), entry))
+    }
+
+    pub fn get(&self, name: &str) -> Option<(&Entry, &[u8])> {
+        let entry = self.tensors.get(name)?;
+        Some((entry, &self.maps[entry.file][entry.range.clone()]))
+    }
+
+    /// A parameter's tensor, under its name or its alias.
+    pub fn of(&self, param: &Param) -> Option<(&Entry, &[u8])> {
+        self.get(&param.name).or_else(|| self.get(param.alias?))
+    }
+
+    /// Holds the headers against what the model needs.
+    pub fn check(&self, model: &Model) -> Problems {
+        let mut problems = Problems::default();
+        for param in &model.params {
+            let Some((entry, _)) = self.of(param) else {
+                problems.push(
+                    Problem::new(
+                        "hift::weights::missing_tensor",
+                        format!("the weights have no tensor `{}`", param.name),
+                    )
+                    .help("config.json and weights do not belong together, or a shard is missing"),
+                );
+                continue;
+            };
+            if entry.shape != param.shape {
+                problems.push(
+                    Problem::new(
+                        "hift::weights::wrong_shape",
+                        format!(
+                            "`{}` has shape {:?}, but config.json asks for {:?}",
+                            param.name, entry.shape, param.shape
+                        ),
+                    )
+                    .help("take config.json and weights from the same place"),
+                );
+            }
+            match entry.dtype {
+                FileDtype::F32 | FileDtype::F16 | FileDtype::BF16 => {}
+                other => problems.push(
+                    Problem::new("hift::weights::dtype", format!("`{}` is stored as {other:?}", param.name))
+                        .help("float32, float16 and bfloat16 weights can be trained; convert the checkpoint first"),
+                ),
+            }
+        }
+        // One wrong file gives one message, not hundreds.
+        if problems.0.len() > 3 {
+            let more = problems.0.len() - 3;
+            problems.0.truncate(3);
+            problems.0[2].help =
+                Some(format!("and {more} more tensors: config.json and weights do not belong together"));
+        }
+        problems
+    }
+}
+
+/// The files that an index names, each once.
+fn shards(index: &Path) -> Result<Vec<String>, Problem> {
+    let broken = |what: String| {
+        Problem::new("hift::weights::broken", format!("{} {what}", index.display())).help("download it again")
+    };
+    let text = std::fs::read_to_string(index).map_err(|error| broken(format!("cannot be read: {error}")))?;
+    let json: Json = serde_json::from_str(&text).map_err(|error| broken(format!("is not JSON: {error}")))?;
+    let map = json
+        .get("weight_map")
+        .and_then(Json::as_object)
+        .ok_or_else(|| broken("has no `weight_map`".into()))?;
+    let mut names: Vec<String> = map.values().filter_map(Json::as_str).map(str::to_string).collect();
+    names.sort();
+    names.dedup();
+    let folder = index.parent().unwrap_or(Path::new("."));
+    if let Some(missing) = names.iter().find(|name| !folder.join(name).exists()) {
+        return Err(Problem::of(
+            Fault::Missing,
+            "hift::weights::missing_shard",
+            format!("{} names {missing}, which is not there", index.display()),
+        )
+        .help("download the missing shard"));
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::{TensorView, serialize_to_file};
+
+    use super::*;
+
+    /// The first complaint about a checkpoint whose matrix `[vocab, hidden]` has these names.
+    fn check(tied: bool, names: &[&str], complaint: Option<&str>) {
+        let config = format!(
+            r#"{{"model_type": "llama", "hidden_size": 2, "intermediate_size": 2, "num_hidden_layers": 1,
+                "num_attention_heads": 1, "vocab_size": 3, "tie_word_embeddings": {tied}}}"#
+        );
+        let model = Model::from_config(&config).unwrap();
+        let others = model.params.iter().filter(|param| param.shape != [3, 2]);
+        let tensors = others
+            .map(|param| (param.name.as_str(), param.shape.clone()))
+            .chain(names.iter().map(|name| (*name, vec![3, 2])))
+            .map(|(name, shape)| {
+                (name, TensorView::new(FileDtype::F32, shape.clone(), bytes(&shape)).unwrap())
+            });
+        let folder = tempfile::tempdir().unwrap();
+        serialize_to_file(tensors, None, &folder.path().join(SINGLE)).unwrap();
+        let problems = Directory::open(folder.path()).unwrap().unwrap().check(&model);
+        assert_eq!(
+            problems.0.first().map(|problem| problem.message.as_str()),
+            complaint,
+            "{tied}, {names:?}"
+        );
+    }
+
+    fn bytes(shape: &[usize]) -> &'static [u8] {
+        &[0; 64][..4 * shape.iter().product::<usize>()]
+    }
+
+    #[test]
+    fn of_tied_matrices_a_checkpoint_may_keep_either() {
+        let (embedding, head) = ("model.embed_tokens.weight", "lm_head.weight");
+        check(true, &[embedding], None);
+        check(true, &[head], None);
+        check(true, &[embedding, head], None);
+        check(true, &[], Some("the weights have no tensor `model.embed_tokens.weight`"));
+        check(false, &[embedding, head], None);
+        check(false, &[head], Some("the weights have no tensor `model.embed_tokens.weight`"));
+        check(false, &[embedding], Some("the weights have no tensor `lm_head.weight`"));
+    }
+}

@@ -1,0 +1,93 @@
+//! What several tests need: a folder to run in, and a pipeline from text to its end.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::path::{Path, PathBuf};
+
+use hift::data::Library;
+use hift::estimate::{Estimate, estimate, settle};
+use hift::lang::pipeline::Metric;
+use hift::lang::{Options, Pipeline, check};
+use hift::plan::{Plan, StagePlan, compile};
+use hift::problem::Problems;
+use hift::run::{Ending, Order, Resume, StepReport, Watch, execute};
+
+/// A file or folder under `tests/`.
+pub fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(path)
+}
+
+/// A file or folder beside the repository, where one has the data; a test that wants it says when it skips.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
+    if !path.exists() {
+        println!("skipped: {} is not there", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// A pipeline that must have no mistakes.
+pub fn pipeline(folder: &Path, text: &str) -> Pipeline {
+    let (pipeline, problems) = check(text, &Options { folder: folder.to_path_buf(), set: Vec::new() });
+    assert!(!problems.has_errors(), "{problems}\n{text}");
+    pipeline.expect("no errors, so a pipeline")
+}
+
+/// Its plan, or what is wrong.
+pub fn planned(pipeline: &Pipeline, library: &mut Library<'_>) -> Result<Plan, Problems> {
+    let plan = compile(pipeline, &mut hift::cli::disk::Disk { library: Some(library) })?;
+    Ok(settle(plan, rayon::current_num_threads()))
+}
+
+/// What a run told its watcher.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub losses: Vec<f64>,
+    pub grad_norms: Vec<f64>,
+    pub groups: Vec<Vec<String>>,
+    pub rates: Vec<f64>,
+    pub peaks: Vec<u64>,
+    pub evaluations: Vec<(Option<u64>, Vec<(Metric, f64)>)>,
+    pub texts: Vec<(String, String)>,
+}
+
+impl Watch for Seen {
+    fn stage(&mut self, _: &StagePlan, _: usize, _: usize) {}
+
+    fn step(&mut self, report: &StepReport<'_>) {
+        self.losses.push(report.loss);
+        self.grad_norms.push(report.grad_norm);
+        self.groups.push(report.group.to_vec());
+        self.rates.push(report.rate);
+        self.peaks.push(report.memory.peak.0);
+    }
+
+    fn evaluated(&mut self, _: &str, step: Option<u64>, metrics: &[(Metric, f64)]) {
+        self.evaluations.push((step, metrics.to_vec()));
+    }
+
+    fn generated(&mut self, _: &str, prompt: &str, text: &str) {
+        self.texts.push((prompt.to_string(), text.to_string()));
+    }
+
+    fn note(&mut self, _: &str) {}
+}
+
+/// Runs a pipeline in `folder` to its end.
+pub fn run(folder: &Path, text: &str) -> Result<(Seen, Estimate, Ending), Problems> {
+    let pipeline = pipeline(folder, text);
+    let mut library = Library::new(folder.to_path_buf(), &|| false);
+    let plan = planned(&pipeline, &mut library)?;
+    let estimate = estimate(&plan, rayon::current_num_threads());
+    let order = Order {
+        plan: &plan,
+        estimate: &estimate,
+        text: text.to_string(),
+        folder: folder.to_path_buf(),
+        directory: folder.join("run"),
+        resume: Resume::Auto,
+    };
+    let mut seen = Seen::default();
+    let ending = execute(&order, &mut library, &mut seen)?;
+    Ok((seen, estimate, ending))
+}

@@ -1,0 +1,397 @@
+//! The language from outside: every file under `tests/cases`, with the expectation at the place it is about.
+//!
+//! - `... # error unknown_key `rat``: this line has that problem, `hift::lang::unknown_key`, and its first label
+//!   stands under the text in backticks (left out where there is nothing to quote).
+//! - `# ^ error ...`, alone on a line: the same for the line above it.
+//! - `#! error set`: a problem without a place. `#! set peak=1`: run with `--set peak=1`.
+//! - `#! whole`: the file is complete. Otherwise every kind of block that a case does not show is taken from `rest.hift`.
+//!
+//! - `#! means`: the pipeline that comes out, defaults filled in, is in the `.json` beside the case.
+//!
+//! No other problem may come up. What a user reads is in the `.txt` beside each case that has problems;
+//! `UPDATE_EXPECT=1` writes it anew.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use hift::lang::pipeline::Stage;
+use hift::lang::schema::{self, Form, Key, Need};
+use hift::lang::{self, Look, Options, Source};
+use hift::problem::{Problem, Severity, Span};
+
+const REST: &str = include_str!("cases/rest.hift");
+
+/// A case as it is run.
+struct Case {
+    name: String,
+    path: PathBuf,
+    text: String,
+    options: Options,
+    expected: Vec<Expected>,
+    means: bool,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Expected {
+    /// From 1; 0 is no place.
+    line: usize,
+    problem: String,
+    quote: Option<String>,
+}
+
+fn cases() -> Vec<Case> {
+    fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension() {
+                _ if path.is_dir() => collect(&path, found),
+                Some(extension) if extension == "hift" && !path.ends_with("rest.hift") => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut paths = Vec::new();
+    collect(&root, &mut paths);
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            let name = path.strip_prefix(&root).unwrap().to_string_lossy().replace('\\', "/");
+            case(name, path, text)
+        })
+        .collect()
+}
+
+fn case(name: String, path: PathBuf, commented: String) -> Case {
+    let mut options = Options { folder: PathBuf::from("/pipelines"), ..Options::default() };
+    let mut expected = Vec::new();
+    let (mut whole, mut means) = (false, false);
+    let mut above = 0;
+    // As a user would have written it: without the expectations.
+    let mut text = String::new();
+    for (i, line) in commented.lines().enumerate() {
+        let line_number = i + 1;
+        let end = ["#!", "# ^ ", "# error ", "# warning "].iter().filter_map(|mark| line.find(mark)).min();
+        text.push_str(line[..end.unwrap_or(line.len())].trim_end());
+        text.push('\n');
+        if let Some(directive) = line.strip_prefix("#! ") {
+            match directive.split_once(' ') {
+                None if directive == "whole" => whole = true,
+                None if directive == "means" => means = true,
+                Some(("set", set)) => {
+                    let (name, value) = set.split_once('=').expect("#! set NAME=VALUE");
+                    options.set.push((name.into(), value.into()));
+                }
+                Some(("error", code)) => {
+                    expected.push(Expected { line: 0, problem: format!("error {code}"), quote: None });
+                }
+                _ => panic!("{name}: {directive}"),
+            }
+            continue;
+        }
+        if !line.trim_start().starts_with("# ^ ") {
+            above = line_number;
+        }
+        for part in line.split('#').skip(1).map(str::trim) {
+            let (line, part) = (above, part.strip_prefix("^ ").unwrap_or(part));
+            if !part.starts_with("error ") && !part.starts_with("warning ") {
+                continue;
+            }
+            let (problem, quote) = match part.split_once(" `") {
+                Some((problem, quote)) => (problem, Some(quote.trim_end_matches('`').to_owned())),
+                None => (part, None),
+            };
+            expected.push(Expected { line, problem: problem.to_owned(), quote });
+        }
+    }
+    expected.sort();
+    if !whole {
+        text.push('\n');
+        let kinds: Vec<&str> = REST.lines().filter_map(|line| line.split(' ').next()).collect();
+        for (kind, line) in kinds.iter().zip(REST.lines()) {
+            if !text.lines().any(|own| own.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' '))) {
+                writeln!(text, "{line}").unwrap();
+            }
+        }
+    }
+    Case { name, path, text, options, expected, means }
+}
+
+fn found(problem: &Problem, text: &str, expected: &[Expected]) -> Expected {
+    let severity = match problem.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let code = problem.code.strip_prefix("hift::lang::").unwrap_or(problem.code);
+    let (line, quote) = match problem.labels.first() {
+        None => (0, None),
+        Some(label) => {
+            let quote = text[label.span.start..label.span.end].lines().next().unwrap_or("").to_owned();
+            (text[..label.span.start].matches('\n').count() + 1, Some(quote))
+        }
+    };
+    let problem = format!("{severity} {code}");
+    // Without a quote in the expectation, any will do.
+    let any = expected.iter().any(|e| e.line == line && e.problem == problem && e.quote.is_none());
+    Expected { line, problem, quote: quote.filter(|_| !any) }
+}
+
+#[test]
+fn every_case_has_its_problems_and_no_others() {
+    let update = std::env::var_os("UPDATE_EXPECT").is_some();
+    let mut wrong = String::new();
+    for case in cases() {
+        let (pipeline, problems) = lang::check(&case.text, &case.options);
+        assert_eq!(pipeline.is_none(), problems.has_errors(), "{}", case.name);
+        let mut actual: Vec<Expected> =
+            problems.0.iter().map(|p| found(p, &case.text, &case.expected)).collect();
+        actual.sort();
+        if actual != case.expected {
+            writeln!(wrong, "{}:\n  expected {:#?}\n  found    {actual:#?}", case.name, case.expected)
+                .unwrap();
+        }
+        for problem in &problems.0 {
+            let help = problem.help.as_deref().unwrap_or("");
+            if help.is_empty() || help.ends_with('.') || problem.message.ends_with('.') {
+                writeln!(wrong, "{}: no help, or a full stop: {} / {help}", case.name, problem.message)
+                    .unwrap();
+            }
+        }
+        let source = Source::new(case.name.rsplit('/').next().unwrap(), case.text.clone());
+        let drawn = lang::render(&problems, &source, Look::default());
+        let meaning = case.means.then(|| format!("{}\n", serde_json::to_string_pretty(&pipeline).unwrap()));
+        for (extension, now) in [("txt", drawn), ("json", meaning.unwrap_or_default())] {
+            let golden = case.path.with_extension(extension);
+            if now.is_empty() {
+                assert!(!golden.exists(), "{} has nothing to say, but a .{extension}", case.name);
+            } else if update {
+                fs::write(&golden, &now).unwrap();
+            } else if fs::read_to_string(&golden).unwrap_or_default().replace("\r\n", "\n") != now {
+                writeln!(wrong, "{}: .{extension} is now (UPDATE_EXPECT=1 accepts):\n{now}", case.name)
+                    .unwrap();
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn a_printed_file_reads_as_itself_and_means_the_same() {
+    for case in cases() {
+        let (pipeline, _) = lang::check(&case.text, &case.options);
+        let printed = lang::parse(&case.text).0.to_string();
+        if let Some(pipeline) = pipeline {
+            let (again, problems) = lang::check(&printed, &case.options);
+            assert_eq!(lang::parse(&printed).0.to_string(), printed, "{}", case.name);
+            let json = |pipeline| serde_json::to_string(&pipeline).unwrap();
+            assert_eq!(json(again.unwrap_or_else(|| panic!("{problems}"))), json(pipeline), "{}", case.name);
+        }
+    }
+}
+
+fn design() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/good/everything.hift"))
+        .unwrap()
+}
+
+#[test]
+fn a_file_cut_off_at_any_byte_is_answered() {
+    let text = design();
+    let start = Instant::now();
+    for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
+        let (pipeline, problems) = lang::check(&text[..end], &Options::default());
+        assert!(pipeline.is_some() || problems.has_errors(), "cut at {end}");
+        for label in problems.0.iter().flat_map(|problem| &problem.labels) {
+            assert!(label.span.start <= label.span.end && label.span.end <= end, "cut at {end}: {problems}");
+            assert!(text.is_char_boundary(label.span.start) && text.is_char_boundary(label.span.end));
+        }
+    }
+    println!("{} cuts in {:?}", text.len(), start.elapsed());
+}
+
+#[test]
+fn a_file_with_any_byte_changed_or_lost_is_answered_and_drawn() {
+    let text = design();
+    for at in
+        (0..text.len()).step_by(17).filter(|at| text.is_char_boundary(*at) && text.is_char_boundary(at + 1))
+    {
+        for other in ["", "}", "{", "\"", "é", "="] {
+            let changed = format!("{}{other}{}", &text[..at], &text[at + 1..]);
+            let (_, problems) = lang::check(&changed, &Options::default());
+            if at % 3 == 0 {
+                lang::render(&problems, &Source::new("x", changed), Look::default());
+            }
+        }
+    }
+}
+
+#[test]
+fn line_ends_and_a_byte_order_mark_change_nothing() {
+    let text = design();
+    let json = |text: &str| {
+        let (pipeline, problems) = lang::check(text, &Options::default());
+        serde_json::to_string(&pipeline.unwrap_or_else(|| panic!("{problems}"))).unwrap()
+    };
+    assert_eq!(json(&text.replace('\n', "\r\n")), json(&text));
+    assert_eq!(json(&format!("\u{FEFF}{text}")), json(&text));
+}
+
+#[test]
+fn the_text_as_run_holds_the_values_that_were_set() {
+    let source = Source::new("x", "hift 1\nparam a = 1e-5  # the rate\nparam out = \"x\"\nparam c = [1]\n");
+    let check = |sets: &[(&str, &str)], text: &str| {
+        let sets: Vec<(String, String)> = sets.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
+        assert_eq!(lang::applied(&source, &sets), text);
+    };
+    check(&[], &source.text);
+    check(&[("b", "1")], &source.text);
+    check(&[("a", "]")], &source.text);
+    check(
+        &[("out", "runs/1"), ("a", "1"), ("a", "2e-5")],
+        "hift 1\nparam a = 2e-5  # the rate\nparam out = \"runs/1\"\nparam c = [1]\n",
+    );
+}
+
+/// The blocks of `rest.hift`, with a stage of each kind, and one key of one kind written as given.
+fn file_with(kind: &str, part: Option<&str>, key: &str, value: &str) -> String {
+    let names = "data = rows tokenizer = bpe model = llama groups = layers schedule = hift optimizer = adamw";
+    let algorithm = match key {
+        "momentum" => "algorithm = sgdm",
+        _ => "algorithm = adamw",
+    };
+    let format = match value {
+        "response" => "format = instruct(prompt = \"{a}\", response = \"{b}\")",
+        _ => "format = text",
+    };
+    let length = if key == "epochs" { "" } else { "steps = 100" };
+    let split = if key == "split" { "" } else { "split = by_layer(2)" };
+    let train = format!("{names} {length} micro_batch = 1");
+    let blocks = [
+        ("data", "rows", format!("source = json(\"a\") {format} holdout = 9 %")),
+        ("tokenizer", "bpe", "file = \"t.json\"".to_owned()),
+        ("model", "llama", "weights = \"llama\"".to_owned()),
+        ("groups", "layers", split.to_owned()),
+        ("schedule", "hift", "rate = constant(1e-5)".to_owned()),
+        ("optimizer", "adamw", algorithm.to_owned()),
+        ("train", "sft", train),
+        ("evaluate", "held", "from = sft".to_owned()),
+        ("generate", "talk", "from = sft prompts = [\"a\"]".to_owned()),
+        ("export", "out", "from = sft to = \"out\"".to_owned()),
+    ];
+    let mut text = "hift 1\n".to_owned();
+    for (own, name, mut entries) in blocks {
+        let entry = format!("{key} = {value}");
+        if own == kind && part.is_none() {
+            // The key's old entry makes room for the new one.
+            let old = entries.find(&format!("{key} = ")).map(|at| {
+                let rest = &entries[at + key.len() + 3..];
+                let next = rest.find(" = ").and_then(|equals| rest[..equals].rfind(' '));
+                (at, next.map_or(entries.len(), |next| at + key.len() + 3 + next))
+            });
+            if let Some((from, to)) = old {
+                entries.replace_range(from..to, "");
+            }
+            if key == "model" && kind != "train" {
+                entries = entries.replace("from = sft", "data = rows tokenizer = bpe micro_batch = 1");
+                if kind != "evaluate" {
+                    entries = entries.replace("data = rows", "").replace("micro_batch = 1", "");
+                }
+                if kind == "export" {
+                    entries = entries.replace("tokenizer = bpe", "");
+                }
+            }
+            entries = format!("{entries} {entry}");
+        }
+        if let (true, Some(part)) = (own == kind, part) {
+            let every = if key == "every" { "" } else { "every = 9 steps" };
+            entries = format!("{entries} {part} {{ {every} {entry} }}");
+        }
+        writeln!(text, "{own} {name} {{ {entries} }}").unwrap();
+    }
+    text
+}
+
+#[test]
+fn every_word_and_example_of_the_schema_is_understood() {
+    let check = |kind: &str, part: Option<&str>, key: &Key| {
+        let mut values = vec![key.example.replace(
+            "NAME",
+            match key.name {
+                "data" => "rows",
+                "tokenizer" => "bpe",
+                "model" => "llama",
+                "groups" => "layers",
+                "schedule" => "hift",
+                "optimizer" => "adamw",
+                _ => "sft",
+            },
+        )];
+        if let Need::Default(text) = key.need {
+            values.push(text.into());
+        }
+        for form in key.takes {
+            match form {
+                Form::Word(word, _) => values.push((*word).into()),
+                Form::Function(function) => {
+                    let required = function.arguments.iter().filter(|key| key.need == Need::Required);
+                    let arguments: Vec<_> =
+                        required.map(|key| format!("{} = {}", key.name, key.example)).collect();
+                    values.push(format!("{}({})", function.name, arguments.join(", ")));
+                    for key in function.arguments.iter().filter(|key| key.need != Need::Soon) {
+                        let others =
+                            arguments.iter().filter(|text| !text.starts_with(&format!("{} =", key.name)));
+                        let others: Vec<_> = others.cloned().collect();
+                        let words = key.takes.iter().filter_map(|form| match form {
+                            Form::Word(word, _) => Some(*word),
+                            _ => None,
+                        });
+                        for value in words.chain([key.example]) {
+                            values.push(format!(
+                                "{}({} {} = {value})",
+                                function.name,
+                                others.join(" "),
+                                key.name
+                            ));
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        for value in values {
+            // Whether the algorithm uses the key is another question.
+            if key.name == "algorithm" && value == "sgd" || key.need == Need::Soon {
+                continue;
+            }
+            let text = file_with(kind, part, key.name, &value);
+            let (_, problems) = lang::check(&text, &Options::default());
+            assert!(!problems.has_errors(), "{kind} {}: {value}\n{text}{problems}", key.name);
+        }
+    };
+    for kind in schema::KINDS {
+        kind.keys.iter().for_each(|key| check(kind.name, None, key));
+        for part in kind.parts {
+            part.keys.iter().for_each(|key| check(kind.name, Some(part.name), key));
+        }
+    }
+}
+
+#[test]
+fn a_setting_knows_where_it_is_written() {
+    let text = format!("hift 1\nparam batch = 4\n{}", REST.replace("micro_batch = 1", "micro_batch = batch"));
+    let (pipeline, _) = lang::check(&text, &Options::default());
+    let stages = pipeline.unwrap().stages;
+    let [Stage::Train(train)] = stages.as_slice() else { panic!("one train stage") };
+    let check = |span: Option<Span>, written: Option<&str>| {
+        assert_eq!(span.map(|span| &text[span.start..span.end]), written);
+    };
+    check(train.micro_batch.span(), Some("batch"));
+    check(train.length.span(), Some("100"));
+    check(train.data.holdout.span(), Some("10 %"));
+    check(train.accumulate.span(), None);
+    check(Some(train.span), Some("train sft"));
+}
