@@ -114,7 +114,15 @@ pub fn train(
             finite(plan, now, &store)?;
         }
         let owes = match evaluates(now) {
-            Some(every) => !held_out(plan, &every.metrics, now, &mut store, dataset, directory, watch)?,
+            Some(every) => !held_out(plan, &every.metrics, now, &mut store, dataset, directory, watch)
+                .map_err(|mut problem| {
+                    let group = plan.groups[group].names.join(", ");
+                    problem.message += &format!(
+                        " after step {now} of stage `{}`, group {group}; the training loss of that step was {:.4}",
+                        plan.name, done.loss
+                    );
+                    problem
+                })?,
             None => false,
         };
         if owes || (signals::interrupted() && now < steps) {
