@@ -55,6 +55,21 @@ impl Directory {
         Ok(Some(directory))
     }
 
+    /// Opens the weights in `folder`, which must have some.
+    ///
+    /// # Errors
+    /// As [`Directory::open`], and when there are none.
+    pub fn require(folder: &Path) -> Result<Self, Problem> {
+        Self::open(folder)?.ok_or_else(|| {
+            Problem::of(
+                Fault::Missing,
+                "hift::weights::none",
+                format!("{} holds no model.safetensors", folder.display()),
+            )
+            .help("put the weights beside config.json, or start fresh: `weights = random(\"config.json\")`")
+        })
+    }
+
     fn add(&mut self, path: PathBuf) -> Result<(), Problem> {
         let unreadable = |error: std::io::Error| {
             Problem::of(

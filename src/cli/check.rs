@@ -41,7 +41,7 @@ impl Check {
             if problems.has_errors() {
                 faults.push(problems.fault());
             } else {
-                super::print(&format!("{}: no mistakes\n", file.display()));
+                super::print(&format!("{}: no mistakes\n", file.display()))?;
             }
         }
         match faults.first() {

@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use crate::lang::Pipeline;
+#[cfg(feature = "run")]
+use crate::lang::pipeline::Generate;
 use crate::lang::pipeline::{Data, Tokenizer};
 use crate::model::Model;
 use crate::plan::{Rows, World};
@@ -55,6 +57,20 @@ impl World for Disk<'_, '_> {
             longest: train.longest() as u64,
             longest_holdout: holdout.longest() as u64,
         }))
+    }
+
+    #[cfg(feature = "run")]
+    fn check_prompts(
+        &mut self,
+        pipeline: &Pipeline,
+        stage: &Generate,
+        model: &Model,
+    ) -> Result<(), Problems> {
+        if self.library.is_none() {
+            return Ok(());
+        }
+        let limits = crate::data::Limits { vocab: model.vocab, positions: model.positions };
+        crate::data::check_prompts(&pipeline.folder, &stage.tokenizer, &stage.prompts, limits)
     }
 
     #[cfg(not(feature = "run"))]

@@ -68,9 +68,9 @@ impl Inspect {
                 "family": model.family, "parameters": model.n_elements(), "vocabulary": model.vocab,
                 "positions": model.positions, "tied": model.tied, "layers": layers.collect::<Vec<_>>(),
             });
-            print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("a model is JSON")));
+            print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("a model is JSON")))?;
         } else {
-            print(&report::model::model(&model, stored));
+            print(&report::model::model(&model, stored))?;
         }
         if let Some(directory) = &directory
             && let Some(problem) = directory.check(&model).0.into_iter().next()
@@ -120,10 +120,10 @@ impl Inspect {
         let previews = preview(&dataset.train, encoder.as_ref(), self.rows);
         if self.json {
             let json = json!({ "data": data.name, "rows": previews, "audit": dataset.audit });
-            print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("rows are JSON")));
+            print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("rows are JSON")))?;
         } else {
-            print(&report::rows::rows(&previews, colour()));
-            print(&report::rows::audit(&data.name, &dataset.audit));
+            print(&report::rows::rows(&previews, colour()))?;
+            print(&report::rows::audit(&data.name, &dataset.audit))?;
         }
         Ok(())
     }

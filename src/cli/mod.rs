@@ -118,8 +118,20 @@ pub(crate) fn show(problems: &Problems, source: Option<&Source>) {
 }
 
 /// Prints a result to stdout. A reader that has gone away (`| head`) is no failure.
-pub(crate) fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+///
+/// # Errors
+/// When the result does not get where it is to go, such as a full disk (73).
+pub(crate) fn print(text: &str) -> Result<(), Problem> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Problem::of(
+            Fault::Output,
+            "hift::cli::stdout",
+            format!("the result cannot be written to standard output: {error}"),
+        )
+        .help("write it to a place with room")),
+        Err(_) | Ok(()) => Ok(()),
+    }
 }
 
 /// Whether to colour what goes to stdout.

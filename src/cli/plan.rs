@@ -16,7 +16,7 @@ pub struct Show {
     /// The pipeline file
     file: PathBuf,
     /// Print the plan and its estimate as JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "program")]
     json: bool,
     /// Print the program of a group's step, with each value's size and its death: a layer's name, or a number
     #[arg(long, value_name = "GROUP")]
@@ -34,15 +34,15 @@ impl Show {
         let plan = self.plan(&pipeline).map_err(|problems| Failure::of(problems, &source))?;
         let plan = estimate::settle(plan, threads());
         if let Some(group) = &self.program {
-            print(&program(&plan, group)?);
+            print(&program(&plan, group)?)?;
             return Ok(());
         }
         let estimate = estimate::estimate(&plan, threads());
         if self.json {
             let json = json!({ "schema": plan::SCHEMA, "plan": plan, "estimate": estimate });
-            print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("a plan is JSON")));
+            print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("a plan is JSON")))?;
         } else {
-            print(&report::plan::plan(&plan, &estimate));
+            print(&report::plan::plan(&plan, &estimate))?;
         }
         check_limits(&pipeline, &plan, &estimate).map_err(|problems| Failure::of(problems, &source))
     }
@@ -84,22 +84,27 @@ pub(crate) fn check_limits(pipeline: &Pipeline, plan: &Plan, estimate: &Estimate
     if problems.has_errors() { Err(problems) } else { Ok(()) }
 }
 
-/// The programs of one group, by the name of one of its layers or its number.
+/// The programs of one group of each train stage, by the name of one of its layers or its number.
 fn program(plan: &Plan, wanted: &str) -> Result<String, Problem> {
     let mut known = Vec::new();
+    let mut text = String::new();
     for stage in &plan.stages {
         let StagePlan::Train(train) = stage else { continue };
         for (idx, group) in train.groups.iter().enumerate() {
             if group.names.iter().any(|name| name == wanted) || wanted == idx.to_string() {
-                let mut text = String::new();
                 for (name, program) in train.programs(idx, train.largest_batch(), threads()).each() {
                     text +=
                         &format!("# {}, {}: {name}\n{program}\n", train.name, report::names(&group.names));
                 }
-                return Ok(text);
             }
-            known.push(report::names(&group.names));
+            let name = report::names(&group.names);
+            if !known.contains(&name) {
+                known.push(name);
+            }
         }
+    }
+    if !text.is_empty() {
+        return Ok(text);
     }
     Err(Problem::of(Fault::Usage, "hift::cli::no_group", format!("no group trains `{wanted}`"))
         .help(format!("write a layer's name or a group's number; the groups are: {}", known.join(", "))))

@@ -126,7 +126,8 @@ impl Progress {
 
     fn say(&mut self, text: &str) {
         match self.style {
-            Style::Auto => self.bar.suspend(|| eprintln!("{text}")),
+            // A terminal that has gone away is no reason to stop.
+            Style::Auto => self.bar.suspend(|| drop(writeln!(std::io::stderr(), "{text}"))),
             Style::Plain => {
                 let _ = writeln!(std::io::stderr(), "{text}");
             }

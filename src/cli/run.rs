@@ -48,6 +48,8 @@ impl Run {
         signals::listen();
         let (source, pipeline) = open(&self.file, &self.sets)?;
         let failure = |problems| Failure::of(problems, &source);
+        let directory = self.dir.clone().unwrap_or_else(|| default_directory(&self.file));
+        run::check_free(&directory)?;
         let mut library = Library::new(pipeline.folder.clone(), &signals::interrupted);
         let (plan, estimate) = plan::prepare(&pipeline, &mut library).map_err(failure)?;
         for stage in &plan.stages {
@@ -60,7 +62,7 @@ impl Run {
             estimate: &estimate,
             text: lang::applied(&source, &self.sets.set),
             folder: folder_of(&self.file),
-            directory: self.dir.clone().unwrap_or_else(|| default_directory(&self.file)),
+            directory,
             resume: match self.resume {
                 Resume::Auto => run::Resume::Auto,
                 Resume::Never => run::Resume::Never,
@@ -89,19 +91,19 @@ impl Run {
             let outcome = json!({
                 "outcome": word, "directory": directory, "exports": exports, "results": progress.results(),
             });
-            print(&format!("{outcome}\n"));
+            print(&format!("{outcome}\n"))?;
         } else if progress.speaks() {
-            print(&progress.summary());
+            print(&progress.summary())?;
             match ending {
                 Ending::Finished { exports } => {
                     for export in exports {
-                        print(&format!("the model lies in {}\n", export.display()));
+                        print(&format!("the model lies in {}\n", export.display()))?;
                     }
-                    print(&format!("metrics, events and the plan lie in {directory}\n"));
+                    print(&format!("metrics, events and the plan lie in {directory}\n"))?;
                 }
                 Ending::NothingToDo => print(&format!(
                     "nothing to do: {directory} holds this run, finished (start anew with `--resume never`)\n"
-                )),
+                ))?,
                 Ending::Interrupted { .. } => {}
             }
         }

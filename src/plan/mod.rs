@@ -21,8 +21,8 @@ use serde::Serialize;
 
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{
-    Algorithm, Data, Device, Evaluate, Export, Generate, Interval, Length, Metric, Recompute, Rest, Shuffle,
-    Stage, Tokenizer, Train, Weights,
+    Algorithm, Data, Device, Evaluate, Export, Generate, Interval, Length, Metric, Recompute, Rest, Setting,
+    Shuffle, Stage, Tokenizer, Train, Weights,
 };
 use crate::model::Model;
 use crate::problem::{Problem, Problems, Span};
@@ -50,6 +50,10 @@ pub trait World {
         tokenizer: &Tokenizer,
         model: &Model,
     ) -> Result<Option<Rows>, Problems>;
+    /// Holds the prompts of a stage against the tokenizer and the model. Does nothing where nobody wants to look.
+    fn check_prompts(&mut self, _: &Pipeline, _: &Generate, _: &Model) -> Result<(), Problems> {
+        Ok(())
+    }
 }
 
 /// What is known about the rows of a data block.
@@ -237,7 +241,7 @@ impl TrainPlan {
     }
 
     pub fn steps_per_cycle(&self) -> u64 {
-        self.turns_per_cycle * self.dwell
+        self.turns_per_cycle.saturating_mul(self.dwell)
     }
 
     /// Cycles in all, the last one perhaps unfinished.
@@ -322,7 +326,9 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
             Stage::Evaluate(stage) => {
                 evaluate(pipeline, stage, model, world).map(|p| StagePlan::Evaluate(Box::new(p)))
             }
-            Stage::Generate(stage) => Ok(StagePlan::Generate(Box::new(generate(stage, model)))),
+            Stage::Generate(stage) => world
+                .check_prompts(pipeline, stage, &model.model)
+                .map(|()| StagePlan::Generate(Box::new(generate(stage, model)))),
             Stage::Export(stage) => Ok(StagePlan::Export(Box::new(export(stage, model)))),
         };
         match planned {
@@ -354,7 +360,13 @@ fn read_model(
         Weights::Directory { path } => pipeline.path(path).join("config.json"),
         Weights::Random { config, .. } => pipeline.path(config),
     };
-    let model = world.read(&config).and_then(|text| Model::from_config(&text)).map_err(placed)?;
+    let model = world.read(&config).and_then(|text| {
+        Model::from_config(&text).map_err(|mut problem| {
+            problem.message = format!("{}: {}", config.display(), problem.message);
+            problem
+        })
+    });
+    let model = model.map_err(placed)?;
     if let Weights::Directory { path } = &*block.weights {
         let checked = world.check_weights(&pipeline.path(path), &model);
         checked.map_err(|found| Problems(found.0.into_iter().map(placed).collect()))?;
@@ -387,6 +399,24 @@ fn longest(tokenizer: &Tokenizer, model: &Model, rows: Option<u64>) -> Result<u6
     Ok(rows.map_or(allowed, |longest| longest.min(allowed)))
 }
 
+/// More tokens than this in one forward pass are surely not meant, and sizes stay within 64 bits.
+const MAX_BATCH_TOKENS: u64 = 1 << 31;
+
+/// Sequences per forward pass: what the pipeline says, but no more than there are.
+fn batch(micro_batch: &Setting<u64>, rows: Option<u64>, seq: u64) -> Result<u64, Problem> {
+    let batch = rows.map_or(**micro_batch, |rows| rows.max(1).min(**micro_batch));
+    if batch.saturating_mul(seq) <= MAX_BATCH_TOKENS {
+        return Ok(batch);
+    }
+    let most = (MAX_BATCH_TOKENS / seq.max(1)).max(1);
+    Err(Problem::new(
+        "hift::plan::batch_too_large",
+        format!("{batch} sequences of {seq} tokens are more than one forward pass can take"),
+    )
+    .label_at(micro_batch.span(), format!("at most {most} here"))
+    .help("write a small `micro_batch`, such as 4, and `accumulate` for a larger batch"))
+}
+
 fn train(
     pipeline: &Pipeline,
     stage: &Train,
@@ -404,17 +434,19 @@ fn train(
             return Err(problems);
         }
     };
-    let per_step = *stage.micro_batch * *stage.accumulate;
+    let seq = longest(&stage.tokenizer, &model.model, rows.map(|rows| rows.longest))?;
+    let micro_batch = batch(&stage.micro_batch, rows.map(|rows| rows.train), seq)?;
+    let per_step = micro_batch.saturating_mul(*stage.accumulate);
     let steps_per_epoch = rows.map(|rows| rows.train.div_ceil(per_step));
     let steps = match *stage.length {
         Length::Steps(steps) => Some(steps),
         Length::Epochs(epochs) => steps_per_epoch.map(|steps| (epochs * steps as f64).ceil() as u64),
     };
     let dwell = *stage.schedule.dwell;
-    let steps_per_cycle = turns.per_cycle * dwell;
+    let steps_per_cycle = turns.per_cycle.saturating_mul(dwell);
     let interval = |every: Interval| match every {
         Interval::Steps(steps) => steps,
-        Interval::Cycles(cycles) => cycles * steps_per_cycle,
+        Interval::Cycles(cycles) => cycles.saturating_mul(steps_per_cycle),
         // Without a look at the rows an epoch has no length; nothing that is planned then depends on it.
         Interval::Epochs(epochs) => {
             steps_per_epoch.map_or(u64::MAX, |steps| (epochs * steps as f64).ceil().max(1.0) as u64)
@@ -432,7 +464,6 @@ fn train(
         .help(format!("write `holdout = 2 %` in `data {}`", stage.data.name))
         .into());
     }
-    let seq = longest(&stage.tokenizer, &model.model, rows.map(|rows| rows.longest))?;
     Ok(TrainPlan {
         name: stage.name.clone(),
         span: stage.span,
@@ -451,7 +482,7 @@ fn train(
         weight_decay: *stage.optimizer.weight_decay,
         states: *stage.schedule.states,
         clip: *stage.clip,
-        micro_batch: *stage.micro_batch,
+        micro_batch,
         accumulate: *stage.accumulate,
         seq,
         packed: *stage.tokenizer.pack,
@@ -480,7 +511,11 @@ fn evaluate(
 ) -> Result<EvaluatePlan, Problems> {
     longest(&stage.tokenizer, &model.model, None)?;
     let rows = world.rows(pipeline, &stage.data, &stage.tokenizer, &model.model)?;
-    let seen = rows.map(|rows| if rows.holdout > 0 { rows.longest_holdout } else { rows.longest });
+    let seen = rows.map(|rows| match rows.holdout {
+        0 => (rows.train, rows.longest),
+        holdout => (holdout, rows.longest_holdout),
+    });
+    let seq = longest(&stage.tokenizer, &model.model, seen.map(|(_, longest)| longest))?;
     Ok(EvaluatePlan {
         name: stage.name.clone(),
         from: stage.from.clone(),
@@ -488,8 +523,8 @@ fn evaluate(
         tokenizer: stage.tokenizer.clone(),
         rows,
         metrics: stage.metrics.value.clone(),
-        micro_batch: *stage.micro_batch,
-        seq: longest(&stage.tokenizer, &model.model, seen)?,
+        micro_batch: batch(&stage.micro_batch, seen.map(|(rows, _)| rows), seq)?,
+        seq,
         packed: *stage.tokenizer.pack,
         device: *stage.device,
         model,

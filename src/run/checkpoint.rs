@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{CpuStorage, Storage, Tensor};
+use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensorError, View};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -33,6 +34,8 @@ pub struct Position {
     pub stage_index: usize,
     /// Updates made.
     pub step: u64,
+    /// An interruption came before the held-out rows were through.
+    pub owes_evaluation: bool,
 }
 
 /// `position.json`
@@ -53,6 +56,7 @@ pub struct Point {
     pub stage_index: usize,
     pub step: u64,
     pub metrics_bytes: u64,
+    owes_evaluation: bool,
     updates: HashMap<String, u64>,
 }
 
@@ -89,12 +93,25 @@ fn as_bytes(numbers: &[f32]) -> Vec<u8> {
 pub(super) fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), Problem> {
     let lying: Vec<(String, Lying)> =
         tensors.iter().map(|(name, tensor)| (name.clone(), Lying(tensor.clone()))).collect();
-    let views = lying.iter().map(|(name, tensor)| (name, tensor));
+    write_views(path, lying.iter().map(|(name, tensor)| (name.as_str(), tensor)))
+}
+
+/// Writes a safetensors file and makes sure that it is on the disk.
+pub(super) fn write_views<'v, V: View>(
+    path: &Path,
+    views: impl Iterator<Item = (&'v str, V)>,
+) -> Result<(), Problem> {
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| match error {
         SafeTensorError::IoError(error) => unwritable(path, &error),
-        error => Problem::of(Fault::Failed, "hift::run::checkpoint", format!("{}: {error}", path.display())),
+        error => Problem::of(Fault::Failed, "hift::run::tensors", format!("{}: {error}", path.display())),
     })?;
+    // It comes from a temporary file that only its owner may read; a result is as readable as any new file.
+    let like = path.with_extension("mode");
+    let _ = fs::File::create(&like)
+        .and_then(|file| file.metadata())
+        .and_then(|new| fs::set_permissions(path, new.permissions()));
+    let _ = fs::remove_file(&like);
     sync(path)
 }
 
@@ -103,13 +120,25 @@ pub(super) fn sync(path: &Path) -> Result<(), Problem> {
     fs::File::open(path).and_then(|file| file.sync_all()).map_err(|error| unwritable(path, &error))
 }
 
-/// Writes a checkpoint, then removes the stage's oldest beyond `keep`.
+/// Writes a checkpoint. Where that fails, nothing of it stays: it would fill the disk further.
 pub fn save(
     directory: &RunDirectory,
     position: &Position,
     model: &Model,
     store: &Store,
-    keep: u64,
+) -> Result<PathBuf, Problem> {
+    let written = write(directory, position, model, store);
+    if written.is_err() {
+        sweep(&directory.path);
+    }
+    written
+}
+
+fn write(
+    directory: &RunDirectory,
+    position: &Position,
+    model: &Model,
+    store: &Store,
 ) -> Result<PathBuf, Problem> {
     let all = directory.path.join("checkpoints");
     let path = all.join(format!("{}-{}", position.stage, position.step));
@@ -131,6 +160,8 @@ pub fn save(
         .map(|(id, slot, tensor)| (format!("{}#{slot}", name(id)), tensor))
         .collect();
     write_tensors(&beside.join(STATES), &states)?;
+    // A checkpoint must not know of lines that a power cut can still take away.
+    directory.sync()?;
     let written = Written {
         position: position.clone(),
         updates: ids().map(|id| (name(id), store.updates_of(id))).filter(|(_, n)| *n > 0).collect(),
@@ -151,14 +182,36 @@ pub fn save(
         fs::rename(&beside, &path).map_err(io)?;
     }
     sync(&all)?;
-    let of_stage =
-        list(&directory.path).into_iter().filter(|point| point.stage_index == position.stage_index);
+    Ok(path)
+}
+
+/// Removes the stage's oldest checkpoints beyond `keep`.
+pub fn prune(directory: &RunDirectory, stage_index: usize, keep: u64) -> Result<(), Problem> {
+    let of_stage = list(&directory.path).into_iter().filter(|point| point.stage_index == stage_index);
     let mut of_stage: Vec<Point> = of_stage.collect();
-    of_stage.truncate(of_stage.len().saturating_sub(keep.max(1) as usize));
+    of_stage.truncate(of_stage.len().saturating_sub(usize::try_from(keep.max(1)).unwrap_or(usize::MAX)));
     for old in of_stage {
         fs::remove_dir_all(&old.path).map_err(|error| unwritable(&old.path, &error))?;
     }
-    Ok(path)
+    Ok(())
+}
+
+/// Removes what an interrupted write has left.
+pub fn sweep(run: &Path) {
+    for entry in fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(hidden) = name.strip_prefix('.') else { continue };
+        let old = hidden.strip_suffix(".old").map(|of| entry.path().with_file_name(of));
+        match old {
+            // The new one had not yet got the name when the process ended.
+            Some(place) if !place.exists() => {
+                let _ = fs::rename(entry.path(), place);
+            }
+            _ => {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
 }
 
 /// The whole checkpoints of a run, oldest first.
@@ -175,6 +228,7 @@ pub fn list(run: &Path) -> Vec<Point> {
                 stage_index: written.position.stage_index,
                 step: written.position.step,
                 metrics_bytes: written.metrics_bytes,
+                owes_evaluation: written.position.owes_evaluation,
                 updates: written.updates,
             })
         })
@@ -194,8 +248,16 @@ impl Point {
             )
             .help("remove it to go on from the one before, or start anew with `--resume never`")
         };
-        let read =
-            |file: &str| fs::read(self.path.join(file)).map_err(|error| broken(format!("{file}: {error}")));
+        // Mapped, not read: taking a run up must not need more memory than the run did.
+        #[allow(
+            unsafe_code,
+            reason = "a memory map of a file that nobody changes while the run holds the lock"
+        )]
+        let read = |file: &str| {
+            fs::File::open(self.path.join(file))
+                .and_then(|file| unsafe { Mmap::map(&file) })
+                .map_err(|error| broken(format!("{file}: {error}")))
+        };
         let weights = read(WEIGHTS)?;
         let weights = safetensors::SafeTensors::deserialize(&weights)
             .map_err(|error| broken(format!("{WEIGHTS}: {error}")))?;
@@ -225,6 +287,6 @@ impl Point {
             }
             store.restore(ParamId(idx), slots, self.updates.get(&param.name).copied().unwrap_or(0));
         }
-        Ok(Begin { store, step: self.step })
+        Ok(Begin { store, step: self.step, owes_evaluation: self.owes_evaluation })
     }
 }

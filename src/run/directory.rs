@@ -22,7 +22,7 @@ use crate::problem::{Fault, Problem};
 
 use super::checkpoint::{self, Point};
 use super::watch::{StepReport, Watch};
-use super::{Order, Resume, unwritable};
+use super::{Order, Resume, export, unwritable};
 
 /// An open run directory. The lock is held until this is dropped, or the process ends in whatever way.
 pub struct RunDirectory {
@@ -30,6 +30,7 @@ pub struct RunDirectory {
     metrics: File,
     metrics_bytes: u64,
     events: File,
+    events_bytes: u64,
     /// Held, not read.
     _lock: File,
 }
@@ -46,39 +47,68 @@ impl RunDirectory {
     /// Opens, takes up or makes the run directory.
     ///
     /// # Errors
-    /// When another run holds it (75), it holds another pipeline's run (65), or it cannot be written (73).
-    pub fn open(order: &Order<'_>, watch: &mut dyn Watch) -> Result<Opened, Problem> {
+    /// When another run holds it (75), it holds another pipeline's run or one of other inputs (65), it is no run
+    /// directory or cannot be written (73).
+    pub fn open(order: &Order<'_>, inputs: &[Hashed], watch: &mut dyn Watch) -> Result<Opened, Problem> {
         let path = &order.directory;
         let io = |error: std::io::Error| unwritable(path, &error);
+        check_ours(path)?;
         fs::create_dir_all(path).map_err(io)?;
         let mut lock = take_lock(path)?;
+        checkpoint::sweep(path);
         let plan = json!({ "plan": order.plan, "estimate": order.estimate });
+        let plan = serde_json::to_string_pretty(&plan).expect("a plan is JSON");
         let written = fs::read_to_string(path.join("plan.json")).ok();
-        let written: Option<Json> = written.and_then(|text| serde_json::from_str(&text).ok());
-        let mut points = Vec::new();
-        if let Some(written) = written {
+        let mut points = checkpoint::list(path);
+        if written.is_some() || !points.is_empty() {
             if order.resume == Resume::Never {
                 drop(lock);
                 let aside = move_aside(path)?;
                 watch.note(&format!("moved what was in {} to {}", path.display(), aside.display()));
                 fs::create_dir_all(path).map_err(io)?;
                 lock = take_lock(path)?;
+                points = Vec::new();
             } else {
-                let same = written.get("plan") == Some(&json!(order.plan));
-                if !same {
-                    return Err(Problem::new(
-                        "hift::run::another_run",
-                        format!("{} holds a run of another plan", path.display()),
-                    )
-                    .help(
+                let another = |what: String| {
+                    let problem = Problem::new("hift::run::another_run", what);
+                    problem.help(
                         "give this run a folder of its own with `--dir`, or start anew here with `--resume never` \
                          (what is there is moved aside)",
-                    ));
+                    )
+                };
+                // Both go through the same reader, which need not give back every last bit of a number.
+                let read = |text: &str| serde_json::from_str::<Json>(text).ok()?.get("plan").cloned();
+                match written.as_deref().map(read) {
+                    Some(Some(written)) if Some(&written) == read(&plan).as_ref() => {}
+                    Some(Some(_)) => {
+                        return Err(another(format!("{} holds a run of another plan", path.display())));
+                    }
+                    Some(None) | None => {
+                        let what = "holds a run, but its plan.json cannot be read";
+                        return Err(another(format!("{} {what}", path.display())));
+                    }
+                }
+                if let Some(changed) = changed_input(path, inputs) {
+                    let what = format!("{changed} has changed since the run in {} began", path.display());
+                    return Err(another(what));
                 }
                 if is_finished(path) {
-                    return Ok(Opened::Finished);
+                    let gone = export::targets(order).into_iter().find(|to| !to.exists());
+                    match gone {
+                        None => return Ok(Opened::Finished),
+                        Some(gone) if points.is_empty() => {
+                            let what = format!(
+                                "{} holds this run, finished, but {} is gone",
+                                path.display(),
+                                gone.display()
+                            );
+                            return Err(Problem::of(Fault::Missing, "hift::run::export_gone", what).help(
+                                "no checkpoint is left to export from: start anew with `--resume never`",
+                            ));
+                        }
+                        Some(gone) => watch.note(&format!("{} is gone and is written again", gone.display())),
+                    }
                 }
-                points = checkpoint::list(path);
             }
         }
         if points.is_empty() && order.resume == Resume::Must {
@@ -91,17 +121,29 @@ impl RunDirectory {
         }
         let write = |name: &str, text: &str| write_whole(&path.join(name), text);
         write("pipeline.hift", &order.text)?;
-        write("plan.json", &serde_json::to_string_pretty(&plan).expect("a plan is JSON"))?;
-        let (mut metrics, events) = (append(path, "metrics.jsonl")?, append(path, "events.jsonl")?);
+        write("plan.json", &plan)?;
+        let (mut metrics, mut events) = (append(path, "metrics.jsonl")?, append(path, "events.jsonl")?);
+        // A line that was not written to its end must not spoil the next one.
+        let known = fs::read(path.join("events.jsonl")).map_err(io)?;
+        let events_bytes = known.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1);
+        events.set_len(events_bytes).map_err(io)?;
+        events.seek(SeekFrom::End(0)).map_err(io)?;
         // What came after the checkpoint is done again.
-        let keep = points.last().map_or(0, |point| point.metrics_bytes);
+        let length = metrics.metadata().map_err(io)?.len();
+        let keep = points.last().map_or(0, |point| point.metrics_bytes.min(length));
         metrics.set_len(keep).map_err(io)?;
         metrics.seek(SeekFrom::End(0)).map_err(io)?;
         if let Some(point) = points.last() {
             watch.note(&format!("going on from {}", point.path.display()));
         }
-        let directory =
-            RunDirectory { path: path.clone(), metrics, metrics_bytes: keep, events, _lock: lock };
+        let directory = RunDirectory {
+            path: path.clone(),
+            metrics,
+            metrics_bytes: keep,
+            events,
+            events_bytes,
+            _lock: lock,
+        };
         Ok(Opened::Ready { directory, points })
     }
 
@@ -126,11 +168,16 @@ impl RunDirectory {
             "host_peak_bytes": report.memory.resident.0,
         });
         let text = format!("{line}\n");
+        add_line(&mut self.metrics, &mut self.metrics_bytes, &text)
+            .map_err(|error| unwritable(&self.path.join("metrics.jsonl"), &error))
+    }
+
+    /// Makes sure that the lines so far are on the disk.
+    pub fn sync(&self) -> Result<(), Problem> {
         self.metrics
-            .write_all(text.as_bytes())
-            .map_err(|error| unwritable(&self.path.join("metrics.jsonl"), &error))?;
-        self.metrics_bytes += text.len() as u64;
-        Ok(())
+            .sync_all()
+            .and_then(|()| self.events.sync_all())
+            .map_err(|error| unwritable(&self.path.join("metrics.jsonl"), &error))
     }
 
     /// Adds a line to events.jsonl.
@@ -140,7 +187,8 @@ impl RunDirectory {
         if let (Some(line), Json::Object(what)) = (line.as_object_mut(), what) {
             line.extend(what);
         }
-        writeln!(self.events, "{line}").map_err(|error| unwritable(&self.path.join("events.jsonl"), &error))
+        add_line(&mut self.events, &mut self.events_bytes, &format!("{line}\n"))
+            .map_err(|error| unwritable(&self.path.join("events.jsonl"), &error))
     }
 
     /// Writes hift.lock.
@@ -151,9 +199,56 @@ impl RunDirectory {
     }
 }
 
+/// Adds a line whole or not at all; `length` is that of the file.
+fn add_line(file: &mut File, length: &mut u64, text: &str) -> std::io::Result<()> {
+    let written = file.write_all(text.as_bytes());
+    match written {
+        Ok(()) => *length += text.len() as u64,
+        // What is left of it is cut off; where even that fails, opening the directory does it.
+        Err(_) => drop(file.set_len(*length)),
+    }
+    written
+}
+
+/// Refuses a folder that holds something and is not a run directory: what is in it may have the names that a run uses.
+fn check_ours(path: &Path) -> Result<(), Problem> {
+    let empty = fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
+    if empty || path.join(LOCK).exists() || path.join("plan.json").exists() {
+        return Ok(());
+    }
+    Err(Problem::of(
+        Fault::Output,
+        "hift::run::not_a_run",
+        format!("{} holds other things and is not a run directory", path.display()),
+    )
+    .help("name a new folder with `--dir`"))
+}
+
+/// Whether another run is at work here, before anything else is done. The lock itself is taken later.
+///
+/// # Errors
+/// When another run holds the lock (75).
+pub fn check_free(path: &Path) -> Result<(), Problem> {
+    if path.join(LOCK).exists() { take_lock(path).map(drop) } else { Ok(()) }
+}
+
+/// A file that is not what it was when the run began.
+fn changed_input(path: &Path, inputs: &[Hashed]) -> Option<String> {
+    let lock = fs::read_to_string(path.join("hift.lock")).ok()?;
+    let lock: Json = serde_json::from_str(&lock).ok()?;
+    let known = |hashed: &&Hashed| {
+        let mut files = lock["files"].as_array()?.iter();
+        let entry = files.find(|file| file["path"] == hashed.path.as_str())?;
+        (entry["sha256"] != hashed.sha256.as_str()).then_some(())
+    };
+    inputs.iter().find(|hashed| known(hashed).is_some()).map(|hashed| format!("`{}`", hashed.path))
+}
+
+const LOCK: &str = ".lock";
+
 /// Takes the kernel's lock on the directory; it goes with the process, so none is ever stale.
 fn take_lock(path: &Path) -> Result<File, Problem> {
-    let file = path.join(".lock");
+    let file = path.join(LOCK);
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).read(true).write(true);
     let mut lock = options.open(&file).map_err(|error| unwritable(&file, &error))?;
@@ -199,10 +294,13 @@ fn is_finished(path: &Path) -> bool {
 /// Writes beside and renames, so that the old text is there until the new one is whole.
 pub(super) fn write_whole(path: &Path, text: &str) -> Result<(), Problem> {
     let beside = path.with_extension("writing");
-    fs::write(&beside, text)
+    let written = fs::write(&beside, text)
         .and_then(|()| File::open(&beside)?.sync_all())
-        .and_then(|()| fs::rename(&beside, path))
-        .map_err(|error| unwritable(path, &error))
+        .and_then(|()| fs::rename(&beside, path));
+    written.map_err(|error| {
+        let _ = fs::remove_file(&beside);
+        unwritable(path, &error)
+    })
 }
 
 fn append(path: &Path, name: &str) -> Result<File, Problem> {

@@ -65,7 +65,8 @@ pub(super) fn inputs(batch: Batch) -> Inputs {
 pub(super) const STILL: Knobs<'static> =
     Knobs { loss_scale: 0.0, rate: 0.0, algorithm: &Algorithm::Sgd, weight_decay: 0.0 };
 
-/// Evaluates all of `sequences`, `micro_batch` at a time. An interruption ends it early with what it has so far.
+/// Evaluates all of `sequences`, `micro_batch` at a time. None when interrupted: the sums of some of the rows would
+/// pass for those of all.
 ///
 /// # Errors
 /// When an operation fails, or the loss is not a number.
@@ -74,13 +75,13 @@ pub fn evaluate(
     store: &mut Store,
     sequences: &Sequences,
     micro_batch: u64,
-) -> Result<Scores, Problem> {
+) -> Result<Option<Scores>, Problem> {
     let threads = rayon::current_num_threads();
     let mut programs = HashMap::new();
     let mut scores = Scores::default();
     for batch in in_order(sequences, micro_batch) {
         if signals::interrupted() {
-            break;
+            return Ok(None);
         }
         let shape = BatchShape { batch: batch.rows, seq: batch.seq, packed: batch.starts.is_some() };
         scores.tokens += batch.trained;
@@ -99,5 +100,5 @@ pub fn evaluate(
         )
         .help("the weights have diverged: lower the rate, or start from an earlier checkpoint"));
     }
-    Ok(scores)
+    Ok(Some(scores))
 }

@@ -1,14 +1,13 @@
 //! A Hugging Face directory from weights: `config.json`, `model.safetensors`, the tokenizer.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype as FileDtype, SafeTensorError, View};
-use serde_json::Value as Json;
+use safetensors::tensor::{Dtype as FileDtype, View};
+use serde_json::{Value as Json, json};
 
 use crate::engine::access::floats;
 use crate::lang::pipeline::Weights;
@@ -16,7 +15,7 @@ use crate::plan::{ExportPlan, StagePlan};
 use crate::problem::{Fault, Problem, Problems};
 use crate::units::Dtype;
 
-use super::checkpoint::sync;
+use super::checkpoint::{sync, write_views};
 use super::directory::write_whole;
 use super::{Order, unwritable};
 
@@ -24,8 +23,15 @@ use super::{Order, unwritable};
 const TOKENIZER_FILES: &[&str] =
     &["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"];
 
-/// What a directory that this program has written holds; nothing else in it is overwritten.
-const MARK: &str = "model.safetensors";
+/// The model's files.
+const WEIGHTS: &str = "model.safetensors";
+const CONFIG: &str = "config.json";
+const GENERATION: &str = "generation_config.json";
+const TOKENIZER: &str = "tokenizer.json";
+
+/// Says where an export comes from. Only a folder that has it, and nothing that an export does not write, is
+/// replaced by the next export: any other model's folder has a `model.safetensors` too.
+const MARK: &str = "hift.json";
 
 /// A tensor in the type that the export asks for; converted when its turn to be written comes.
 struct Converted {
@@ -66,22 +72,52 @@ impl View for &Converted {
     }
 }
 
+/// The folders that a run exports to.
+pub fn targets(order: &Order<'_>) -> Vec<PathBuf> {
+    let exports = order.plan.stages.iter().filter_map(|stage| match stage {
+        StagePlan::Export(plan) => Some(target(order, plan)),
+        StagePlan::Train(_) | StagePlan::Evaluate(_) | StagePlan::Generate(_) => None,
+    });
+    exports.collect()
+}
+
+/// Where an export goes, with links followed as far as the path exists.
+fn target(order: &Order<'_>, plan: &ExportPlan) -> PathBuf {
+    resolved(&order.folder.join(&plan.to))
+}
+
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let known = path.ancestors().find_map(|known| Some((known, known.canonicalize().ok()?)));
+    match known {
+        Some((known, canonical)) => match path.strip_prefix(known) {
+            Ok(rest) if rest.as_os_str().is_empty() => canonical,
+            Ok(rest) => canonical.join(rest),
+            Err(_) => path,
+        },
+        None => path,
+    }
+}
+
 /// Makes sure, before anything is trained, that every export can be written in the end.
 pub fn check_targets(order: &Order<'_>) -> Result<(), Problems> {
     let mut problems = Problems::default();
     for stage in &order.plan.stages {
         let StagePlan::Export(plan) = stage else { continue };
-        let to = order.folder.join(&plan.to);
-        if to.exists() && !replaceable(&to) {
-            problems.push(
-                Problem::of(
-                    Fault::Output,
-                    "hift::run::not_an_export",
-                    format!("{} is there already and is not an earlier export", to.display()),
-                )
-                .help("choose another folder for `to`, or move away what is there"),
-            );
+        let to = target(order, plan);
+        restore(&to);
+        if let Err(problem) = check_target(order, &to) {
+            problems.push(problem);
             continue;
+        }
+        if let Some(file) = plan.tokenizer.as_ref().and_then(|tokenizer| tokenizer.file.value.as_ref())
+            && !order.folder.join(file).is_file()
+        {
+            let what = format!("the tokenizer `{file}`, which `{}` copies, is not there", plan.name);
+            problems.push(Problem::of(Fault::Missing, "hift::run::no_tokenizer", what).label_at(
+                plan.tokenizer.as_ref().and_then(|tokenizer| tokenizer.file.span()),
+                format!("looked for {}", order.folder.join(file).display()),
+            ));
         }
         let parent = to.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
         let probe = beside(&to, "probe");
@@ -93,10 +129,37 @@ pub fn check_targets(order: &Order<'_>) -> Result<(), Problems> {
     if problems.has_errors() { Err(problems) } else { Ok(()) }
 }
 
-/// An empty folder, or an earlier export.
-fn replaceable(to: &Path) -> bool {
-    let mut entries = fs::read_dir(to).into_iter().flatten().flatten().peekable();
-    to.is_dir() && (entries.peek().is_none() || to.join(MARK).exists())
+/// Whether `to` may be written or replaced: it does not exist, is empty, or is an earlier export and nothing else.
+fn check_target(order: &Order<'_>, to: &Path) -> Result<(), Problem> {
+    let refused = |what: String| {
+        Err(Problem::of(Fault::Output, "hift::run::not_an_export", what)
+            .help("choose another folder for `to`, or move away what is there"))
+    };
+    let run = resolved(&order.directory);
+    if run.starts_with(to) || to.starts_with(run.join("checkpoints")) {
+        return refused(format!("the export to {} would replace the run in {}", to.display(), run.display()));
+    }
+    if !to.exists() {
+        return Ok(());
+    }
+    let names = match fs::read_dir(to) {
+        Ok(entries) => entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()),
+        Err(error) => return Err(unwritable(to, &error)),
+    };
+    let names: Vec<String> = names.collect();
+    let ours = |name: &str| {
+        [WEIGHTS, CONFIG, GENERATION, TOKENIZER, MARK].contains(&name) || TOKENIZER_FILES.contains(&name)
+    };
+    if !names.is_empty() && !names.iter().any(|name| name == MARK) {
+        return refused(format!("{} is there already and is not an earlier export", to.display()));
+    }
+    match names.iter().find(|name| !ours(name)) {
+        None => Ok(()),
+        Some(other) => refused(format!(
+            "{} is an earlier export, but holds `{other}` too, which would be lost",
+            to.display()
+        )),
+    }
 }
 
 /// `.NAME.what` in the same folder.
@@ -105,36 +168,63 @@ fn beside(to: &Path, what: &str) -> PathBuf {
     to.with_file_name(format!(".{name}.{what}"))
 }
 
-/// Writes the export beside its place, then gives it its name.
-pub fn export(plan: &ExportPlan, weights: &[Tensor], folder: &Path) -> Result<PathBuf, Problem> {
-    let to = folder.join(&plan.to);
-    let to = std::path::absolute(&to).unwrap_or(to);
-    let writing = beside(&to, "writing");
-    let io = |error: std::io::Error| unwritable(&to, &error);
-    if writing.exists() {
-        fs::remove_dir_all(&writing).map_err(io)?;
+/// Gives an earlier export its name back if the process ended while it was being replaced.
+fn restore(to: &Path) {
+    let old = beside(to, "old");
+    if old.exists() && !to.exists() {
+        let _ = fs::rename(old, to);
     }
-    fs::create_dir_all(&writing).map_err(io)?;
+}
 
+/// Writes the export beside its place, then gives it its name. Where that fails, nothing of it stays, and an earlier
+/// export is what it was.
+pub fn export(plan: &ExportPlan, weights: &[Tensor], order: &Order<'_>) -> Result<PathBuf, Problem> {
+    let to = target(order, plan);
+    check_target(order, &to)?;
+    let writing = beside(&to, "writing");
+    let written = write(plan, weights, order, &writing).and_then(|()| replace(&to, &writing));
+    written.map_err(|error| {
+        let _ = fs::remove_dir_all(&writing);
+        restore(&to);
+        match error {
+            Failed::Io(error) => unwritable(&to, &error),
+            Failed::Problem(problem) => problem,
+        }
+    })?;
+    Ok(to)
+}
+
+enum Failed {
+    Io(std::io::Error),
+    Problem(Problem),
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Self {
+        Failed::Io(error)
+    }
+}
+
+impl From<Problem> for Failed {
+    fn from(problem: Problem) -> Self {
+        Failed::Problem(problem)
+    }
+}
+
+fn write(plan: &ExportPlan, weights: &[Tensor], order: &Order<'_>, writing: &Path) -> Result<(), Failed> {
+    let folder = &order.folder;
+    if writing.exists() {
+        fs::remove_dir_all(writing)?;
+    }
+    fs::create_dir_all(writing)?;
     let model = &plan.model.model;
-    let tensors: Vec<(String, Converted)> = model
+    let tensors: Vec<(&str, Converted)> = model
         .params
         .iter()
         .zip(weights)
-        .map(|(param, tensor)| (param.name.clone(), Converted { tensor: tensor.clone(), dtype: plan.dtype }))
+        .map(|(param, tensor)| (param.name.as_str(), Converted { tensor: tensor.clone(), dtype: plan.dtype }))
         .collect();
-    let file = writing.join(MARK);
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    safetensors::serialize_to_file(
-        tensors.iter().map(|(name, tensor)| (name, tensor)),
-        Some(metadata),
-        &file,
-    )
-    .map_err(|error| match error {
-        SafeTensorError::IoError(error) => unwritable(&to, &error),
-        error => Problem::of(Fault::Failed, "hift::run::export", format!("{}: {error}", to.display())),
-    })?;
-    sync(&file)?;
+    write_views(&writing.join(WEIGHTS), tensors.iter().map(|(name, tensor)| (*name, tensor)))?;
 
     let mut config = model.config.clone();
     let dtype = match plan.dtype {
@@ -146,37 +236,51 @@ pub fn export(plan: &ExportPlan, weights: &[Tensor], folder: &Path) -> Result<Pa
     let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
     config.insert(key.to_string(), Json::from(dtype));
     let text = serde_json::to_string_pretty(&config).expect("a configuration is JSON");
-    write_whole(&writing.join("config.json"), &(text + "\n"))?;
+    write_whole(&writing.join(CONFIG), &(text + "\n"))?;
 
     if let Weights::Directory { path } = &plan.model.weights {
-        copy(&folder.join(path), &writing, "generation_config.json")?;
+        copy(&folder.join(path), writing, GENERATION)?;
     }
     if let Some(file) = plan.tokenizer.as_ref().and_then(|tokenizer| tokenizer.file.as_ref()) {
         let file = folder.join(file);
-        fs::copy(&file, writing.join("tokenizer.json")).map_err(io)?;
+        fs::copy(&file, writing.join(TOKENIZER))?;
         for name in TOKENIZER_FILES {
-            copy(file.parent().unwrap_or(Path::new(".")), &writing, name)?;
+            copy(file.parent().unwrap_or(Path::new(".")), writing, name)?;
         }
+    }
+    let mark = json!({
+        "version": env!("CARGO_PKG_VERSION"), "stage": plan.name, "from": plan.from, "pipeline": order.text,
+    });
+    let mark = serde_json::to_string_pretty(&mark).expect("a mark is JSON");
+    write_whole(&writing.join(MARK), &(mark + "\n"))?;
+    sync(writing)?;
+    Ok(())
+}
+
+/// Puts the new folder in the place of the old one, which is whole until then.
+fn replace(to: &Path, writing: &Path) -> Result<(), Failed> {
+    let old = beside(to, "old");
+    if old.exists() {
+        fs::remove_dir_all(&old)?;
     }
     if to.exists() {
-        let old = beside(&to, "old");
-        if old.exists() {
-            fs::remove_dir_all(&old).map_err(io)?;
-        }
-        fs::rename(&to, &old).map_err(io)?;
-        fs::rename(&writing, &to).map_err(io)?;
-        fs::remove_dir_all(&old).map_err(io)?;
+        fs::rename(to, &old)?;
+        fs::rename(writing, to)?;
+        fs::remove_dir_all(&old)?;
     } else {
-        fs::rename(&writing, &to).map_err(io)?;
+        fs::rename(writing, to)?;
     }
-    Ok(to)
+    if let Some(parent) = to.parent() {
+        sync(parent)?;
+    }
+    Ok(())
 }
 
 /// Copies a file if it is there.
-fn copy(from: &Path, to: &Path, name: &str) -> Result<(), Problem> {
+fn copy(from: &Path, to: &Path, name: &str) -> Result<(), Failed> {
     let source = from.join(name);
     if source.exists() {
-        fs::copy(&source, to.join(name)).map_err(|error| unwritable(&to.join(name), &error))?;
+        fs::copy(&source, to.join(name))?;
     }
     Ok(())
 }

@@ -13,7 +13,8 @@ use crate::random::Random;
 use super::evaluate::STILL;
 use super::signals;
 
-/// Continues each prompt until an end mark, `max_new_tokens`, or the end of the model's positions.
+/// Continues each prompt until an end mark, `max_new_tokens`, or the end of the model's positions. None when
+/// interrupted: a text cut short would pass for the whole.
 ///
 /// # Errors
 /// When the tokenizer cannot be read, or an operation fails.
@@ -21,7 +22,7 @@ pub fn generate(
     plan: &GeneratePlan,
     store: &mut Store,
     folder: &Path,
-) -> Result<Vec<(String, String)>, Problems> {
+) -> Result<Option<Vec<(String, String)>>, Problems> {
     let encoder = Encoder::open(folder, &plan.tokenizer)?;
     let marks = encoder.marks(&plan.tokenizer.begin, &plan.tokenizer.end)?;
     let model = &plan.model.model;
@@ -31,17 +32,11 @@ pub fn generate(
         let mut ids = marks.begin.clone();
         ids.extend(encoder.encode(prompt, false)?);
         let n_prompt = ids.len();
-        if let Some(id) = ids.iter().find(|id| **id as usize >= model.vocab) {
-            return Err(Problem::new(
-                "hift::run::vocabulary",
-                format!("the prompt {prompt:?} holds token {id}, but the model knows {} tokens", model.vocab),
-            )
-            .help("take the tokenizer that belongs to the model")
-            .into());
-        }
-        while ids.len() < model.positions.min(n_prompt + plan.max_new_tokens as usize)
-            && !signals::interrupted()
-        {
+        let room = model.positions.saturating_sub(n_prompt) as u64;
+        for _ in 0..plan.max_new_tokens.min(room) {
+            if signals::interrupted() {
+                return Ok(None);
+            }
             let next = choose(&logits(plan, store, &ids)?, plan.temperature, &mut random);
             if model.eos.contains(&next) || marks.end.contains(&next) {
                 break;
@@ -50,7 +45,7 @@ pub fn generate(
         }
         texts.push((prompt.clone(), encoder.decode(&ids[n_prompt..])));
     }
-    Ok(texts)
+    Ok(Some(texts))
 }
 
 /// The logits of the token after `ids`.

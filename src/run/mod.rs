@@ -26,9 +26,10 @@ use crate::estimate::Estimate;
 use crate::lang::pipeline::Weights;
 use crate::plan::{ModelPlan, Plan, StagePlan};
 use crate::problem::{Fault, Problem, Problems};
+use crate::weights::Directory;
 
 use checkpoint::Position;
-pub use directory::RunDirectory;
+pub use directory::{RunDirectory, check_free};
 pub use watch::{Measured, StepReport, Watch};
 
 /// What a run is given beside its plan.
@@ -76,6 +77,15 @@ struct Trained {
     weights: Vec<Tensor>,
 }
 
+/// How far the stages got.
+enum Reached {
+    End,
+    /// A signal came. The train stage at work has written a checkpoint, if there was one at work.
+    Interrupted {
+        checkpoint: Option<PathBuf>,
+    },
+}
+
 /// Runs all stages.
 ///
 /// # Errors
@@ -87,15 +97,54 @@ pub fn execute(
 ) -> Result<Ending, Problems> {
     let began = Instant::now();
     export::check_targets(order)?;
-    let (mut directory, points) = match RunDirectory::open(order, watch)? {
+    check_weights(order)?;
+    let inputs = inputs(order, library)?;
+    let (mut directory, points) = match RunDirectory::open(order, &inputs, watch)? {
         directory::Opened::Finished => return Ok(Ending::NothingToDo),
         directory::Opened::Ready { directory, points } => (directory, points),
     };
     directory
         .event("start", json!({ "version": env!("CARGO_PKG_VERSION"), "resumed": !points.is_empty() }))?;
-    let mut hashes: Vec<Hashed> = Vec::new();
+    directory.write_lock(&inputs)?;
     let mut results: Vec<Trained> = Vec::new();
     let mut exports = Vec::new();
+    let reached = stages(order, library, watch, &mut directory, &points, &mut results, &mut exports);
+    match reached {
+        Ok(Reached::End) => {
+            directory.event("finish", json!({ "seconds": began.elapsed().as_secs_f64() }))?;
+            Ok(Ending::Finished { exports })
+        }
+        Ok(Reached::Interrupted { checkpoint }) => {
+            let checkpoint = match checkpoint {
+                Some(checkpoint) => checkpoint,
+                None => keep_results(order, &directory, results)?,
+            };
+            directory.event("interrupt", json!({ "checkpoint": checkpoint }))?;
+            Ok(Ending::Interrupted { checkpoint })
+        }
+        Err(problems) => {
+            // What was trained must not be lost because something after it failed. Where this fails too, the first
+            // failure is the one to tell.
+            if !results.is_empty()
+                && let Ok(kept) = keep_results(order, &directory, results)
+            {
+                watch.note(&format!("what was trained is kept in {}", kept.display()));
+            }
+            let _ = directory.event("fail", json!({ "message": problems.to_string() }));
+            Err(problems)
+        }
+    }
+}
+
+fn stages(
+    order: &Order<'_>,
+    library: &mut Library<'_>,
+    watch: &mut dyn Watch,
+    directory: &mut RunDirectory,
+    points: &[checkpoint::Point],
+    results: &mut Vec<Trained>,
+    exports: &mut Vec<PathBuf>,
+) -> Result<Reached, Problems> {
     let reached = points.iter().map(|point| point.stage_index).max().unwrap_or(0);
     let last_train = order.plan.stages.iter().rposition(|stage| matches!(stage, StagePlan::Train(_)));
     for (index, stage) in order.plan.stages.iter().enumerate() {
@@ -107,18 +156,17 @@ pub fn execute(
         match stage {
             StagePlan::Train(plan) => {
                 let dataset = library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?;
-                record(&mut directory, &mut hashes, &dataset.hashes)?;
                 for warning in &dataset.audit.warnings {
                     watch.note(&warning.message);
                 }
                 directory.event("audit", json!({ "stage": plan.name, "audit": dataset.audit }))?;
                 let begin = match points.iter().rfind(|point| point.stage_index == index) {
                     Some(point) => point.load(&plan.model.model)?,
-                    None => train::Begin { store: Store::new(weights(order, &results, stage)?), step: 0 },
+                    None => train::Begin::fresh(Store::new(weights(order, results, stage)?)),
                 };
                 // A later train stage may begin anew from this one's weights.
                 let keep_end = last_train.is_some_and(|last| index < last);
-                match train::train(plan, index, begin, keep_end, &dataset, &mut directory, watch)? {
+                match train::train(plan, index, begin, keep_end, &dataset, directory, watch)? {
                     train::End::Done(store) => results.push(Trained {
                         stage: plan.name.clone(),
                         stage_index: index,
@@ -126,46 +174,81 @@ pub fn execute(
                         weights: store.into_weights(),
                     }),
                     train::End::Interrupted { checkpoint } => {
-                        directory.event("interrupt", json!({ "stage": plan.name }))?;
-                        return Ok(Ending::Interrupted { checkpoint });
+                        return Ok(Reached::Interrupted { checkpoint: Some(checkpoint) });
                     }
                 }
             }
             StagePlan::Evaluate(plan) => {
                 let dataset = library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?;
-                record(&mut directory, &mut hashes, &dataset.hashes)?;
-                let mut store = Store::new(weights(order, &results, stage)?);
+                let mut store = Store::new(weights(order, results, stage)?);
                 let sequences = if dataset.holdout.is_empty() { &dataset.train } else { &dataset.holdout };
                 let model = &plan.model.model;
-                let scores = evaluate::evaluate(model, &mut store, sequences, plan.micro_batch)?;
+                let Some(scores) = evaluate::evaluate(model, &mut store, sequences, plan.micro_batch)? else {
+                    return Ok(Reached::Interrupted { checkpoint: None });
+                };
                 let metrics = scores.metrics(&plan.metrics);
                 directory
                     .event("evaluate", json!({ "stage": plan.name, "metrics": evaluate::json(&metrics) }))?;
                 watch.evaluated(&plan.name, None, &metrics);
             }
             StagePlan::Generate(plan) => {
-                let mut store = Store::new(weights(order, &results, stage)?);
-                for (prompt, text) in generate::generate(plan, &mut store, &order.folder)? {
+                let mut store = Store::new(weights(order, results, stage)?);
+                let Some(texts) = generate::generate(plan, &mut store, &order.folder)? else {
+                    return Ok(Reached::Interrupted { checkpoint: None });
+                };
+                for (prompt, text) in texts {
                     directory
                         .event("generate", json!({ "stage": plan.name, "prompt": prompt, "text": text }))?;
                     watch.generated(&plan.name, &prompt, &text);
                 }
             }
             StagePlan::Export(plan) => {
-                let weights = weights(order, &results, stage)?;
-                let to = export::export(plan, &weights, &order.folder)?;
+                let weights = weights(order, results, stage)?;
+                let to = export::export(plan, &weights, order)?;
                 directory.event("export", json!({ "stage": plan.name, "to": to }))?;
                 watch.note(&format!("wrote {}", to.display()));
                 exports.push(to);
             }
         }
         if signals::interrupted() && index + 1 < order.plan.stages.len() {
-            directory.event("interrupt", json!({ "stage": stage.name() }))?;
-            return Ok(Ending::Interrupted { checkpoint: keep_results(order, &directory, results)? });
+            return Ok(Reached::Interrupted { checkpoint: None });
         }
     }
-    directory.event("finish", json!({ "seconds": began.elapsed().as_secs_f64() }))?;
-    Ok(Ending::Finished { exports })
+    Ok(Reached::End)
+}
+
+/// Makes sure, before anything is trained, that the weights of every stage are there. Planning needs no weights.
+fn check_weights(order: &Order<'_>) -> Result<(), Problems> {
+    let mut problems = Problems::default();
+    for stage in order.plan.stages.iter().filter(|stage| stage.from().is_none()) {
+        let plan = stage.model();
+        let Weights::Directory { path } = &plan.weights else { continue };
+        if let Err(problem) = Directory::require(&order.folder.join(path)) {
+            let problem = problem.label_at(plan.span, "these weights");
+            if !problems.0.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+    }
+    if problems.has_errors() { Err(problems) } else { Ok(()) }
+}
+
+/// The files that the stages read, each once. Planning has read them already, so this costs nothing.
+fn inputs(order: &Order<'_>, library: &mut Library<'_>) -> Result<Vec<Hashed>, Problems> {
+    let mut inputs: Vec<Hashed> = Vec::new();
+    for stage in &order.plan.stages {
+        let dataset = match stage {
+            StagePlan::Train(plan) => library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?,
+            StagePlan::Evaluate(plan) => library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?,
+            StagePlan::Generate(_) | StagePlan::Export(_) => continue,
+        };
+        for hashed in &dataset.hashes {
+            if !inputs.contains(hashed) {
+                inputs.push(hashed.clone());
+            }
+        }
+    }
+    Ok(inputs)
 }
 
 /// Writes checkpoints of finished train stages that have none, so that only what comes after them is done again.
@@ -181,8 +264,8 @@ fn keep_results(
             Some(point) => point.path.clone(),
             None => {
                 let model = &order.plan.stages[stage_index].model().model;
-                let position = Position { stage, stage_index, step };
-                checkpoint::save(directory, &position, model, &Store::new(weights), 1)?
+                let position = Position { stage, stage_index, step, owes_evaluation: false };
+                checkpoint::save(directory, &position, model, &Store::new(weights))?
             }
         };
     }
@@ -191,16 +274,6 @@ fn keep_results(
 
 fn limits(model: &ModelPlan) -> Limits {
     Limits { vocab: model.model.vocab, positions: model.model.positions }
-}
-
-/// Adds files to the lock file.
-fn record(directory: &mut RunDirectory, known: &mut Vec<Hashed>, new: &[Hashed]) -> Result<(), Problem> {
-    for hashed in new {
-        if !known.contains(hashed) {
-            known.push(hashed.clone());
-        }
-    }
-    directory.write_lock(known)
 }
 
 /// The weights that a stage begins with: of the train stage that it names, or of its model. Tensors share their
@@ -239,7 +312,8 @@ fn weights(order: &Order<'_>, results: &[Trained], stage: &StagePlan) -> Result<
 
 /// An output that cannot be written.
 pub(crate) fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
-    let full = error.kind() == std::io::ErrorKind::StorageFull;
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    let full = matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
     let help = if full {
         "free some space, then call the same command again: the run goes on from its last checkpoint"
     } else {

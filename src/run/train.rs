@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use rayon::prelude::*;
 use serde_json::json;
 
 use crate::data::{Batch, Batches, Dataset};
+use crate::engine::access::floats;
 use crate::engine::{Inputs, Knobs, Played, Store, memory, play, store};
 use crate::lang::pipeline::{Metric, Rest, Shuffle};
 use crate::plan::TrainPlan;
@@ -29,6 +31,15 @@ pub struct Begin {
     pub store: Store,
     /// Updates already made.
     pub step: u64,
+    /// An interruption came before the held-out rows were through.
+    pub owes_evaluation: bool,
+}
+
+impl Begin {
+    /// The first step of a stage.
+    pub fn fresh(store: Store) -> Self {
+        Self { store, step: 0, owes_evaluation: false }
+    }
 }
 
 pub enum End {
@@ -46,7 +57,7 @@ pub fn train(
     directory: &mut RunDirectory,
     watch: &mut dyn Watch,
 ) -> Result<End, Problems> {
-    let Begin { mut store, step: begin } = begin;
+    let Begin { mut store, step: begin, owes_evaluation } = begin;
     let steps = plan.steps.expect("the rows were counted before the run");
     let shuffle = match plan.shuffle {
         Shuffle::None => Shuffle::None,
@@ -56,6 +67,16 @@ pub fn train(
     let mut batches = Batches::new(&dataset.train, plan.micro_batch, plan.accumulate, shuffle);
     let mut stepper = Stepper::new(plan);
     stepper.prepare(&mut store, begin)?;
+    let evaluates =
+        |now: u64| plan.evaluate.as_ref().filter(|every| now.is_multiple_of(every.steps) || now == steps);
+    let mut owes = false;
+    if let Some(every) = evaluates(begin).filter(|_| owes_evaluation) {
+        owes = !held_out(plan, &every.metrics, begin, &mut store, dataset, directory, watch)?;
+    }
+    if owes || (signals::interrupted() && begin < steps) {
+        return interrupt(plan, stage_index, begin, owes, &store, directory);
+    }
+    let keep = plan.checkpoint.as_ref().map_or(1, |every| every.keep);
     let mut last_good: Option<f64> = None;
     for step in begin..steps {
         let began = Instant::now();
@@ -67,6 +88,8 @@ pub fn train(
             return Err(not_finite(plan, step, &done, last_good).into());
         }
         last_good = Some(done.loss);
+        // The checkpoint before the last goes only when a step has shown that the last one is good.
+        checkpoint::prune(directory, stage_index, keep)?;
         let report = StepReport {
             stage: &plan.name,
             step: step + 1,
@@ -85,27 +108,80 @@ pub fn train(
         watch.step(&report);
 
         let now = step + 1;
-        if let Some(every) = &plan.evaluate
-            && (now.is_multiple_of(every.steps) || now == steps)
-        {
-            held_out(plan, &every.metrics, now, &mut store, dataset, directory, watch)?;
-        }
-        let interrupted = signals::interrupted() && now < steps;
         let due =
             plan.checkpoint.as_ref().is_some_and(|every| now.is_multiple_of(every.steps) || now == steps);
-        if interrupted || due || (keep_end && now == steps) {
-            let keep = plan.checkpoint.as_ref().map_or(1, |every| every.keep);
-            let position = Position { stage: plan.name.clone(), stage_index, step: now };
-            let path = checkpoint::save(directory, &position, &plan.model.model, &store, keep)?;
-            directory.event("checkpoint", json!({ "stage": plan.name, "step": now, "path": path }))?;
-            if interrupted {
-                return Ok(End::Interrupted { checkpoint: path });
-            }
+        if due || now == steps || signals::interrupted() {
+            finite(plan, now, &store)?;
+        }
+        let owes = match evaluates(now) {
+            Some(every) => !held_out(plan, &every.metrics, now, &mut store, dataset, directory, watch)
+                .map_err(|mut problem| {
+                    let group = plan.groups[group].names.join(", ");
+                    problem.message += &format!(
+                        " after step {now} of stage `{}`, group {group}; the training loss of that step was {:.4}",
+                        plan.name, done.loss
+                    );
+                    problem
+                })?,
+            None => false,
+        };
+        if owes || (signals::interrupted() && now < steps) {
+            return interrupt(plan, stage_index, now, owes, &store, directory);
+        }
+        if due || (keep_end && now == steps) {
+            save(plan, stage_index, now, false, &store, directory)?;
         }
     }
+    checkpoint::prune(directory, stage_index, keep)?;
     Ok(End::Done(store))
 }
 
+fn save(
+    plan: &TrainPlan,
+    stage_index: usize,
+    step: u64,
+    owes_evaluation: bool,
+    store: &Store,
+    directory: &mut RunDirectory,
+) -> Result<PathBuf, Problem> {
+    let position = Position { stage: plan.name.clone(), stage_index, step, owes_evaluation };
+    let path = checkpoint::save(directory, &position, &plan.model.model, store)?;
+    directory.event("checkpoint", json!({ "stage": plan.name, "step": step, "path": path }))?;
+    Ok(path)
+}
+
+fn interrupt(
+    plan: &TrainPlan,
+    stage_index: usize,
+    step: u64,
+    owes_evaluation: bool,
+    store: &Store,
+    directory: &mut RunDirectory,
+) -> Result<End, Problems> {
+    finite(plan, step, store)?;
+    let checkpoint = save(plan, stage_index, step, owes_evaluation, store, directory)?;
+    Ok(End::Interrupted { checkpoint })
+}
+
+/// Weights that are not numbers must not become a checkpoint, nor replace an export.
+fn finite(plan: &TrainPlan, step: u64, store: &Store) -> Result<(), Problem> {
+    let model = &plan.model.model;
+    let broken = |tensor: &candle_core::Tensor| floats(tensor).par_iter().any(|x| !x.is_finite());
+    match model.params.iter().zip(&store.weights).find(|(_, weights)| broken(weights)) {
+        None => Ok(()),
+        Some((param, _)) => Err(Problem::of(
+            Fault::Failed,
+            "hift::run::not_finite",
+            format!(
+                "`{}` is no longer made of numbers after step {step} of stage `{}`",
+                param.name, plan.name
+            ),
+        )
+        .help(DIVERGED)),
+    }
+}
+
+/// Whether the held-out rows were all seen, so that the figures stand.
 fn held_out(
     plan: &TrainPlan,
     metrics: &[Metric],
@@ -114,17 +190,15 @@ fn held_out(
     dataset: &Dataset,
     directory: &mut RunDirectory,
     watch: &mut dyn Watch,
-) -> Result<(), Problem> {
-    let sums = evaluate(&plan.model.model, store, &dataset.holdout, plan.micro_batch)?;
-    if signals::interrupted() {
-        // The sums are those of a part of the rows.
-        return Ok(());
-    }
+) -> Result<bool, Problem> {
+    let Some(sums) = evaluate(&plan.model.model, store, &dataset.holdout, plan.micro_batch)? else {
+        return Ok(false);
+    };
     let metrics = sums.metrics(metrics);
     directory
         .event("evaluate", json!({ "stage": plan.name, "step": step, "metrics": scores::json(&metrics) }))?;
     watch.evaluated(&plan.name, Some(step), &metrics);
-    Ok(())
+    Ok(true)
 }
 
 fn not_finite(plan: &TrainPlan, step: u64, done: &Done, last_good: Option<f64>) -> Problem {
@@ -138,10 +212,16 @@ fn not_finite(plan: &TrainPlan, step: u64, done: &Done, last_good: Option<f64>) 
     Problem::of(
         Fault::Failed,
         "hift::run::not_finite",
-        format!("the {what} is {value} at step {} of stage `{}`, group {group}; {before}", step + 1, plan.name),
+        format!(
+            "the {what} is {value} at step {} of stage `{}`, group {group}; {before}",
+            step + 1,
+            plan.name
+        ),
     )
-    .help("lower the rate's peak, add `clip = 1.0`, or lengthen the warm-up; checkpoints written before are untouched")
+    .help(DIVERGED)
 }
+
+const DIVERGED: &str = "lower the rate's peak, add `clip = 1.0`, or lengthen the warm-up; checkpoints written before are untouched";
 
 /// What one update gave.
 #[derive(Debug, Clone, Copy)]

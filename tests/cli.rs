@@ -1,0 +1,933 @@
+//! The binary from outside: exit codes, what it says, and what is on disk afterwards.
+//!
+//! A case is a transcript: files, a command, what must come of it. [`Case`] has a pipeline that works; each case
+//! breaks one thing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
+
+const HIFT: &str = env!("CARGO_BIN_EXE_hift");
+
+const PIPELINE: &str = r#"hift 1
+param steps = 8
+data rows {
+    source = json("rows.jsonl")
+    format = tokens(input = "input_ids", labels = "labels")
+    holdout = 2 rows
+}
+model tiny { weights = random("config.json", seed = 1) }
+groups layers { split = by_layer(1) }
+schedule turns { rate = constant(1e-2) }
+optimizer adamw {}
+train sft {
+    data = rows model = tiny groups = layers schedule = turns optimizer = adamw
+    steps = steps micro_batch = 2
+    evaluate { every = 4 steps }
+    checkpoint { every = 3 steps keep = 2 }
+}
+export final { from = sft to = "out/final" dtype = fp32 }
+"#;
+
+const STAGES: &str = r#"hift 1
+data words { source = text("words.txt") format = text holdout = 2 rows }
+tokenizer plain { file = "tokenizer.json" max_length = 16 tokens }
+model tiny { weights = random("config.json", seed = 1) }
+groups layers { split = by_layer(2) }
+schedule turns { rate = constant(1e-2) }
+optimizer adamw {}
+train a {
+    data = words tokenizer = plain model = tiny groups = layers schedule = turns optimizer = adamw
+    steps = 5 micro_batch = 2
+}
+train b {
+    data = words tokenizer = plain model = a groups = layers schedule = turns optimizer = adamw
+    steps = 40 micro_batch = 2
+}
+evaluate held { from = b data = words metrics = [loss, accuracy] }
+generate talk { from = b prompts = ["one two"] max_new_tokens = 3 tokens }
+export final { from = b to = "out/final" dtype = bf16 }
+"#;
+
+/// A folder with a tiny model, rows and a pipeline that works.
+struct Case {
+    folder: TempDir,
+}
+
+impl Case {
+    fn new() -> Self {
+        let case = Self { folder: tempfile::tempdir().unwrap() };
+        case.write("p.hift", PIPELINE)
+            .write("config.json", config().to_string())
+            .write("rows.jsonl", (0..12).map(row).collect::<String>())
+    }
+
+    /// With two train stages, on text.
+    fn stages() -> Self {
+        let words = ["one two three four\n", "two three four one\n", "three one\n", "four one two\n"];
+        Self::new()
+            .write("p.hift", STAGES)
+            .write("tokenizer.json", tokenizer().to_string())
+            .write("words.txt", words.repeat(3).concat())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(self, name: &str, text: impl AsRef<[u8]>) -> Self {
+        self.put(name, text);
+        self
+    }
+
+    fn put(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Changes a text in a file, where it must stand once.
+    fn edit(self, name: &str, from: &str, to: &str) -> Self {
+        let text = fs::read_to_string(self.path(name)).unwrap();
+        assert_eq!(text.matches(from).count(), 1, "{from} in {text}");
+        self.put(name, text.replace(from, to));
+        self
+    }
+
+    /// Changes the pipeline.
+    fn with(self, from: &str, to: &str) -> Self {
+        self.edit("p.hift", from, to)
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(HIFT);
+        command.args(arguments.split_whitespace()).current_dir(self.folder.path());
+        command.stdin(Stdio::null()).env("RAYON_NUM_THREADS", "2");
+        command
+    }
+
+    fn run(&self, arguments: &str) -> Said {
+        Said::of(&mut self.command(arguments), arguments)
+    }
+
+    /// In a shell, where `$HIFT` is the program.
+    fn shell(&self, script: &str) -> Said {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir(self.folder.path()).env("HIFT", HIFT);
+        command.env("RAYON_NUM_THREADS", "2");
+        Said::of(&mut command, script)
+    }
+
+    /// Starts a run and waits until a line of its JSON progress holds all of `signs`.
+    fn start(&self, arguments: &str, signs: &[&str]) -> Running {
+        let mut command = self.command(&format!("{arguments} --progress json"));
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        loop {
+            let start = said.len();
+            let n = lines.read_line(&mut said).unwrap();
+            assert!(n > 0, "the run ended too soon: {said}");
+            if signs.iter().all(|sign| said[start..].contains(sign)) {
+                break;
+            }
+        }
+        Running { child, lines, said }
+    }
+
+    fn json(&self, name: &str) -> Json {
+        serde_json::from_str(&fs::read_to_string(self.path(name)).unwrap()).unwrap()
+    }
+
+    fn lines(&self, name: &str) -> Vec<Json> {
+        let text = fs::read_to_string(self.path(name)).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+            .collect()
+    }
+
+    /// What a run gave: metrics without times and memory.
+    fn metrics(&self, run: &str) -> Vec<Json> {
+        let mut lines = self.lines(&format!("{run}/metrics.jsonl"));
+        for line in &mut lines {
+            let line = line.as_object_mut().unwrap();
+            for measured in ["seconds", "device_bytes", "device_peak_bytes", "host_peak_bytes"] {
+                assert!(line.shift_remove(measured).is_some(), "{measured}");
+            }
+        }
+        lines
+    }
+
+    /// The evaluations of a run: stage, step, metrics.
+    fn evaluations(&self, run: &str) -> Vec<(Json, Json, Json)> {
+        let events = self.lines(&format!("{run}/events.jsonl")).into_iter();
+        let evaluations = events.filter(|event| event["event"] == "evaluate");
+        evaluations.map(|e| (e["stage"].clone(), e["step"].clone(), e["metrics"].clone())).collect()
+    }
+
+    /// Every file below a folder, with its bytes.
+    fn files(&self, name: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        let mut folders = vec![self.path(name)];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    files.insert(path.clone(), fs::read(path).unwrap());
+                }
+            }
+        }
+        files
+    }
+
+    fn weights(&self, export: &str) -> Vec<u8> {
+        fs::read(self.path(export).join("model.safetensors")).unwrap()
+    }
+
+    fn checkpoints(&self, run: &str) -> Vec<String> {
+        names(&self.path(run).join("checkpoints"))
+    }
+}
+
+/// Names in a folder, hidden ones too.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// What a command said, with white space and the lines' breaks made one.
+struct Said {
+    what: String,
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn of(command: &mut Command, what: &str) -> Self {
+        let output = command.output().unwrap();
+        Self {
+            what: what.to_string(),
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Ends with this code and says all of this to people.
+    #[track_caller]
+    fn fails(&self, code: i32, texts: &[&str]) -> &Self {
+        assert_eq!(self.code, Some(code), "{}\n{}{}", self.what, self.out, self.err);
+        let err: Vec<&str> = self.err.split_whitespace().filter(|word| *word != "│").collect();
+        let err = err.join(" ");
+        for text in texts {
+            assert!(err.contains(text), "{}: no `{text}` in\n{}", self.what, self.err);
+        }
+        assert!(!self.err.contains("panicked"), "{}", self.err);
+        self
+    }
+
+    #[track_caller]
+    fn works(&self) -> &Self {
+        self.fails(0, &[])
+    }
+
+    #[track_caller]
+    fn is_silent(&self) -> &Self {
+        assert_eq!((self.out.as_str(), self.err.as_str()), ("", ""), "{}", self.what);
+        self
+    }
+
+    #[track_caller]
+    fn json(&self) -> Json {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{}: {error}\n{}", self.what, self.out))
+    }
+}
+
+/// A run at work.
+struct Running {
+    child: Child,
+    lines: BufReader<std::process::ChildStderr>,
+    said: String,
+}
+
+impl Running {
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+    }
+
+    fn end(mut self) -> Said {
+        self.lines.read_to_string(&mut self.said).unwrap();
+        let code = self.child.wait().unwrap().code();
+        let mut out = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        Said { what: "the run".to_string(), code, out, err: self.said }
+    }
+}
+
+fn config() -> Json {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 32, "vocab_size": 64,
+        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": false, "torch_dtype": "float32",
+        "initializer_range": 0.08, "bos_token_id": 1, "eos_token_id": 2,
+    })
+}
+
+fn row(n: u64) -> String {
+    let ids: Vec<u64> = (0..8).map(|t| 3 + (7 * n + 5 * t) % 61).collect();
+    format!("{}\n", json!({ "input_ids": ids, "labels": ids }))
+}
+
+fn tokenizer() -> Json {
+    let words = ["<unk>", "<s>", "</s>", "one", "two", "three", "four"];
+    let vocab: serde_json::Map<String, Json> =
+        words.iter().enumerate().map(|(id, word)| (word.to_string(), json!(id))).collect();
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": { "type": "Whitespace" }, "post_processor": null, "decoder": null,
+        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "<unk>" },
+    })
+}
+
+/// The small checkpoint of the traces, copied.
+fn with_checkpoint() -> Case {
+    let case = Case::new().with(r#"random("config.json", seed = 1)"#, r#""model""#);
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models/llama-tiny");
+    for name in names(&from) {
+        case.put(&format!("model/{name}"), fs::read(from.join(name)).unwrap());
+    }
+    case
+}
+
+// ------------------------------------------------------------------------------------- the pipeline is wrong
+
+#[test]
+fn a_pipeline_that_is_wrong() {
+    let check = |from: &str, to: &str, texts: &[&str]| {
+        let case = Case::new().with(from, to);
+        for command in ["check p.hift", "plan p.hift", "run p.hift"] {
+            case.run(command).fails(65, texts);
+        }
+        assert!(!case.path("runs").exists());
+    };
+    check("schedule turns {", "schedule turns", &["schedule", "p.hift:10:"]);
+    check("holdout = 2 rows", "holdout = 2 GiB", &["holdout", "help: "]);
+    check("micro_batch = 2", "micro_bath = 2", &["`micro_bath`", "`micro_batch`"]);
+    check("data = rows", "data = row", &["`row`", "`rows`"]);
+    check("optimizer adamw {}", "optimizer adamw {}\noptimizer adamw {}", &["`adamw`", "p.hift:12:11"]);
+    check(
+        "export final {",
+        "train again { data = rows model = more groups = layers schedule = turns optimizer = adamw steps = 1 }\n\
+         train more { data = rows model = again groups = layers schedule = turns optimizer = adamw steps = 1 }\n\
+         export final {",
+        &["`again`", "`more`"],
+    );
+    check("by_layer(1)", "by_layer(9)", &["groups of 9 layers do not fit 4 layers", "from 1 to 4"]);
+    check("by_layer(1)", "by_layer(1) freeze = [\"blok.0\"]", &["`blok.0`", "did you mean `block.0`?"]);
+    check(
+        "rate = constant(1e-2)",
+        "rate = constant(1e-2) order = [\"head\", \"block.7\"]",
+        &["there is no layer `block.7`", "`embedding`, `block.0`, `block.1`, `head`"],
+    );
+    check(
+        "by_layer(1)",
+        "named({ low = [\"embedding\", \"block.*\"] })",
+        &["tensors are in no group", "add a group for them, or name them in `freeze`"],
+    );
+}
+
+#[test]
+fn all_mistakes_of_a_file_come_at_once() {
+    Case::new()
+        .with("micro_batch = 2", "micro_bath = 2")
+        .with("holdout = 2 rows", "holdout = 2 GiB")
+        .run("check p.hift")
+        .fails(65, &["micro_bath", "GiB", "1 of 1 pipeline has mistakes"]);
+}
+
+#[test]
+fn a_command_line_that_is_wrong() {
+    let case = Case::new();
+    case.run("").fails(2, &["Usage"]);
+    case.run("train p.hift").fails(2, &["unrecognized subcommand"]);
+    case.run("run").fails(2, &["<FILE>"]);
+    case.run("run p.hift --fast").fails(2, &["--fast"]);
+    case.run("run p.hift --set steps").fails(2, &["NAME=VALUE"]);
+    case.run("run p.hift --set step=3").fails(2, &["no param `step`", "`steps`"]);
+    case.run("plan p.hift --program block.9").fails(2, &["no group trains `block.9`", "block.1, head"]);
+    case.run("run p.hift --resume must").fails(66, &["holds no checkpoint", "leave out `--resume must`"]);
+    case.run("--help").works();
+    case.run("--version").works();
+}
+
+// ------------------------------------------------------------------------------------- inputs
+
+#[test]
+fn inputs_that_are_not_there() {
+    let case = Case::new();
+    case.run("run q.hift").fails(66, &["q.hift cannot be read", "name a pipeline file"]);
+    case.run("run .").fails(66, &["cannot be read"]);
+    fs::remove_file(case.path("rows.jsonl")).unwrap();
+    case.run("check p.hift --data").fails(66, &["rows.jsonl"]);
+    case.run("run p.hift").fails(66, &["there is no file `rows.jsonl`", "looked for", "p.hift:4:"]);
+    fs::create_dir(case.path("rows.jsonl")).unwrap();
+    case.run("run p.hift").fails(66, &["`rows.jsonl` is a folder", "name the file itself"]);
+    let case = Case::new();
+    fs::remove_file(case.path("config.json")).unwrap();
+    case.run("plan p.hift").fails(66, &["config.json", "p.hift:8:"]);
+    case.run("inspect config.json").fails(66, &["config.json cannot be read"]);
+    Case::stages().with("tokenizer.json", "bpe.json").run("run p.hift").fails(66, &["`bpe.json`"]);
+    assert!(!case.path("runs").exists());
+}
+
+#[test]
+fn a_configuration_that_is_wrong() {
+    let check = |text: &str, texts: &[&str]| {
+        let case = Case::new().write("config.json", text);
+        case.run("run p.hift").fails(65, texts).fails(65, &["p.hift:8:"]);
+        case.run("inspect config.json").fails(65, texts);
+    };
+    check(&config().to_string().replace("\"llama\"", "\"mamba\""), &["`mamba`", "known families are: llama"]);
+    check("{", &["is not a JSON object"]);
+    check("[]", &["is not a JSON object"]);
+    let zero = config().to_string().replace("\"hidden_size\":16", "\"hidden_size\":0");
+    check(&zero, &["`hidden_size`", "is 0, not a positive whole number"]);
+}
+
+#[test]
+fn weights_that_are_wrong() {
+    let check = |code: i32, edit: &dyn Fn(&Case), texts: &[&str]| {
+        let case = with_checkpoint();
+        edit(&case);
+        let before = case.files("model");
+        case.run("run p.hift").fails(code, texts).fails(code, &["p.hift:8:"]);
+        assert!(case.files("model") == before && !case.path("runs").exists());
+    };
+    let file = "model/model.safetensors";
+    let cut = |bytes: usize| {
+        move |case: &Case| {
+            let whole = fs::read(case.path(file)).unwrap();
+            case.put(file, &whole[..bytes]);
+        }
+    };
+    check(65, &cut(500_000), &["is not a whole safetensors file", "has 500000 bytes", "download it again"]);
+    check(65, &cut(100), &["is not a whole safetensors file"]);
+    check(65, &cut(0), &["is not a whole safetensors file"]);
+    let config = |from: &'static str, to: &'static str| {
+        move |case: &Case| {
+            let text = fs::read_to_string(case.path("model/config.json")).unwrap();
+            case.put("model/config.json", text.replace(from, to));
+        }
+    };
+    check(
+        65,
+        &config("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5"),
+        &["no tensor `model.layers.4."],
+    );
+    check(
+        65,
+        &config("\"intermediate_size\": 172", "\"intermediate_size\": 170"),
+        &["`model.layers.0.mlp.gate_proj.weight` has shape [172, 64], but config.json asks for [170, 64]"],
+    );
+    let index = |text: &'static str| move |case: &Case| case.put("model/model.safetensors.index.json", text);
+    check(
+        66,
+        &index(r#"{"weight_map": {"a": "b.safetensors"}}"#),
+        &["names b.safetensors, which is not there"],
+    );
+    check(65, &index("{"), &["is not JSON"]);
+    check(65, &index("{}"), &["has no `weight_map`"]);
+    let none = |case: &Case| fs::remove_file(case.path(file)).unwrap();
+    check(66, &none, &["holds no model.safetensors", "random(\"config.json\")"]);
+}
+
+#[test]
+fn rows_that_are_wrong() {
+    let check = |rows: &str, texts: &[&str]| {
+        let case = Case::new().write("rows.jsonl", rows);
+        case.run("check p.hift --data").fails(65, texts);
+        case.run("run p.hift").fails(65, texts).fails(65, &["p.hift:", "help: "]);
+        assert!(!case.path("runs").exists());
+    };
+    let good = row(1);
+    check("", &["holds no rows"]);
+    check(&format!("{good}{good}{{\"input_ids\": [3\n"), &["line 3"]);
+    check("{\"ids\": [1, 2]}\n", &["no column `input_ids`", "its columns are `ids`"]);
+    check("{\"input_ids\": [3, 4], \"labels\": [-100, -100]}\n", &["no token", "carries a loss"]);
+    check(
+        &format!("{good}{{\"input_ids\": [3, 64], \"labels\": [3, 4]}}\n"),
+        &["line 2: `input_ids[1]` is 64", "ids are 0 to 63"],
+    );
+    check(&good, &["holding out 2 rows leaves nothing to train on", "write `holdout = none`"]);
+}
+
+#[test]
+fn lengths_and_prompts_beyond_the_models_positions() {
+    let long = Case::stages().with("16 tokens", "33 tokens");
+    long.run("run p.hift").fails(65, &["33 tokens", "32 positions", "`max_length = 32 tokens` or less"]);
+    let prompt = "one ".repeat(40);
+    let long = Case::stages().with("one two", prompt.trim());
+    long.run("plan p.hift").fails(65, &["the prompt has 40 tokens, but the model has 32 positions"]);
+    Case::stages().with("one two", "").run("run p.hift").fails(65, &["no token to go on from"]);
+    let strange = Case::stages().edit("config.json", "\"vocab_size\":64", "\"vocab_size\":6");
+    strange.run("run p.hift").fails(65, &["vocabulary"]);
+}
+
+#[test]
+fn sizes_beyond_all_measure() {
+    let case = Case::new().with("micro_batch = 2", "micro_batch = 9000000000000000");
+    // There are ten rows to train on, so that is the batch.
+    case.run("plan p.hift").works();
+    case.run("plan p.hift --no-data").fails(65, &["more than one forward pass can take"]);
+    let many = Case::new().with("every = 3 steps", "every = 9000000000000000 cycles");
+    many.run("plan p.hift").works();
+    let dwell = Case::new().with("rate = ", "dwell = 9000000000000000 steps rate = ");
+    dwell.run("plan p.hift").works();
+    Case::new().run("plan p.hift --set steps=9000000000000000").works();
+    Case::new().run("plan p.hift --set steps=0").fails(65, &["`steps` is 0, but must be at least 1"]);
+}
+
+#[test]
+fn rows_and_files_that_are_unusual_but_right() {
+    // Byte order marks, line ends of another system, spaces and other letters in paths, another folder.
+    let case = Case::new();
+    let dressed = |name: &str| {
+        format!("\u{feff}{}", fs::read_to_string(case.path(name)).unwrap().replace('\n', "\r\n"))
+    };
+    for name in ["p.hift", "rows.jsonl"] {
+        case.put(&format!("ein Ordner/ü/{name}"), dressed(name));
+    }
+    case.put("ein Ordner/ü/config.json", config().to_string());
+    let mut command = case.command("run");
+    command.args(["ein Ordner/ü/p.hift", "--dir", "der Lauf"]);
+    Said::of(&mut command, "run").works().is_silent();
+    assert_eq!(case.metrics("der Lauf").len(), 8);
+    assert!(case.path("ein Ordner/ü/out/final/model.safetensors").exists());
+    // The same as without all that.
+    case.run("run p.hift").works();
+    assert_eq!(case.metrics("der Lauf"), case.metrics("runs/p"));
+
+    // One row, a batch larger than the rows, less than an epoch.
+    let case = Case::new()
+        .write("rows.jsonl", row(1))
+        .with("    holdout = 2 rows\n", "")
+        .with("    evaluate { every = 4 steps }\n", "")
+        .with("steps = steps micro_batch = 2", "epochs = 0.5 micro_batch = 64")
+        .with("param steps = 8\n", "");
+    case.run("run p.hift").works();
+    assert_eq!(case.metrics("runs/p").len(), 1);
+}
+
+// ------------------------------------------------------------------------------------- the machine
+
+#[test]
+fn a_memory_limit_that_is_too_small() {
+    let case = Case::new().with("micro_batch = 2", "micro_batch = 2 memory_limit = 1 KiB");
+    for command in ["plan p.hift", "run p.hift"] {
+        case.run(command)
+            .fails(78, &["more than its limit of 1.00 KiB", "p.hift:14:", "lower `micro_batch`"]);
+    }
+    assert!(!case.path("runs").exists());
+}
+
+#[test]
+fn a_device_that_is_not_there() {
+    let case = Case::new().with("micro_batch = 2", "micro_batch = 2 device = cuda(0)");
+    case.run("run p.hift").fails(69, &["cuda(0)", "write `device = auto` or `device = cpu`"]);
+    assert!(!case.path("runs").exists());
+}
+
+// ------------------------------------------------------------------------------------- what is shown
+
+#[test]
+fn silent_where_nobody_looks() {
+    let case = Case::new();
+    case.run("run p.hift").works().is_silent();
+    case.run("run p.hift").works().is_silent();
+    let mut command = case.command("run p.hift --dir other");
+    Said::of(command.env_clear(), "env -i hift run").works().is_silent();
+    assert_eq!(case.metrics("runs/p"), case.metrics("other"));
+    // With nowhere to write to.
+    case.shell("exec \"$HIFT\" run p.hift --dir closed >&- 2>&- <&-").works();
+}
+
+#[test]
+fn progress_in_every_style() {
+    let case = Case::new();
+    let plain = case.run("run p.hift --dir plain --progress plain");
+    plain.fails(0, &["step 8/8", "held-out loss", "wrote "]);
+    assert!(
+        plain.out.contains("the model lies in") && plain.out.contains("metrics, events and the plan lie in")
+    );
+    case.run("run p.hift --dir plain --progress plain").works().out.contains("nothing to do");
+    let lines = case.run("run p.hift --dir json --progress json");
+    lines.works();
+    let lines: Vec<Json> = lines.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.iter().filter(|line| line["loss"].is_number()).count(), 8);
+    case.run("run p.hift --dir none --progress none").works().is_silent();
+    let outcome = case.run("run p.hift --dir outcome --json").json();
+    assert_eq!(outcome["outcome"], "finished");
+    assert_eq!(case.run("run p.hift --dir outcome --json").json()["outcome"], "nothing to do");
+}
+
+#[test]
+fn plans_for_people_and_machines() {
+    let case = Case::stages();
+    let plan = case.run("plan p.hift");
+    plan.works();
+    for text in ["train a", "train b", "evaluate held", "generate talk", "export final", "peak"] {
+        assert!(plan.out.contains(text), "{text} in {}", plan.out);
+    }
+    let json = case.run("plan p.hift --json").json();
+    assert_eq!(json["schema"], 1);
+    assert_eq!(json["plan"]["stages"].as_array().unwrap().len(), 5);
+    assert!(json["estimate"]["peak"].as_u64().unwrap() > 0);
+    let program = Case::new().run("plan p.hift --program block.0").out.clone();
+    assert!(program.contains("dies") || program.contains("last"), "{program}");
+    assert!(program.contains("KiB") || program.contains(" B"), "{program}");
+    case.shell("\"$HIFT\" plan p.hift | head -1").works();
+    if Path::new("/dev/full").exists() {
+        case.shell("\"$HIFT\" plan p.hift > /dev/full").fails(73, &["standard output"]);
+    }
+}
+
+#[test]
+fn models_and_rows_are_inspected() {
+    let case = with_checkpoint();
+    let text = case.run("inspect model");
+    assert!(text.works().out.contains("model.layers.3.mlp.down_proj.weight"));
+    let json = case.run("inspect model --json").json();
+    assert_eq!((&json["family"], &json["vocabulary"]), (&json!("llama"), &json!(512)));
+    assert_eq!(case.run("inspect config.json --json").json()["parameters"], 7_248);
+    assert!(case.run("inspect p.hift").works().out.contains("rows"));
+    let rows = case.run("inspect p.hift rows --rows 2 --json").json();
+    assert_eq!((rows["rows"].as_array().unwrap().len(), &rows["audit"]["rows"]), (2, &json!(12)));
+    case.run("inspect p.hift row").fails(2, &["the stages read: rows"]);
+    case.run("inspect nowhere").fails(66, &["nowhere", "name a Hugging Face directory"]);
+}
+
+// ------------------------------------------------------------------------------------- a run and its directory
+
+#[test]
+fn a_run_leaves_what_it_did() {
+    let case = Case::new();
+    case.run("run p.hift --set steps=7").works();
+    assert_eq!(case.checkpoints("runs/p"), ["sft-6", "sft-7"]);
+    assert!(fs::read_to_string(case.path("runs/p/pipeline.hift")).unwrap().contains("param steps = 7"));
+    assert_eq!(case.json("runs/p/plan.json")["plan"]["stages"][0]["steps"], 7);
+    let lock = case.json("runs/p/hift.lock");
+    assert_eq!(
+        (&lock["files"][0]["path"], lock["files"][0]["sha256"].as_str().unwrap().len()),
+        (&json!("rows.jsonl"), 64)
+    );
+    assert_eq!(case.evaluations("runs/p").len(), 2);
+    let last = case.lines("runs/p/events.jsonl").pop().unwrap();
+    assert_eq!(last["event"], "finish");
+    assert_eq!(names(&case.path("out/final")), ["config.json", "hift.json", "model.safetensors"]);
+    assert_eq!(names(&case.path("out")), ["final"]);
+    #[cfg(unix)]
+    {
+        // As readable as any other file that is made here.
+        use std::os::unix::fs::MetadataExt;
+        let mode = |name: &str| fs::metadata(case.path(name)).unwrap().mode();
+        assert_eq!(mode("out/final/model.safetensors"), mode("out/final/config.json"));
+        assert_eq!(mode("runs/p/checkpoints/sft-7/weights.safetensors"), mode("runs/p/plan.json"));
+    }
+}
+
+#[test]
+fn a_directory_of_another_run() {
+    let case = Case::new();
+    case.run("run p.hift").works();
+    let before = case.files("runs/p");
+    let way_out = "a folder of its own with `--dir`, or start anew here with `--resume never`";
+    case.run("run p.hift --set steps=9").fails(65, &["runs/p holds a run of another plan", way_out]);
+    let rows = fs::read_to_string(case.path("rows.jsonl")).unwrap();
+    case.put("rows.jsonl", rows.replace("10", "11"));
+    case.run("run p.hift").fails(65, &["`rows.jsonl` has changed since the run in runs/p began", way_out]);
+    assert!(case.files("runs/p") == before);
+    case.run("run p.hift --resume never").works();
+    let aside = case.files("runs/p.1");
+    assert!(aside.into_values().eq(before.into_values()));
+    fs::remove_file(case.path("runs/p/plan.json")).unwrap();
+    case.run("run p.hift").fails(65, &["its plan.json cannot be read", way_out]);
+}
+
+#[test]
+fn folders_that_hold_other_things_are_left_alone() {
+    let case = Case::new().write("notes/thesis.txt", "all I have").write("notes/pipeline.hift", "mine");
+    let before = case.files("notes");
+    case.run("run p.hift --dir notes")
+        .fails(73, &["notes holds other things and is not a run directory", "--dir"]);
+    case.run("run p.hift --dir .").fails(73, &["is not a run directory"]);
+    assert!(case.files("notes") == before);
+    let to = |to: &str| Case::new().write("notes/thesis.txt", "all I have").with("out/final", to);
+    let case = to("notes");
+    case.run("run p.hift")
+        .fails(73, &["is there already and is not an earlier export", "another folder for `to`"]);
+    assert_eq!(names(&case.path("notes")), ["thesis.txt"]);
+    for taken in ["runs/p", "runs", ".", "..", "runs/p/checkpoints/sft-3"] {
+        let case = to(taken);
+        case.run("run p.hift").fails(73, &["would replace the run"]);
+        assert!(!case.path("runs/p/plan.json").exists());
+    }
+    for below_a_file in ["notes/thesis.txt", "notes/thesis.txt/final"] {
+        let case = to(below_a_file);
+        case.run("run p.hift").fails(73, &["thesis.txt"]);
+        assert_eq!(fs::read_to_string(case.path("notes/thesis.txt")).unwrap(), "all I have");
+    }
+    let case = Case::new();
+    for below_a_file in ["rows.jsonl", "rows.jsonl/run"] {
+        case.run(&format!("run p.hift --dir {below_a_file}")).fails(73, &["cannot be written", "--dir"]);
+    }
+}
+
+#[test]
+fn a_models_folder_is_not_an_export() {
+    let case = with_checkpoint().with("out/final", "model");
+    let before = case.files("model");
+    case.run("run p.hift").fails(73, &["is there already and is not an earlier export"]);
+    assert!(case.files("model") == before && !case.path("runs").exists());
+}
+
+#[test]
+fn an_export_replaces_an_export_and_nothing_else() {
+    let case = Case::new();
+    case.run("run p.hift").works();
+    let first = case.weights("out/final");
+    case.run("run p.hift --set steps=2 --dir short").works();
+    let second = case.weights("out/final");
+    assert!(first != second);
+    case.put("out/final/README.md", "about this model");
+    case.run("run p.hift --dir again").fails(73, &["holds `README.md` too, which would be lost"]);
+    assert!(case.weights("out/final") == second);
+    fs::remove_file(case.path("out/final/README.md")).unwrap();
+    // A process that ended between two renames: the old export gets its name back.
+    fs::rename(case.path("out/final"), case.path("out/.final.old")).unwrap();
+    case.run("run p.hift --dir q --set steps=3").works();
+    assert_eq!(names(&case.path("out")), ["final"]);
+    // An export that somebody has removed is made again, without training again.
+    fs::remove_dir_all(case.path("out")).unwrap();
+    let before = case.metrics("runs/p");
+    case.run("run p.hift --progress plain").fails(0, &["is gone and is written again"]);
+    assert!(case.weights("out/final") == first);
+    assert_eq!(case.metrics("runs/p"), before);
+}
+
+// ------------------------------------------------------------------------------------- things go wrong
+
+#[test]
+fn a_loss_that_is_not_a_number() {
+    let case = Case::new();
+    case.run("run p.hift").works();
+    let export = case.files("out");
+    let case = case
+        .with("constant(1e-2)", "constant(1e15)")
+        .with("optimizer adamw", "optimizer sgd")
+        .with("optimizer = adamw", "optimizer = sgd")
+        .with("every = 3 steps", "every = 1 step")
+        .with("    evaluate { every = 4 steps }\n", "");
+    case.run("run p.hift --dir wild").fails(
+        1,
+        &[
+            "is NaN at step",
+            "of stage `sft`, group",
+            "the loss of the step before was",
+            "lower the rate's peak",
+        ],
+    );
+    let checkpoints = case.files("wild/checkpoints");
+    assert!(!checkpoints.is_empty() && checkpoints.keys().all(|path| !path.ends_with(".writing")));
+    assert_eq!(case.lines("wild/events.jsonl").pop().unwrap()["event"], "fail");
+    // Again from the last checkpoint, to the same end.
+    case.run("run p.hift --dir wild").fails(1, &["is NaN at step"]);
+    assert!(case.files("wild/checkpoints") == checkpoints);
+    assert!(case.files("out") == export);
+    // What comes of one step alone is not made of numbers that a model can use; the rows held out show it.
+    let case = case.with("checkpoint {", "evaluate { every = 1 step }\n    checkpoint {");
+    let held_out = case.run("run p.hift --dir held");
+    held_out.fails(1, &["the held-out loss is", "after step", "of stage `sft`, group"]);
+    assert!(case.files("out") == export);
+}
+
+#[test]
+fn a_disk_that_is_full() {
+    // A limit on the size of files stands in for a full disk: 24 KiB, or 48 where the shell counts in KiB. Weights
+    // take 29 KiB and their states twice that.
+    let full = "trap '' XFSZ; ulimit -f 48; exec \"$HIFT\" run p.hift";
+    let case = Case::new();
+    case.run("run p.hift --dir whole").works();
+    let export = case.files("out");
+    // In a checkpoint.
+    case.shell(&format!("{full} --dir tight")).fails(73, &["cannot be written", "free some space"]);
+    assert!(case.checkpoints("tight").is_empty());
+    case.run("run p.hift --dir tight").works();
+    assert_eq!(case.metrics("tight"), case.metrics("whole"));
+    assert_eq!(case.evaluations("tight"), case.evaluations("whole"));
+    // In an export.
+    let case = case.with("    checkpoint { every = 3 steps keep = 2 }\n", "");
+    let full = full.replace("48", "24");
+    case.shell(&format!("{full} --dir bare --set steps=2")).fails(73, &["out/final cannot be written"]);
+    assert!(case.files("out") == export);
+    assert_eq!(names(&case.path("out")), ["final"]);
+    assert!(case.checkpoints("bare").is_empty());
+    // Not even the plan.
+    case.shell("trap '' XFSZ; ulimit -f 1; exec \"$HIFT\" run p.hift --dir none")
+        .fails(73, &["cannot be written"]);
+}
+
+#[test]
+fn what_was_trained_is_kept_when_a_later_stage_fails() {
+    let case = Case::new()
+        .with("    checkpoint { every = 3 steps keep = 2 }\n", "")
+        .with("param steps = 8", "param steps = 60");
+    let running = case.start("run p.hift", &["\"step\":2,"]);
+    case.put("out/final/notes.txt", "written meanwhile");
+    running.end().fails(73, &["is not an earlier export", "what was trained is kept in"]);
+    assert_eq!(case.checkpoints("runs/p"), ["sft-60"]);
+    fs::remove_dir_all(case.path("out/final")).unwrap();
+    case.run("run p.hift").works();
+    assert_eq!(case.metrics("runs/p").len(), 60);
+    assert!(case.path("out/final/model.safetensors").exists());
+}
+
+// ------------------------------------------------------------------------------------- interrupted
+
+#[test]
+fn an_interrupted_run_goes_on_as_if_nothing_had_been() {
+    let case = Case::new().with("param steps = 8", "param steps = 60");
+    case.run("run p.hift --dir whole").works();
+    let whole = case.weights("out/final");
+    for (signal, sign) in [("INT", "\"step\":5,"), ("TERM", "\"step\":20,")] {
+        let running = case.start("run p.hift", &["\"steps\":60", sign]);
+        running.signal(signal);
+        let said = running.end();
+        said.fails(75, &["interrupted; what was done is kept in", "call the same command again"]);
+        assert!(!case.checkpoints("runs/p").is_empty());
+        assert_eq!(case.lines("runs/p/events.jsonl").pop().unwrap()["event"], "interrupt");
+    }
+    assert!(case.weights("out/final") == whole);
+    fs::remove_dir_all(case.path("out")).unwrap();
+    case.run("run p.hift").works().is_silent();
+    assert_eq!(case.metrics("runs/p"), case.metrics("whole"));
+    assert_eq!(case.evaluations("runs/p"), case.evaluations("whole"));
+    assert!(case.weights("out/final") == whole);
+    assert_eq!(case.checkpoints("runs/p"), case.checkpoints("whole"));
+    let said = case.run("run p.hift --progress plain");
+    assert!(said.works().out.contains("nothing to do: runs/p holds this run, finished"));
+}
+
+#[test]
+fn a_killed_run_goes_on_from_its_last_checkpoint() {
+    let case = Case::new().with("param steps = 8", "param steps = 60");
+    case.run("run p.hift --dir whole").works();
+    let running = case.start("run p.hift", &["\"steps\":60", "\"step\":20,"]);
+    running.signal("KILL");
+    assert_eq!(running.end().code, None);
+    // What a process that is killed while it writes can leave behind.
+    case.put("runs/p/checkpoints/.sft-90.writing/weights.safetensors", "half");
+    case.put("runs/p/checkpoints/sft-91/weights.safetensors", "a checkpoint without a position is none");
+    let events = fs::read_to_string(case.path("runs/p/events.jsonl")).unwrap();
+    case.put("runs/p/events.jsonl", format!("{events}{{\"time\":\"20"));
+    case.put("out/.final.writing/model.safetensors", "half");
+    case.run("run p.hift --progress plain").fails(0, &["going on from"]);
+    assert_eq!(case.metrics("runs/p"), case.metrics("whole"));
+    assert_eq!(case.checkpoints("runs/p"), ["sft-57", "sft-60", "sft-91"]);
+    assert_eq!(names(&case.path("out")), ["final"]);
+    assert_eq!(case.lines("runs/p/events.jsonl").pop().unwrap()["event"], "finish");
+}
+
+#[test]
+fn a_broken_checkpoint_is_not_taken_for_a_good_one() {
+    let case = Case::new().with("param steps = 8", "param steps = 60");
+    let running = case.start("run p.hift", &["\"steps\":60", "\"step\":20,"]);
+    running.signal("INT");
+    running.end().fails(75, &[]);
+    let last = case.checkpoints("runs/p").pop().unwrap();
+    let file = format!("runs/p/checkpoints/{last}/states.safetensors");
+    let states = fs::read(case.path(&file)).unwrap();
+    case.put(&file, &states[..states.len() / 2]);
+    case.run("run p.hift").fails(66, &[&last, "cannot be read", "go on from the one before"]);
+    fs::remove_dir_all(case.path(&format!("runs/p/checkpoints/{last}"))).unwrap();
+    case.run("run p.hift").works();
+    case.run("run p.hift --dir whole").works();
+    assert_eq!(case.metrics("runs/p"), case.metrics("whole"));
+}
+
+#[test]
+fn two_runs_at_once() {
+    let case = Case::new().with("param steps = 8", "param steps = 100000");
+    let first = case.start("run p.hift", &["\"step\":1,"]);
+    let holder = format!("another run (process {}) is at work in runs/p", first.child.id());
+    case.run("run p.hift").fails(75, &[&holder, "wait for it to end", "--dir"]);
+    case.run("run p.hift --resume never").fails(75, &[&holder]);
+    first.signal("INT");
+    first.end().fails(75, &["interrupted"]);
+}
+
+// ------------------------------------------------------------------------------------- several stages
+
+#[test]
+fn stages_follow_one_another() {
+    let case = Case::stages();
+    let said = case.run("run p.hift --json");
+    let outcome = said.works();
+    let outcome = outcome.json();
+    assert_eq!(outcome["outcome"], "finished");
+    assert_eq!(outcome["results"]["evaluations"][0]["stage"], "held");
+    assert_eq!(outcome["results"]["texts"][0]["prompt"], "one two");
+    let stages: Vec<Json> = case.metrics("runs/p").iter().map(|line| line["stage"].clone()).collect();
+    assert_eq!(stages.iter().filter(|stage| **stage == "a").count(), 5);
+    assert_eq!(stages.iter().filter(|stage| **stage == "b").count(), 40);
+    let files = ["config.json", "hift.json", "model.safetensors", "tokenizer.json"];
+    assert_eq!(names(&case.path("out/final")), files);
+    // The export is a model that can be trained further.
+    let case = case
+        .with(r#"random("config.json", seed = 1)"#, "\"out/final\"")
+        .with("to = \"out/final\"", "to = \"out/more\"");
+    case.run("run p.hift --dir more").works();
+
+    // The same, interrupted in the second stage.
+    let case = Case::stages();
+    case.run("run p.hift --dir whole").works();
+    let whole = case.weights("out/final");
+    let running = case.start("run p.hift", &["\"stage\":\"b\",\"step\":4,"]);
+    running.signal("INT");
+    running.end().fails(75, &["interrupted"]);
+    let checkpoints = case.checkpoints("runs/p");
+    assert!(checkpoints.contains(&"a-5".to_string()) && checkpoints.len() == 2, "{checkpoints:?}");
+    case.run("run p.hift").works();
+    assert_eq!(case.metrics("runs/p"), case.metrics("whole"));
+    assert_eq!(case.evaluations("runs/p"), case.evaluations("whole"));
+    assert!(case.weights("out/final") == whole);
+}
+
+#[test]
+fn an_interrupted_evaluation_gives_no_figures() {
+    // So many held-out rows that the signal comes while they are evaluated, after the last step.
+    let case = Case::new()
+        .write("rows.jsonl", (0..3000).map(row).collect::<String>())
+        .with("2 rows", "2990 rows")
+        .with("param steps = 8", "param steps = 2")
+        .with("    checkpoint { every = 3 steps keep = 2 }\n", "");
+    let running = case.start("run p.hift", &["\"step\":2,"]);
+    running.signal("INT");
+    running.end().fails(75, &["interrupted"]);
+    assert!(case.evaluations("runs/p").is_empty() && !case.path("out").join("final").exists());
+    case.run("run p.hift").works();
+    let evaluations = case.evaluations("runs/p");
+    assert_eq!((evaluations.len(), &evaluations[0].1), (1, &json!(2)));
+    assert_eq!(case.metrics("runs/p").len(), 2);
+}
