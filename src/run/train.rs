@@ -77,6 +77,11 @@ pub fn train(
         return interrupt(plan, stage_index, begin, owes, &store, directory);
     }
     let keep = plan.checkpoint.as_ref().map_or(1, |every| every.keep);
+    if let Some(every) = &plan.evaluate
+        && begin == 0
+    {
+        held_out(plan, &every.metrics, 0, &mut store, dataset, directory, watch)?;
+    }
     let mut last_good: Option<f64> = None;
     for step in begin..steps {
         let began = Instant::now();
