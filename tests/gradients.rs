@@ -4,6 +4,8 @@
 mod common;
 #[path = "gradients/plain.rs"]
 mod plain;
+#[path = "gradients/wiring.rs"]
+mod wiring;
 
 use std::fs;
 use std::path::Path;
@@ -122,14 +124,86 @@ const WAYS: [Way; 7] = [
     Way { micros: 3, accumulate: true, clip: Some(4.0) },
 ];
 
+/// What a step is made of: the shapes and numbers of the parameters, and a forward pass for each micro-batch.
+struct Work {
+    shapes: Vec<Vec<usize>>,
+    weights: Vec<Vec<f32>>,
+    passes: Vec<(Graph, Inputs)>,
+    /// The gradient is that of the mean over this many tokens.
+    tokens: f64,
+}
+
+impl Work {
+    fn all(&self) -> Vec<ParamId> {
+        (0..self.shapes.len()).map(ParamId).collect()
+    }
+
+    fn store(&self, weights: &[Vec<f32>]) -> Store {
+        let tensors = self.shapes.iter().zip(weights).map(|(shape, numbers)| {
+            Tensor::from_vec(numbers.clone(), shape.as_slice(), &Device::Cpu).unwrap()
+        });
+        Store::new(tensors.collect())
+    }
+
+    /// Runs a graph forward, with other weights.
+    fn forward(&self, weights: &[Vec<f32>], graph: &Graph, inputs: &Inputs) -> Vec<f32> {
+        let program = forward_only(graph, rayon::current_num_threads());
+        let knobs = Knobs { loss_scale: 0.0, rate: 0.0, algorithm: &Algorithm::Sgd, weight_decay: 0.0 };
+        play(&program, &mut self.store(weights), inputs.clone(), Vec::new(), &knobs).unwrap().numbers(0)
+    }
+
+    /// One update of the parameters `active`.
+    fn step(&self, active: &[ParamId], way: Way, clip: Option<f32>, recompute_blocks: bool) -> Stepped {
+        let mut store = self.store(&self.weights);
+        let mut is_active = vec![false; self.shapes.len()];
+        active.iter().for_each(|param| is_active[param.0] = true);
+        let settings = Settings {
+            active: &is_active,
+            states: &|_| Vec::new(),
+            clip,
+            accumulate: way.accumulate,
+            recompute_blocks,
+            threads: rayon::current_num_threads(),
+        };
+        let knobs = Knobs {
+            loss_scale: (1.0 / self.tokens) as f32,
+            rate: RATE,
+            algorithm: &Algorithm::Sgd,
+            weight_decay: 0.0,
+        };
+        let mut play = |program: &Program, inputs: Inputs, gradients| -> Played {
+            play(program, &mut store, inputs, gradients, &knobs).unwrap()
+        };
+        let (mut loss, mut squares, mut gradients) = (0.0, 0.0, Vec::new());
+        for (idx, (graph, inputs)) in self.passes[..way.micros].iter().enumerate() {
+            match step_programs(graph, &settings) {
+                StepPrograms::Whole(program) => {
+                    let played = play(&program, inputs.clone(), Vec::new());
+                    loss = f64::from(played.numbers(0)[0]);
+                    squares = f64::from(played.numbers(1)[0]);
+                }
+                StepPrograms::Parts(parts) => {
+                    let program = if idx == 0 { &parts.first } else { &parts.next };
+                    let played = play(program, inputs.clone(), gradients);
+                    loss += f64::from(played.numbers(0)[0]);
+                    gradients = played.gradients;
+                    if idx + 1 == way.micros {
+                        let played = play(&parts.update, Inputs::default(), std::mem::take(&mut gradients));
+                        squares = f64::from(played.numbers(0)[0]);
+                    }
+                }
+            }
+        }
+        let weights = store.weights.iter().map(|weight| weight.flatten_all().unwrap().to_vec1().unwrap());
+        Stepped { weights: weights.collect(), loss, norm: squares.sqrt() }
+    }
+}
+
 /// A model with weights that are far from where training starts, so that no part of it is next to idle.
 struct Case {
     model: Model,
-    weights: Vec<Vec<f32>>,
     micros: Vec<Micro>,
-    chunk: Option<usize>,
-    /// The gradient is that of the mean over this many tokens.
-    tokens: f64,
+    work: Work,
 }
 
 impl Case {
@@ -146,25 +220,28 @@ impl Case {
             };
             (0..param.elements()).map(|_| (mean + std * normals.next().unwrap()) as f32).collect()
         });
-        let weights = weights.collect();
+        let weights: Vec<Vec<f32>> = weights.collect();
         let mut random = Random::named(7, variant.name);
-        let micros: Vec<Micro> =
-            variant.micros.iter().map(|rows| micro(rows, variant.packed, &mut random)).collect();
+        let micros = variant.micros.iter().map(|rows| micro(rows, variant.packed, &mut random)).collect();
+        Self::of(model, weights, micros, variant.chunk)
+    }
+
+    fn of(model: Model, weights: Vec<Vec<f32>>, micros: Vec<Micro>, chunk: Option<usize>) -> Self {
+        let pass = |micro: &Micro| {
+            let mut graph = model.loss(micro.shape);
+            if let (Some(chunk), Some(node)) = (chunk, graph.nodes.last_mut()) {
+                node.op = Op::LinearCrossEntropy { chunk };
+            }
+            (graph, micro.inputs.clone())
+        };
         let labels = micros.iter().flat_map(|micro| &micro.inputs.labels);
-        let tokens = labels.filter(|label| **label != u32::MAX).count() as f64;
-        Self { model, weights, micros, chunk: variant.chunk, tokens }
-    }
-
-    fn loss(&self, shape: BatchShape) -> Graph {
-        let mut graph = self.model.loss(shape);
-        if let (Some(chunk), Some(node)) = (self.chunk, graph.nodes.last_mut()) {
-            node.op = Op::LinearCrossEntropy { chunk };
-        }
-        graph
-    }
-
-    fn all(&self) -> Vec<ParamId> {
-        (0..self.model.params.len()).map(ParamId).collect()
+        let work = Work {
+            shapes: model.params.iter().map(|param| param.shape.clone()).collect(),
+            weights,
+            passes: micros.iter().map(pass).collect(),
+            tokens: labels.filter(|label| **label != u32::MAX).count() as f64,
+        };
+        Self { model, micros, work }
     }
 
     /// Layers of a schedule and mixtures of them, by what they are called.
@@ -176,8 +253,8 @@ impl Case {
         groups.push(("both ends".into(), ends));
         let inner = split[1..split.len() - 1].iter().flat_map(|layer| layer.params.clone()).collect();
         groups.push(("all but both ends".into(), inner));
-        groups.push(("every second".into(), self.all().into_iter().step_by(2).collect()));
-        groups.push(("all".into(), self.all()));
+        groups.push(("every second".into(), self.work.all().into_iter().step_by(2).collect()));
+        groups.push(("all".into(), self.work.all()));
         // Where the head is tied, and where there is one block, some are the same.
         let mut known = Vec::new();
         groups.retain(|(_, active)| {
@@ -231,67 +308,6 @@ impl Stepped {
     }
 }
 
-fn tensors(model: &Model, weights: &[Vec<f32>]) -> Store {
-    let tensors = model.params.iter().zip(weights).map(|(param, numbers)| {
-        Tensor::from_vec(numbers.clone(), param.shape.as_slice(), &Device::Cpu).unwrap()
-    });
-    Store::new(tensors.collect())
-}
-
-/// One update of the parameters `active`.
-fn step(case: &Case, active: &[ParamId], way: Way, clip: Option<f32>, recompute_blocks: bool) -> Stepped {
-    let mut store = tensors(&case.model, &case.weights);
-    let mut is_active = vec![false; case.model.params.len()];
-    active.iter().for_each(|param| is_active[param.0] = true);
-    let settings = Settings {
-        active: &is_active,
-        states: &|_| Vec::new(),
-        clip,
-        accumulate: way.accumulate,
-        recompute_blocks,
-        threads: rayon::current_num_threads(),
-    };
-    let knobs = Knobs {
-        loss_scale: (1.0 / case.tokens) as f32,
-        rate: RATE,
-        algorithm: &Algorithm::Sgd,
-        weight_decay: 0.0,
-    };
-    let mut play = |program: &Program, inputs: Inputs, gradients| -> Played {
-        play(program, &mut store, inputs, gradients, &knobs).unwrap()
-    };
-    let (mut loss, mut squares, mut gradients) = (0.0, 0.0, Vec::new());
-    for (idx, micro) in case.micros[..way.micros].iter().enumerate() {
-        match step_programs(&case.loss(micro.shape), &settings) {
-            StepPrograms::Whole(program) => {
-                let played = play(&program, micro.inputs.clone(), Vec::new());
-                loss = f64::from(played.numbers(0)[0]);
-                squares = f64::from(played.numbers(1)[0]);
-            }
-            StepPrograms::Parts(parts) => {
-                let program = if idx == 0 { &parts.first } else { &parts.next };
-                let played = play(program, micro.inputs.clone(), gradients);
-                loss += f64::from(played.numbers(0)[0]);
-                gradients = played.gradients;
-                if idx + 1 == way.micros {
-                    let played = play(&parts.update, Inputs::default(), std::mem::take(&mut gradients));
-                    squares = f64::from(played.numbers(0)[0]);
-                }
-            }
-        }
-    }
-    let weights = store.weights.iter().map(|weight| weight.flatten_all().unwrap().to_vec1().unwrap());
-    Stepped { weights: weights.collect(), loss, norm: squares.sqrt() }
-}
-
-/// Runs `program` forward.
-fn forward(case: &Case, weights: &[Vec<f32>], graph: &Graph, inputs: &Inputs) -> Vec<f32> {
-    let program = forward_only(graph, rayon::current_num_threads());
-    let knobs = Knobs { loss_scale: 0.0, rate: 0.0, algorithm: &Algorithm::Sgd, weight_decay: 0.0 };
-    let mut store = tensors(&case.model, weights);
-    play(&program, &mut store, inputs.clone(), Vec::new(), &knobs).unwrap().numbers(0)
-}
-
 fn norm(numbers: impl IntoIterator<Item = f64>) -> f64 {
     numbers.into_iter().map(|x| x * x).sum::<f64>().sqrt()
 }
@@ -319,60 +335,73 @@ impl Worst {
     }
 }
 
-/// Loss and gradients of the first `n` micro-batches, by candle.
-fn autograd(case: &Case, n: usize) -> (f64, Vec<Vec<f64>>) {
-    let plain = Plain::new(&case.model, &case.weights).unwrap();
-    let sums = case.micros[..n].iter().map(|micro| plain.sums(micro).unwrap().nll);
-    let nll = sums.reduce(|a, b| a.add(&b).unwrap()).unwrap();
-    let gradients = plain.gradients(&(&nll / case.tokens).unwrap()).unwrap();
-    (nll.to_scalar().unwrap(), gradients)
+/// The sum of the cross entropies and the gradient of every parameter, as an oracle has them.
+struct Truth {
+    loss: f64,
+    gradients: Vec<Vec<f64>>,
 }
 
-fn check(variant: &Variant, worst: &mut Worst, worst_loss: &mut Worst) -> usize {
+/// Of the first `n` micro-batches, by candle.
+fn autograd(case: &Case, n: usize) -> Truth {
+    let plain = Plain::new(&case.model, &case.work.weights).unwrap();
+    let sums = case.micros[..n].iter().map(|micro| plain.sums(micro).unwrap().nll);
+    let nll = sums.reduce(|a, b| a.add(&b).unwrap()).unwrap();
+    let gradients = plain.gradients(&(&nll / case.work.tokens).unwrap()).unwrap();
+    Truth { loss: nll.to_scalar().unwrap(), gradients }
+}
+
+/// Checks one step, with and without running blocks again.
+fn check_step(
+    work: &Work,
+    truth: &Truth,
+    active: &[ParamId],
+    way: Way,
+    what: impl Fn(&str) -> String,
+    [gradients, losses]: &mut [Worst; 2],
+) {
+    let true_norm = norm(active.iter().map(|param| norm(truth.gradients[param.0].iter().copied())));
+    let max_norm = way.clip.map(|clip| (clip * true_norm) as f32);
+    // Source: PyTorch's `clip_grad_norm_`.
+    let factor = max_norm.map_or(1.0, |max| (f64::from(max) / (true_norm + 1e-6)).min(1.0));
+
+    let stepped = work.step(active, way, max_norm, false);
+    losses.check((stepped.loss / truth.loss - 1.0).abs(), LOSS, || what("loss"));
+    gradients.check((stepped.norm / true_norm - 1.0).abs(), GRADIENT, || what("norm of the gradient"));
+    for param in work.all() {
+        let name = || what(&format!("parameter {}", param.0));
+        if active.contains(&param) {
+            let wanted: Vec<f64> = truth.gradients[param.0].iter().map(|g| factor * g).collect();
+            gradients.check(error(&stepped.gradient(&work.weights, param.0), &wanted), GRADIENT, name);
+        } else {
+            assert!(stepped.weights[param.0] == work.weights[param.0], "{} has moved", name());
+        }
+    }
+    let again = work.step(active, way, max_norm, true);
+    assert!(again == stepped, "{}", what("blocks that are run again change the step"));
+}
+
+fn check(variant: &Variant, worst: &mut [Worst; 2]) {
     let case = Case::new(variant);
     let oracle = [1, case.micros.len()].map(|n| autograd(&case, n));
-    let mut steps = 0;
     let mut one = |group: &str, active: &[ParamId], way: Way| {
         let what = |tensor: &str| format!("{}: {group}, {way:?}: {tensor}", variant.name);
-        let (loss, gradients) = &oracle[usize::from(way.micros > 1)];
-        let true_norm = norm(active.iter().map(|param| norm(gradients[param.0].iter().copied())));
-        let max_norm = way.clip.map(|clip| (clip * true_norm) as f32);
-        // Source: PyTorch's `clip_grad_norm_`.
-        let factor = max_norm.map_or(1.0, |max| (f64::from(max) / (true_norm + 1e-6)).min(1.0));
-
-        let stepped = step(&case, active, way, max_norm, false);
-        worst_loss.check((stepped.loss / loss - 1.0).abs(), LOSS, || what("loss"));
-        worst.check((stepped.norm / true_norm - 1.0).abs(), GRADIENT, || what("norm of the gradient"));
-        for (idx, param) in case.model.params.iter().enumerate() {
-            if active.contains(&ParamId(idx)) {
-                let wanted: Vec<f64> = gradients[idx].iter().map(|g| factor * g).collect();
-                let off = error(&stepped.gradient(&case.weights, idx), &wanted);
-                worst.check(off, GRADIENT, || what(&param.name));
-            } else {
-                assert!(stepped.weights[idx] == case.weights[idx], "{} has moved", what(&param.name));
-            }
-        }
-        let again = step(&case, active, way, max_norm, true);
-        assert!(again == stepped, "{}", what("blocks that are run again change the step"));
-        steps += 2;
+        check_step(&case.work, &oracle[usize::from(way.micros > 1)], active, way, what, worst);
     };
     for (group, active) in case.groups() {
         variant.ways.iter().for_each(|way| one(&group, &active, *way));
     }
     // A pattern may pick any parameter alone.
-    for param in case.all() {
+    for param in case.work.all() {
         one("alone", &[param], variant.ways[param.0 % variant.ways.len()]);
     }
-    steps
 }
 
 #[test]
 fn every_group_has_the_gradient_that_autograd_finds() {
-    let (mut worst, mut worst_loss) = (Worst::default(), Worst::default());
-    let steps: usize = VARIANTS.iter().map(|variant| check(variant, &mut worst, &mut worst_loss)).sum();
-    worst.print("gradients");
-    worst_loss.print("losses");
-    println!("{steps} steps");
+    let mut worst = [Worst::default(), Worst::default()];
+    VARIANTS.iter().for_each(|variant| check(variant, &mut worst));
+    worst[0].print("gradients");
+    worst[1].print("losses");
 }
 
 /// The rows of one micro-batch, each as a micro-batch of its own.
@@ -397,16 +426,22 @@ fn accumulating_rows_is_as_good_as_having_them_in_one_batch() {
     let mut worst = Worst::default();
     for variant in VARIANTS {
         let whole = Case::new(variant);
-        let rows = Case { micros: row_by_row(&whole.micros[0]), ..Case::new(variant) };
+        let mut rows = Case::of(
+            whole.model.clone(),
+            whole.work.weights.clone(),
+            row_by_row(&whole.micros[0]),
+            variant.chunk,
+        );
+        rows.work.tokens = whole.work.tokens;
         for (group, active) in whole.groups() {
             let what = |tensor: &str| format!("{}: {group}: {tensor}", variant.name);
-            let at_once = step(&whole, &active, WAYS[0], None, false);
+            let at_once = whole.work.step(&active, WAYS[0], None, false);
             let way = Way { micros: rows.micros.len(), accumulate: true, clip: None };
-            let one_by_one = step(&rows, &active, way, None, false);
+            let one_by_one = rows.work.step(&active, way, None, false);
             worst.check((one_by_one.loss / at_once.loss - 1.0).abs(), ORDER, || what("loss"));
             worst.check((one_by_one.norm / at_once.norm - 1.0).abs(), ORDER, || what("norm"));
             for param in &active {
-                let [a, b] = [&one_by_one, &at_once].map(|step| step.gradient(&whole.weights, param.0));
+                let [a, b] = [&one_by_one, &at_once].map(|step| step.gradient(&whole.work.weights, param.0));
                 worst.check(error(&a, &b), ORDER, || what(&whole.model.param(*param).name));
             }
         }
@@ -443,21 +478,22 @@ fn slope_error(
 fn gradients_are_the_slopes_of_the_loss() {
     let (mut own, mut plain) = (Worst::default(), Worst::default());
     for variant in &VARIANTS[..VARIANTS.len() - 1] {
-        let case = Case { tokens: 1.0, ..Case::new(variant) };
-        let graph = case.loss(case.micros[0].shape);
-        let inputs = &case.micros[0].inputs;
-        let stepped = step(&case, &case.all(), WAYS[0], None, false);
-        for param in case.all() {
-            let gradient = stepped.gradient(&case.weights, param.0);
+        let mut case = Case::new(variant);
+        case.work.tokens = 1.0;
+        let work = &case.work;
+        let (graph, inputs) = &work.passes[0];
+        let stepped = work.step(&work.all(), WAYS[0], None, false);
+        for param in work.all() {
+            let gradient = stepped.gradient(&work.weights, param.0);
             let what = || format!("{}: {}", variant.name, case.model.param(param).name);
             // The program's own loss: what single precision leaves of a difference is three digits at the best.
-            let loss = |weights: &[Vec<f32>]| f64::from(forward(&case, weights, &graph, inputs)[0]);
-            own.check(slope_error(&case.weights, param.0, &gradient, 1e-2, loss), 3e-3, what);
+            let loss = |weights: &[Vec<f32>]| f64::from(work.forward(weights, graph, inputs)[0]);
+            own.check(slope_error(&work.weights, param.0, &gradient, 1e-2, loss), 3e-3, what);
             let loss = |weights: &[Vec<f32>]| {
                 let sums = Plain::new(&case.model, weights).unwrap().sums(&case.micros[0]).unwrap();
                 sums.nll.to_scalar::<f64>().unwrap()
             };
-            plain.check(slope_error(&case.weights, param.0, &gradient, 1e-3, loss), 1e-5, what);
+            plain.check(slope_error(&work.weights, param.0, &gradient, 1e-3, loss), 1e-5, what);
         }
     }
     own.print("slopes of the program's loss");
@@ -469,10 +505,11 @@ fn forward_passes_give_the_plain_loss_choices_and_logits() {
     let (mut loss, mut logits) = (Worst::default(), Worst::default());
     for variant in VARIANTS {
         let case = Case::new(variant);
-        let plain = Plain::new(&case.model, &case.weights).unwrap();
-        for micro in &case.micros {
+        let work = &case.work;
+        let plain = Plain::new(&case.model, &work.weights).unwrap();
+        for (micro, (graph, inputs)) in case.micros.iter().zip(&work.passes) {
             let wanted = plain.sums(micro).unwrap();
-            let found = forward(&case, &case.weights, &case.loss(micro.shape), &micro.inputs);
+            let found = work.forward(&work.weights, graph, inputs);
             let nll: f64 = wanted.nll.to_scalar().unwrap();
             loss.check((f64::from(found[0]) / nll - 1.0).abs(), LOSS, || variant.name.to_string());
             assert_eq!(f64::from(found[1]), wanted.correct, "{}: first choices", variant.name);
@@ -483,7 +520,7 @@ fn forward_passes_give_the_plain_loss_choices_and_logits() {
                 (0..batch).map(|row| (row * seq + (seq - 1) / (row + 1)) as u32).collect();
             let all: Vec<Vec<f64>> = plain.logits(micro).unwrap().to_vec2().unwrap();
             let inputs = Inputs { queries: queries.clone(), ..micro.inputs.clone() };
-            let found = forward(&case, &case.weights, &case.model.logits(micro.shape), &inputs);
+            let found = work.forward(&work.weights, &case.model.logits(micro.shape), &inputs);
             let found: Vec<f64> = found.into_iter().map(f64::from).collect();
             for (query, found) in queries.iter().zip(found.chunks(case.model.vocab)) {
                 let off = error(found, &all[*query as usize]);
@@ -523,13 +560,15 @@ fn check_real(folder: &Path) {
     let reference: Json = serde_json::from_str(&read("reference.json")).unwrap();
     let weights = store::load(&model, &Weights::Directory { path: ".".into() }, folder).unwrap();
     let weights = weights.iter().map(|weight| weight.flatten_all().unwrap().to_vec1().unwrap()).collect();
+    let batch = &reference["batch"];
+    let rows: Vec<Vec<u32>> = batch["input_ids"].as_array().unwrap().iter().map(ids).collect();
+    let Case { model, work, .. } = Case::of(model, weights, vec![predicting(&rows, 0)], None);
     let name = folder.file_name().unwrap().to_string_lossy();
-    let mut case = Case { model, weights, micros: Vec::new(), chunk: None, tokens: 1.0 };
 
     let prompt = ids(&reference["logits"]["input_ids"]);
     let mut micro = predicting(std::slice::from_ref(&prompt), 0);
     micro.inputs.queries = vec![prompt.len() as u32 - 1];
-    let logits = forward(&case, &case.weights, &case.model.logits(micro.shape), &micro.inputs);
+    let logits = work.forward(&work.weights, &model.logits(micro.shape), &micro.inputs);
     let mut worst = Worst::default();
     let first = numbers(&reference["logits"]["last_position_first8"]).into_iter().enumerate();
     let top = ids(&reference["logits"]["top5_ids"]).into_iter().map(|id| id as usize);
@@ -541,16 +580,12 @@ fn check_real(folder: &Path) {
     // Every id of the continuation is the first choice after those before it.
     let output = ids(&reference["greedy"]["output_ids"]);
     let micro = predicting(std::slice::from_ref(&output), prompt.len() - 1);
-    let sums = forward(&case, &case.weights, &case.model.loss(micro.shape), &micro.inputs);
+    let sums = work.forward(&work.weights, &model.loss(micro.shape), &micro.inputs);
     assert_eq!(sums[1] as usize, output.len() - prompt.len(), "{name}: greedy continuation");
 
-    let batch = &reference["batch"];
-    let rows: Vec<Vec<u32>> = batch["input_ids"].as_array().unwrap().iter().map(ids).collect();
-    case.tokens = rows.iter().map(|row| row.len() as f64 - 1.0).sum();
-    case.micros = vec![predicting(&rows, 0)];
-    let stepped = step(&case, &case.all(), WAYS[0], None, false);
+    let stepped = work.step(&work.all(), WAYS[0], None, false);
     let mut worst = Worst::default();
-    let loss = stepped.loss / case.tokens;
+    let loss = stepped.loss / work.tokens;
     worst.check((loss - batch["loss"].as_f64().unwrap()).abs(), 1e-4, || format!("{name}: loss"));
     worst.print("loss");
     let mut worst = Worst::default();
@@ -559,9 +594,9 @@ fn check_real(folder: &Path) {
         worst.check((found / wanted - 1.0).abs(), 1e-3, || format!("{name}: {tensor}"));
     };
     check(stepped.norm, &batch["grad_norm_total"], "all together");
-    for param in case.all() {
-        let tensor = &case.model.param(param).name;
-        check(norm(stepped.gradient(&case.weights, param.0)), &batch["grad_norm"][tensor], tensor);
+    for param in work.all() {
+        let tensor = &model.param(param).name;
+        check(norm(stepped.gradient(&work.weights, param.0)), &batch["grad_norm"][tensor], tensor);
     }
     worst.print("norms of gradients");
 }

@@ -11,8 +11,9 @@ use super::{Instr, Phase, Role, ValueId};
 
 /// Runs an operation again where it is cheap and all of its inputs are needed in reverse anyway, no earlier.
 pub fn cheap(draft: &mut Draft) {
-    let mut inserts = Vec::new();
-    for idx in 0..draft.instrs.len() {
+    let mut inserts: Vec<(usize, usize)> = Vec::new();
+    // From the last to the first: one that is run again may read another that is, which must then come before it.
+    for idx in (0..draft.instrs.len()).rev() {
         let instr = &draft.instrs[idx];
         if instr.phase != Phase::Forward || !instr.op.is_cheap() {
             continue;
@@ -22,7 +23,9 @@ pub fn cheap(draft: &mut Draft) {
             let instrs = draft.instrs.iter().enumerate();
             instrs.filter(move |(_, i)| i.phase == Phase::Reverse && i.inputs.contains(&id)).map(|(at, _)| at)
         };
-        let Some(first) = uses(output).next() else { continue };
+        let reads_it = |(_, reader): &&(usize, usize)| draft.instrs[*reader].inputs.contains(&output);
+        let again = inserts.iter().filter(reads_it).map(|(at, _)| *at);
+        let Some(first) = uses(output).chain(again).min() else { continue };
         // The recomputed value must not make its inputs live longer than they do.
         let kept_anyway = |id: &ValueId| {
             draft.values[id.0].role.is_resident() || uses(*id).next_back().is_some_and(|last| last >= first)
@@ -43,18 +46,21 @@ pub fn blocks(draft: &mut Draft) {
             producer.extend(instr.outputs.iter().map(|id| (*id, idx)));
         }
     }
-    // What another block, or the end of the model, reads is a border: it is kept.
+    // What another block, or the end of the model, reads is a border: it is kept, with whatever else its operation
+    // gives, so that the operation is not run again for that alone.
     for instr in draft.instrs.iter().filter(|instr| instr.phase == Phase::Forward) {
         for id in &instr.inputs {
             if let Some(from) = producer.get(id)
                 && draft.instrs[*from].block != instr.block
             {
-                outside.insert(*id);
+                outside.extend(&draft.instrs[*from].outputs);
             }
         }
     }
     let loss_reads = draft.instrs.iter().find(|instr| instr.phase != Phase::Forward);
-    outside.extend(loss_reads.iter().flat_map(|instr| &instr.inputs));
+    for id in loss_reads.iter().flat_map(|instr| &instr.inputs) {
+        outside.extend(producer.get(id).iter().flat_map(|from| &draft.instrs[**from].outputs));
+    }
 
     let mut regions: HashMap<usize, (usize, Vec<usize>)> = HashMap::new();
     for (at, instr) in draft.instrs.iter().enumerate() {

@@ -53,19 +53,7 @@ impl<'a> Plain<'a> {
     }
 
     pub fn sums(&self, micro: &Micro) -> Result<Sums> {
-        let logits = self.logits(micro)?; // [rows, vocab]
-        let vocab = self.model.vocab;
-        let mut wanted = vec![0.0; micro.inputs.labels.len() * vocab];
-        for (row, label) in micro.inputs.labels.iter().enumerate().filter(|(_, label)| **label != u32::MAX) {
-            wanted[row * vocab + *label as usize] = 1.0;
-        }
-        let wanted = Tensor::from_vec(wanted, logits.shape(), &Device::Cpu)?; // [rows, vocab]
-        let max = logits.max_keepdim(D::Minus1)?.detach();
-        let log_sum =
-            logits.broadcast_sub(&max)?.exp()?.sum_keepdim(D::Minus1)?.log()?.broadcast_add(&max)?;
-        let nll = log_sum.broadcast_sub(&logits)?.mul(&wanted)?.sum_all()?;
-        let first = logits.broadcast_eq(&max)?.to_dtype(DType::F64)?;
-        Ok(Sums { nll, correct: first.mul(&wanted)?.sum_all()?.to_scalar()? })
+        cross_entropy(&self.logits(micro)?, &micro.inputs.labels)
     }
 
     /// `[rows, vocab]`
@@ -84,7 +72,7 @@ impl<'a> Plain<'a> {
         self.linear(&x, head)
     }
 
-    /// Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.2; grouped heads: Ainslie et al. 2023.
+    /// Grouped heads: Ainslie et al. 2023, "GQA".
     fn attention(&self, x: &Tensor, module: &str, micro: &Micro) -> Result<Tensor> {
         let heads = self.size("num_attention_heads").unwrap();
         let kv_heads = self.size("num_key_value_heads").unwrap_or(heads);
@@ -106,29 +94,22 @@ impl<'a> Plain<'a> {
                 let shared = head / (heads / kv_heads);
                 let q = turn(&part(&q, head)?, &cos, &sin)?; // [seq, head_dim]
                 let k = turn(&part(&k, shared)?, &cos, &sin)?; // [seq, head_dim]
-                let scores = (q.matmul(&k.t()?)? / (head_dim as f64).sqrt())?.add(&mask)?; // [seq, seq]
-                let exp = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
-                let seen = exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?;
-                columns.push(seen.matmul(&part(&v, shared)?)?); // [seq, head_dim]
+                columns.push(attend(&q, &k, &part(&v, shared)?, &mask)?);
             }
             rows.push(Tensor::cat(&columns, 1)?); // [seq, heads x head_dim]
         }
         self.linear(&Tensor::cat(&rows, 0)?, &format!("{module}.o_proj"))
     }
 
-    /// Source: Shazeer 2020, "GLU Variants Improve Transformer", section 2.
     fn mlp(&self, x: &Tensor, module: &str) -> Result<Tensor> {
         let gate = self.linear(x, &format!("{module}.gate_proj"))?;
         let up = self.linear(x, &format!("{module}.up_proj"))?;
-        let silu = gate.div(&(gate.neg()?.exp()? + 1.0)?)?;
-        self.linear(&silu.mul(&up)?, &format!("{module}.down_proj"))
+        self.linear(&gated(&gate, &up)?, &format!("{module}.down_proj"))
     }
 
-    /// Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
     fn norm(&self, x: &Tensor, module: &str) -> Result<Tensor> {
         let eps = self.model.config.get("rms_norm_eps").and_then(Json::as_f64).unwrap_or(1e-6);
-        let root = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;
-        x.broadcast_div(&root)?.broadcast_mul(self.weight(&format!("{module}.weight")))
+        normed(x, self.weight(&format!("{module}.weight")), eps)
     }
 
     fn linear(&self, x: &Tensor, module: &str) -> Result<Tensor> {
@@ -158,15 +139,48 @@ impl<'a> Plain<'a> {
     }
 }
 
+/// `logits` are `[rows, vocab]`; a label of `u32::MAX` does not count.
+pub fn cross_entropy(logits: &Tensor, labels: &[u32]) -> Result<Sums> {
+    let vocab = logits.dim(1)?;
+    let mut wanted = vec![0.0; labels.len() * vocab];
+    for (row, label) in labels.iter().enumerate().filter(|(_, label)| **label != u32::MAX) {
+        wanted[row * vocab + *label as usize] = 1.0;
+    }
+    let wanted = Tensor::from_vec(wanted, logits.shape(), &Device::Cpu)?; // [rows, vocab]
+    let max = logits.max_keepdim(D::Minus1)?.detach();
+    let log_sum = logits.broadcast_sub(&max)?.exp()?.sum_keepdim(D::Minus1)?.log()?.broadcast_add(&max)?;
+    let nll = log_sum.broadcast_sub(logits)?.mul(&wanted)?.sum_all()?;
+    let first = logits.broadcast_eq(&max)?.to_dtype(DType::F64)?;
+    Ok(Sums { nll, correct: first.mul(&wanted)?.sum_all()?.to_scalar()? })
+}
+
+/// One head of one row, all `[seq, head_dim]`. Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.2.
+pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    let scores = (q.matmul(&k.t()?)? / (q.dim(1)? as f64).sqrt())?.add(mask)?; // [seq, seq]
+    let exp = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
+    exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?.matmul(v)
+}
+
+/// Source: Shazeer 2020, "GLU Variants Improve Transformer", section 2.
+pub fn gated(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    gate.div(&(gate.neg()?.exp()? + 1.0)?)?.mul(up)
+}
+
+/// Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
+pub fn normed(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    let root = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;
+    x.broadcast_div(&root)?.broadcast_mul(weight)
+}
+
 /// Source: Su et al. 2021, RoFormer, equation 34, over pairs that stand half a head apart.
-fn turn(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+pub fn turn(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let half = x.dim(1)? / 2;
     let (a, b) = (x.narrow(1, 0, half)?, x.narrow(1, half, half)?);
     Tensor::cat(&[(a.mul(cos)? - b.mul(sin)?)?, (b.mul(cos)? + a.mul(sin)?)?], 1)
 }
 
 /// Zero where a position (row) sees another (column), and next to minus infinity elsewhere.
-fn mask(starts: Option<&[u32]>, seq: usize) -> Result<Tensor> {
+pub fn mask(starts: Option<&[u32]>, seq: usize) -> Result<Tensor> {
     let first = |at: usize| starts.map_or(0, |starts| starts[at] as usize);
     let sees = |at: usize, other: usize| (first(at)..=at).contains(&other);
     let mask: Vec<f64> = (0..seq)
