@@ -33,7 +33,14 @@ impl Check {
             };
             let (pipeline, mut problems) = lang::check(&source.text, &options(file, &self.sets));
             if let Some(pipeline) = pipeline {
-                problems.0.extend(self.plan(&pipeline).err().into_iter().flat_map(|found| found.0));
+                let mut found = self.plan(&pipeline).err().unwrap_or_default();
+                #[cfg(feature = "run")]
+                found.0.extend(crate::data::check_files(&pipeline).0);
+                for problem in found.0 {
+                    if !problems.0.contains(&problem) {
+                        problems.push(problem);
+                    }
+                }
             }
             if !problems.0.is_empty() {
                 show(&problems, Some(&source));
@@ -48,8 +55,9 @@ impl Check {
             None => Ok(()),
             Some(fault) => {
                 let n = faults.len();
-                let what = if n == 1 { "pipeline has" } else { "pipelines have" };
-                let text = format!("{n} of {} {what} mistakes", self.files.len());
+                let (n_files, has) = (self.files.len(), if n == 1 { "has" } else { "have" });
+                let files = if n_files == 1 { "pipeline" } else { "pipelines" };
+                let text = format!("{n} of {n_files} {files} {has} mistakes");
                 Err(Problem::of(*fault, "hift::cli::check", text).into())
             }
         }

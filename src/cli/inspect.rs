@@ -93,8 +93,12 @@ impl Inspect {
         let Some((data, tokenizer, model)) = found else {
             let mut names: Vec<&str> = blocks().map(|(data, ..)| data.name.as_str()).collect();
             names.dedup();
+            let help = match names.as_slice() {
+                [] => "`hift plan` shows what the stages of this pipeline do".to_string(),
+                names => format!("the stages read: {}", names.join(", ")),
+            };
             return Err(Problem::of(Fault::Usage, "hift::cli::no_data", "no stage reads such a data block")
-                .help(format!("the stages read: {}", names.join(", ")))
+                .help(help)
                 .into());
         };
         let config = match &*model.weights {

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::problem::{Fault, Problem, Span};
+use crate::lang::Pipeline;
+use crate::lang::pipeline::{Source, Stage};
+use crate::problem::{Fault, Problem, Problems, Span};
 
 /// A file as it was when it was read, for the lock file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,31 +32,70 @@ impl Hashed {
     }
 }
 
+/// Whether the files that a pipeline reads rows and tokenizers from are there, without reading them.
+pub fn check_files(pipeline: &Pipeline) -> Problems {
+    let mut files: Vec<(&str, Option<Span>)> = Vec::new();
+    for stage in &pipeline.stages {
+        let (data, tokenizer) = match stage {
+            Stage::Train(stage) => (Some(&stage.data), Some(&stage.tokenizer)),
+            Stage::Evaluate(stage) => (Some(&stage.data), Some(&stage.tokenizer)),
+            Stage::Generate(stage) => (None, Some(&stage.tokenizer)),
+            Stage::Export(stage) => (None, stage.tokenizer.as_ref()),
+        };
+        files.extend(data.map(|data| match &data.source.value {
+            Source::Json { path } | Source::Text { path, .. } => (path.as_str(), data.source.span()),
+        }));
+        let file = tokenizer.map(|tokenizer| &tokenizer.file);
+        files.extend(file.and_then(|file| Some((file.value.as_deref()?, file.span()))));
+    }
+    let mut problems = Problems::default();
+    for (path, span) in files {
+        if let Err(problem) = find(&pipeline.folder, path, span)
+            && !problems.0.contains(&problem)
+        {
+            problems.push(problem);
+        }
+    }
+    problems
+}
+
+/// Where a file of the pipeline is.
+fn find(folder: &Path, path: &str, span: Option<Span>) -> Result<PathBuf, Problem> {
+    let place = folder.join(path);
+    let found = std::path::absolute(&place).unwrap_or(place);
+    let problem = |code, message| {
+        Problem::of(Fault::Missing, code, message).label_at(span, format!("looked for {}", found.display()))
+    };
+    match fs::metadata(&found) {
+        Ok(file) if file.is_dir() => {
+            let what = format!("`{path}` is a folder, not a file");
+            Err(problem("hift::data::unreadable", what).help("name the file itself"))
+        }
+        Ok(_) => Ok(found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(problem("hift::data::missing_file", format!("there is no file `{path}`"))
+                .help("paths start at the folder of the pipeline file"))
+        }
+        Err(error) => Err(problem("hift::data::unreadable", format!("`{path}` cannot be read: {error}"))),
+    }
+}
+
 /// Reads a file whose path stands in the pipeline at `span`, relative to `folder`.
 ///
 /// # Errors
 /// Exit code 66: names the path as written and where it was looked for.
 pub(super) fn read(folder: &Path, path: &str, span: Option<Span>) -> Result<(Vec<u8>, Hashed), Problem> {
-    let place = folder.join(path);
-    let found = std::path::absolute(&place).unwrap_or(place);
-    let problem = |code, message| Problem::of(Fault::Missing, code, message);
-    if found.is_dir() {
-        return Err(problem("hift::data::unreadable", format!("`{path}` is a folder, not a file"))
-            .label_at(span, format!("looked for {}", found.display()))
-            .help("name the file itself"));
-    }
+    let found = find(folder, path, span)?;
     match fs::read(&found) {
         Ok(bytes) => {
             let hashed = Hashed::of(path, &bytes);
             Ok((bytes, hashed))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(problem("hift::data::missing_file", format!("there is no file `{path}`"))
-                .label_at(span, format!("looked for {}", found.display()))
-                .help("paths start at the folder of the pipeline file"))
+        Err(error) => {
+            let what = format!("`{path}` cannot be read: {error}");
+            Err(Problem::of(Fault::Missing, "hift::data::unreadable", what)
+                .label_at(span, format!("looked for {}", found.display())))
         }
-        Err(error) => Err(problem("hift::data::unreadable", format!("`{path}` cannot be read: {error}"))
-            .label_at(span, format!("looked for {}", found.display()))),
     }
 }
 

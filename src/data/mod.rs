@@ -43,7 +43,7 @@ mod tokenize;
 pub use audit::{Audit, Bin, Dropped, Lengths, Part};
 pub use batch::{Batch, Batches, in_order};
 pub use encoder::{Encoder, Marks};
-pub use files::Hashed;
+pub use files::{Hashed, check_files};
 pub use library::Library;
 pub use pack::pack;
 pub use preview::{Preview, Seen, Segment, preview};
