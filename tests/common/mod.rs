@@ -38,6 +38,9 @@ pub fn planned(pipeline: &Pipeline, library: &mut Library<'_>) -> Result<Plan, P
     compile(pipeline, &mut hift::cli::disk::Disk { library: Some(library) })
 }
 
+/// The step, and what the held-out rows gave.
+pub type Evaluation = (Option<u64>, Vec<(Metric, f64)>);
+
 /// What a run told its watcher.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -46,7 +49,7 @@ pub struct Seen {
     pub groups: Vec<Vec<String>>,
     pub rates: Vec<f64>,
     pub peaks: Vec<u64>,
-    pub evaluations: Vec<(Option<u64>, Vec<(Metric, f64)>)>,
+    pub evaluations: Vec<Evaluation>,
     pub texts: Vec<(String, String)>,
 }
 
