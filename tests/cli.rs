@@ -47,7 +47,7 @@ train a {
 }
 train b {
     data = words tokenizer = plain model = a groups = layers schedule = turns optimizer = adamw
-    steps = 40 micro_batch = 2
+    steps = 200 micro_batch = 2
 }
 evaluate held { from = b data = words metrics = [loss, accuracy] }
 generate talk { from = b prompts = ["one two"] max_new_tokens = 3 tokens }
@@ -273,6 +273,13 @@ impl Running {
         self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
         Said { what: "the run".to_string(), code, out, err: self.said }
     }
+}
+
+/// Not under `nohup`, nor where it cannot be known.
+fn hang_ups_arrive() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 == 0))
 }
 
 fn config() -> Json {
@@ -795,14 +802,14 @@ fn a_disk_that_is_full() {
 fn what_was_trained_is_kept_when_a_later_stage_fails() {
     let case = Case::new()
         .with("    checkpoint { every = 3 steps keep = 2 }\n", "")
-        .with("param steps = 8", "param steps = 60");
+        .with("param steps = 8", "param steps = 300");
     let running = case.start("run p.hift", &["\"step\":2,"]);
     case.put("out/final/notes.txt", "written meanwhile");
     running.end().fails(73, &["is not an earlier export", "what was trained is kept in"]);
-    assert_eq!(case.checkpoints("runs/p"), ["sft-60"]);
+    assert_eq!(case.checkpoints("runs/p"), ["sft-300"]);
     fs::remove_dir_all(case.path("out/final")).unwrap();
     case.run("run p.hift").works();
-    assert_eq!(case.metrics("runs/p").len(), 60);
+    assert_eq!(case.metrics("runs/p").len(), 300);
     assert!(case.path("out/final/model.safetensors").exists());
 }
 
@@ -810,11 +817,15 @@ fn what_was_trained_is_kept_when_a_later_stage_fails() {
 
 #[test]
 fn an_interrupted_run_goes_on_as_if_nothing_had_been() {
-    let case = Case::new().with("param steps = 8", "param steps = 60");
+    let case = Case::new().with("param steps = 8", "param steps = 300");
     case.run("run p.hift --dir whole").works();
     let whole = case.weights("out/final");
     for (signal, sign) in [("INT", "\"step\":5,"), ("TERM", "\"step\":20,"), ("HUP", "\"step\":35,")] {
-        let running = case.start("run p.hift", &["\"steps\":60", sign]);
+        if signal == "HUP" && !hang_ups_arrive() {
+            println!("skipped: SIGHUP is ignored here");
+            continue;
+        }
+        let running = case.start("run p.hift", &["\"steps\":300", sign]);
         running.signal(signal);
         let said = running.end();
         said.fails(75, &["interrupted; what was done is kept in", "call the same command again"]);
@@ -834,9 +845,9 @@ fn an_interrupted_run_goes_on_as_if_nothing_had_been() {
 
 #[test]
 fn a_killed_run_goes_on_from_its_last_checkpoint() {
-    let case = Case::new().with("param steps = 8", "param steps = 60");
+    let case = Case::new().with("param steps = 8", "param steps = 300");
     case.run("run p.hift --dir whole").works();
-    let running = case.start("run p.hift", &["\"steps\":60", "\"step\":20,"]);
+    let running = case.start("run p.hift", &["\"steps\":300", "\"step\":20,"]);
     running.signal("KILL");
     assert_eq!(running.end().code, None);
     // What a process that is killed while it writes can leave behind.
@@ -847,15 +858,15 @@ fn a_killed_run_goes_on_from_its_last_checkpoint() {
     case.put("out/.final.writing/model.safetensors", "half");
     case.run("run p.hift --progress plain").fails(0, &["going on from"]);
     assert_eq!(case.metrics("runs/p"), case.metrics("whole"));
-    assert_eq!(case.checkpoints("runs/p"), ["sft-57", "sft-60", "sft-91"]);
+    assert_eq!(case.checkpoints("runs/p"), ["sft-297", "sft-300", "sft-91"]);
     assert_eq!(names(&case.path("out")), ["final"]);
     assert_eq!(case.lines("runs/p/events.jsonl").pop().unwrap()["event"], "finish");
 }
 
 #[test]
 fn a_broken_checkpoint_is_not_taken_for_a_good_one() {
-    let case = Case::new().with("param steps = 8", "param steps = 60");
-    let running = case.start("run p.hift", &["\"steps\":60", "\"step\":20,"]);
+    let case = Case::new().with("param steps = 8", "param steps = 300");
+    let running = case.start("run p.hift", &["\"steps\":300", "\"step\":20,"]);
     running.signal("INT");
     running.end().fails(75, &[]);
     let last = case.checkpoints("runs/p").pop().unwrap();
@@ -893,7 +904,7 @@ fn stages_follow_one_another() {
     assert_eq!(outcome["results"]["texts"][0]["prompt"], "one two");
     let stages: Vec<Json> = case.metrics("runs/p").iter().map(|line| line["stage"].clone()).collect();
     assert_eq!(stages.iter().filter(|stage| **stage == "a").count(), 5);
-    assert_eq!(stages.iter().filter(|stage| **stage == "b").count(), 40);
+    assert_eq!(stages.iter().filter(|stage| **stage == "b").count(), 200);
     let files = ["config.json", "hift.json", "model.safetensors", "tokenizer.json"];
     assert_eq!(names(&case.path("out/final")), files);
     // The export is a model that can be trained further.

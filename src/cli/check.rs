@@ -33,10 +33,10 @@ impl Check {
             };
             let (pipeline, mut problems) = lang::check(&source.text, &options(file, &self.sets));
             if let Some(pipeline) = pipeline {
-                let mut found = self.plan(&pipeline).err().unwrap_or_default();
+                let planned = self.plan(&pipeline).err().unwrap_or_default();
                 #[cfg(feature = "run")]
-                found.0.extend(crate::data::check_files(&pipeline).0);
-                for problem in found.0 {
+                let planned = Problems([planned.0, crate::data::check_files(&pipeline).0].concat());
+                for problem in planned.0 {
                     if !problems.0.contains(&problem) {
                         problems.push(problem);
                     }

@@ -47,7 +47,10 @@ impl Inspect {
             )
             .help("name a Hugging Face directory, a config.json, or a pipeline file")
         })?;
-        let model = Model::from_config(&text)?;
+        let model = Model::from_config(&text).map_err(|mut problem| {
+            problem.message = format!("{}: {}", config.display(), problem.message);
+            problem
+        })?;
         let directory = Directory::open(config.parent().unwrap_or(Path::new(".")))?;
         let stored = |param: &Param| {
             let (entry, _) = directory.as_ref()?.of(param)?;
@@ -107,9 +110,12 @@ impl Inspect {
         };
         let text = std::fs::read_to_string(&config).map_err(|error| {
             let what = format!("{} cannot be read: {error}", config.display());
-            Failure::of(Problem::of(Fault::Missing, "hift::cli::no_model", what), &source)
+            let problem = Problem::of(Fault::Missing, "hift::cli::no_model", what);
+            Failure::of(problem.label_at(model.weights.span(), "this model"), &source)
         })?;
-        let model = Model::from_config(&text).map_err(|problem| Failure::of(problem, &source))?;
+        let weights = model.weights.span();
+        let model = Model::from_config(&text)
+            .map_err(|problem| Failure::of(problem.label_at(weights, "this model"), &source))?;
         let mut library = Library::new(pipeline.folder.clone(), &|| false);
         let limits = Limits { vocab: model.vocab, positions: model.positions };
         let dataset =

@@ -135,6 +135,7 @@ pub(crate) fn print(text: &str) -> Result<(), Problem> {
 }
 
 /// Whether to colour what goes to stdout.
+#[cfg(feature = "run")]
 pub(crate) fn colour() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

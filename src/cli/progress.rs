@@ -30,6 +30,8 @@ pub enum Style {
 /// How often plain lines come.
 const EVERY: Duration = Duration::from_secs(5);
 
+type Scores = Vec<(Metric, f64)>;
+
 /// Shows a run on stderr and collects what the summary on stdout says.
 pub struct Progress {
     style: Style,
@@ -42,7 +44,7 @@ pub struct Progress {
     seconds: f64,
     peak: Bytes,
     /// The first and the last evaluation of each stage, and what was generated.
-    evaluations: Vec<(String, Vec<(Metric, f64)>, Vec<(Metric, f64)>)>,
+    evaluations: Vec<(String, Scores, Scores)>,
     texts: Vec<(String, String)>,
     memory: Vec<(String, Bytes, Bytes)>,
 }

@@ -133,7 +133,10 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
         &format!("{} x {} tokens at the most{accumulate}", plan.micro_batch, Count(plan.seq)),
     );
     let steps = match (plan.steps, plan.cycles()) {
-        (Some(steps), Some(cycles)) => format!("{} steps in {} cycles", Count(steps), Count(cycles)),
+        (Some(steps), Some(cycles)) => {
+            let s = if cycles == 1 { "" } else { "s" };
+            format!("{} steps in {} cycle{s}", Count(steps), Count(cycles))
+        }
         _ => "the rows decide how many steps; leave out `--no-data` to count them".to_string(),
     };
     let epoch =

@@ -39,6 +39,9 @@ pub fn planned(pipeline: &Pipeline, library: &mut Library<'_>) -> Result<Plan, P
     Ok(settle(plan, rayon::current_num_threads()))
 }
 
+/// The step, and what the held-out rows gave.
+pub type Evaluation = (Option<u64>, Vec<(Metric, f64)>);
+
 /// What a run told its watcher.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -47,7 +50,7 @@ pub struct Seen {
     pub groups: Vec<Vec<String>>,
     pub rates: Vec<f64>,
     pub peaks: Vec<u64>,
-    pub evaluations: Vec<(Option<u64>, Vec<(Metric, f64)>)>,
+    pub evaluations: Vec<Evaluation>,
     pub texts: Vec<(String, String)>,
 }
 
