@@ -31,8 +31,8 @@
 //! | `plan` | which parameters train at which step, at which rate | `lang`, `model`, `program` |
 //! | `estimate` | plays programs with byte counters | `lang`, `plan`, `program` |
 //! | `data` | files to token batches, with an audit | `lang` |
-//! | `engine` | plays programs with tensors; the only room that knows candle's operations | `lang`, `model`, `plan`, `program`, `weights` |
-//! | `run` | executes a plan in a run directory | `data`, `engine`, `estimate`, `lang`, `model`, `plan`, `program` |
+//! | `engine` | plays programs with tensors; the only room that knows candle | `lang`, `model`, `plan`, `program`, `weights` |
+//! | `run` | executes a plan in a run directory | `data`, `engine`, `estimate`, `lang`, `model`, `plan`, `program`, `weights` |
 //! | `report` | plans, models and rows as people look at them | `data`, `estimate`, `lang`, `model`, `plan` |
 //! | `cli` | arguments, files, printing | all |
 //!

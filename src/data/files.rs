@@ -23,13 +23,19 @@ pub struct Hashed {
 
 impl Hashed {
     fn of(path: &str, bytes: &[u8]) -> Self {
-        use std::fmt::Write;
-        let mut sha256 = String::with_capacity(64);
-        for byte in Sha256::digest(bytes) {
-            let _ = write!(sha256, "{byte:02x}");
-        }
-        Self { path: path.to_owned(), sha256, bytes: bytes.len() as u64 }
+        Self { path: path.to_owned(), sha256: hexadecimal(&Sha256::digest(bytes)), bytes: bytes.len() as u64 }
     }
+
+    /// A file that is too large to be held in memory.
+    pub fn stream(path: &str, file: &Path) -> io::Result<Self> {
+        let mut digest = Sha256::new();
+        let bytes = io::copy(&mut fs::File::open(file)?, &mut digest)?;
+        Ok(Self { path: path.to_owned(), sha256: hexadecimal(&digest.finalize()), bytes })
+    }
+}
+
+fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether the files that a pipeline reads rows and tokenizers from are there, without reading them.

@@ -17,10 +17,10 @@ pub mod play;
 use serde::Serialize;
 
 use crate::lang::pipeline::{Recompute, Rest};
-use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, StagePlan, TrainPlan};
+use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, Plan, StagePlan, TrainPlan};
 use crate::program::builder::BatchShape;
 use crate::program::forward_only;
-use crate::units::Bytes;
+use crate::units::{Bytes, Dtype};
 
 pub use play::{Breakdown, Peak, left_over, play};
 
@@ -164,8 +164,8 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
         let program = plan.evaluation(shape, threads);
         phases.push(Phase { name: "evaluate", bytes: weights + resting + play(&program).by.total() });
     }
-    // A checkpoint is written tensor by tensor.
-    phases.push(Phase { name: "save", bytes: weights + resting + Bytes(4 * largest(&plan.model)) });
+    // Tensors are written from where they lie.
+    phases.push(Phase { name: "save", bytes: weights + resting });
     let flops = plan.steps.map(|steps| {
         let n = groups.len() as u64;
         (0..n)
@@ -232,8 +232,12 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
 
 fn export(plan: &ExportPlan) -> StageEstimate {
     let weights = plan.model.bytes;
-    // One tensor at a time is written in the type asked for.
-    let staged = Bytes(plan.dtype.size() * largest(&plan.model));
+    // One tensor at a time is converted; 32-bit tensors are written from where they lie.
+    let largest = plan.model.model.params.iter().map(|param| param.elements()).max().unwrap_or(0);
+    let staged = match plan.dtype {
+        Dtype::F32 | Dtype::U32 => Bytes(0),
+        Dtype::F16 | Dtype::Bf16 => Bytes(plan.dtype.size() * largest),
+    };
     StageEstimate {
         name: plan.name.clone(),
         phases: vec![
@@ -246,9 +250,4 @@ fn export(plan: &ExportPlan) -> StageEstimate {
         disk: Bytes(plan.dtype.size() * plan.model.n_elements),
         flops: None,
     }
-}
-
-/// Elements of the largest tensor.
-fn largest(model: &ModelPlan) -> u64 {
-    model.model.params.iter().map(|param| param.elements()).max().unwrap_or(0)
 }

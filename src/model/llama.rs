@@ -118,7 +118,10 @@ pub(super) fn read(config: &Map<String, Json>) -> Result<Parts, Problem> {
         )
         .help("take the config.json that came with the weights, unchanged"));
     }
-    if !head_dim.is_multiple_of(2) {
+    if n_blocks > 1024 {
+        return Err(unsupported("num_hidden_layers", &n_blocks.to_string(), "up to 1024"));
+    }
+    if head_dim == 0 || !head_dim.is_multiple_of(2) {
         return Err(unsupported(
             "head_dim",
             &head_dim.to_string(),

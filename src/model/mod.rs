@@ -246,8 +246,9 @@ impl Keys<'_> {
     fn optional_size(&self, key: &str) -> Result<Option<usize>, Problem> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.as_u64() {
-            Some(size) if (1..=1 << 40).contains(&size) => Ok(Some(size as usize)),
-            _ => Err(wrong(key, value, "a positive whole number")),
+            // Far beyond any model, and small enough that no product of sizes leaves 64 bits.
+            Some(size) if (1..=1 << 22).contains(&size) => Ok(Some(size as usize)),
+            _ => Err(wrong(key, value, "a whole number from 1 to 4 million")),
         }
     }
 

@@ -7,17 +7,13 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::{CpuStorage, Storage, Tensor};
-use memmap2::Mmap;
-use safetensors::tensor::{Dtype, SafeTensorError, View};
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 
-use crate::engine::Store;
-use crate::engine::access::fresh;
+use crate::engine::{Store, files};
 use crate::model::Model;
 use crate::problem::{Fault, Problem};
 use crate::program::ParamId;
+use crate::units::Dtype;
 
 use super::directory::RunDirectory;
 use super::train::Begin;
@@ -60,61 +56,6 @@ pub struct Point {
     updates: HashMap<String, u64>,
 }
 
-/// A 32-bit tensor, written from where it lies.
-struct Lying(Tensor);
-
-impl View for &Lying {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.0.dims()
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let (storage, _) = self.0.storage_and_layout();
-        match &*storage {
-            Storage::Cpu(CpuStorage::F32(numbers)) => Cow::Owned(as_bytes(numbers)),
-            _ => unreachable!("the CPU player makes 32-bit floats only"),
-        }
-    }
-
-    fn data_len(&self) -> usize {
-        4 * self.0.elem_count()
-    }
-}
-
-fn as_bytes(numbers: &[f32]) -> Vec<u8> {
-    numbers.iter().flat_map(|x| x.to_le_bytes()).collect()
-}
-
-/// Writes tensors to `path` and makes sure that they are on the disk.
-pub(super) fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), Problem> {
-    let lying: Vec<(String, Lying)> =
-        tensors.iter().map(|(name, tensor)| (name.clone(), Lying(tensor.clone()))).collect();
-    write_views(path, lying.iter().map(|(name, tensor)| (name.as_str(), tensor)))
-}
-
-/// Writes a safetensors file and makes sure that it is on the disk.
-pub(super) fn write_views<'v, V: View>(
-    path: &Path,
-    views: impl Iterator<Item = (&'v str, V)>,
-) -> Result<(), Problem> {
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| match error {
-        SafeTensorError::IoError(error) => unwritable(path, &error),
-        error => Problem::of(Fault::Failed, "hift::run::tensors", format!("{}: {error}", path.display())),
-    })?;
-    // It comes from a temporary file that only its owner may read; a result is as readable as any new file.
-    let like = path.with_extension("mode");
-    let _ = fs::File::create(&like)
-        .and_then(|file| file.metadata())
-        .and_then(|new| fs::set_permissions(path, new.permissions()));
-    let _ = fs::remove_file(&like);
-    sync(path)
-}
-
 /// Makes sure that a file or folder is on the disk.
 pub(super) fn sync(path: &Path) -> Result<(), Problem> {
     fs::File::open(path).and_then(|file| file.sync_all()).map_err(|error| unwritable(path, &error))
@@ -151,7 +92,11 @@ fn write(
     let ids = || (0..model.params.len()).map(ParamId);
     let name = |id: ParamId| model.param(id).name.clone();
     let weights: Vec<_> = ids().map(|id| (name(id), store.weights[id.0].clone())).collect();
-    write_tensors(&beside.join(WEIGHTS), &weights)?;
+    let tensors = |file: &str, tensors: &[_]| {
+        let path = beside.join(file);
+        files::write(&path, tensors, Dtype::F32).map_err(|error| unwritable(&path, &error))
+    };
+    tensors(WEIGHTS, &weights)?;
     let states: Vec<_> = ids()
         .flat_map(|id| {
             let states = store.states_of(id).iter().enumerate();
@@ -159,7 +104,7 @@ fn write(
         })
         .map(|(id, slot, tensor)| (format!("{}#{slot}", name(id)), tensor))
         .collect();
-    write_tensors(&beside.join(STATES), &states)?;
+    tensors(STATES, &states)?;
     // A checkpoint must not know of lines that a power cut can still take away.
     directory.sync()?;
     let written = Written {
@@ -248,42 +193,26 @@ impl Point {
             )
             .help("remove it to go on from the one before, or start anew with `--resume never`")
         };
-        // Mapped, not read: taking a run up must not need more memory than the run did.
-        #[allow(
-            unsafe_code,
-            reason = "a memory map of a file that nobody changes while the run holds the lock"
-        )]
-        let read = |file: &str| {
-            fs::File::open(self.path.join(file))
-                .and_then(|file| unsafe { Mmap::map(&file) })
-                .map_err(|error| broken(format!("{file}: {error}")))
+        let open = |file: &str| {
+            files::Incoming::open(&self.path.join(file)).map_err(|error| broken(format!("{file}: {error}")))
         };
-        let weights = read(WEIGHTS)?;
-        let weights = safetensors::SafeTensors::deserialize(&weights)
-            .map_err(|error| broken(format!("{WEIGHTS}: {error}")))?;
-        let states = read(STATES)?;
-        let states = safetensors::SafeTensors::deserialize(&states)
-            .map_err(|error| broken(format!("{STATES}: {error}")))?;
-        let tensor = |view: safetensors::tensor::TensorView<'_>| {
-            fresh(view.shape(), |numbers| {
-                let words = view.data().as_chunks::<4>().0.iter();
-                numbers.iter_mut().zip(words).for_each(|(x, word)| *x = f32::from_le_bytes(*word));
-            })
-            .map_err(|error| broken(error.to_string()))
-        };
+        let (weights, states) = (open(WEIGHTS)?, open(STATES)?);
+        let unreadable = |error: std::io::Error| broken(error.to_string());
         let mut tensors = Vec::with_capacity(model.params.len());
         for param in &model.params {
-            let view = weights.tensor(&param.name).map_err(|error| broken(error.to_string()))?;
-            if view.shape() != param.shape {
-                return Err(broken(format!("`{}` has another shape", param.name)));
+            match weights.get(&param.name).map_err(unreadable)? {
+                Some(tensor) if tensor.dims() == param.shape => tensors.push(tensor),
+                Some(_) => return Err(broken(format!("`{}` has another shape", param.name))),
+                None => return Err(broken(format!("`{}` is missing", param.name))),
             }
-            tensors.push(tensor(view)?);
         }
         let mut store = Store::new(tensors);
         for (idx, param) in model.params.iter().enumerate() {
             let mut slots = Vec::new();
-            while let Ok(view) = states.tensor(&format!("{}#{}", param.name, slots.len())) {
-                slots.push(tensor(view)?);
+            while let Some(state) =
+                states.get(&format!("{}#{}", param.name, slots.len())).map_err(unreadable)?
+            {
+                slots.push(state);
             }
             store.restore(ParamId(idx), slots, self.updates.get(&param.name).copied().unwrap_or(0));
         }

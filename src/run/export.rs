@@ -1,21 +1,17 @@
 //! A Hugging Face directory from weights: `config.json`, `model.safetensors`, the tokenizer.
 
-use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::Tensor;
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype as FileDtype, View};
 use serde_json::{Value as Json, json};
 
-use crate::engine::access::floats;
+use crate::engine::{Tensor, files};
 use crate::lang::pipeline::Weights;
 use crate::plan::{ExportPlan, StagePlan};
 use crate::problem::{Fault, Problem, Problems};
 use crate::units::Dtype;
 
-use super::checkpoint::{sync, write_views};
+use super::checkpoint::sync;
 use super::directory::write_whole;
 use super::{Order, unwritable};
 
@@ -32,45 +28,6 @@ const TOKENIZER: &str = "tokenizer.json";
 /// Says where an export comes from. Only a folder that has it, and nothing that an export does not write, is
 /// replaced by the next export: any other model's folder has a `model.safetensors` too.
 const MARK: &str = "hift.json";
-
-/// A tensor in the type that the export asks for; converted when its turn to be written comes.
-struct Converted {
-    tensor: Tensor,
-    dtype: Dtype,
-}
-
-impl View for &Converted {
-    fn dtype(&self) -> FileDtype {
-        match self.dtype {
-            Dtype::F32 => FileDtype::F32,
-            Dtype::F16 => FileDtype::F16,
-            Dtype::Bf16 => FileDtype::BF16,
-            Dtype::U32 => unreachable!("weights are exported as floats"),
-        }
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.tensor.dims()
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let numbers = floats(&self.tensor);
-        let mut bytes = Vec::with_capacity(self.data_len());
-        for x in numbers.iter() {
-            match self.dtype {
-                Dtype::F32 => bytes.extend(x.to_le_bytes()),
-                Dtype::F16 => bytes.extend(f16::from_f32(*x).to_le_bytes()),
-                Dtype::Bf16 => bytes.extend(bf16::from_f32(*x).to_le_bytes()),
-                Dtype::U32 => unreachable!("weights are exported as floats"),
-            }
-        }
-        Cow::Owned(bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.tensor.elem_count() * self.dtype.size() as usize
-    }
-}
 
 /// The folders that a run exports to.
 pub fn targets(order: &Order<'_>) -> Vec<PathBuf> {
@@ -218,13 +175,9 @@ fn write(plan: &ExportPlan, weights: &[Tensor], order: &Order<'_>, writing: &Pat
     }
     fs::create_dir_all(writing)?;
     let model = &plan.model.model;
-    let tensors: Vec<(&str, Converted)> = model
-        .params
-        .iter()
-        .zip(weights)
-        .map(|(param, tensor)| (param.name.as_str(), Converted { tensor: tensor.clone(), dtype: plan.dtype }))
-        .collect();
-    write_views(&writing.join(WEIGHTS), tensors.iter().map(|(name, tensor)| (*name, tensor)))?;
+    let names = model.params.iter().map(|param| param.name.clone());
+    let tensors: Vec<(String, Tensor)> = names.zip(weights.iter().cloned()).collect();
+    files::write(&writing.join(WEIGHTS), &tensors, plan.dtype)?;
 
     let mut config = model.config.clone();
     let dtype = match plan.dtype {

@@ -17,11 +17,10 @@ pub mod watch;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use candle_core::Tensor;
 use serde_json::json;
 
 use crate::data::{Hashed, Library, Limits};
-use crate::engine::{Store, store};
+use crate::engine::{Store, Tensor, store};
 use crate::estimate::Estimate;
 use crate::lang::pipeline::Weights;
 use crate::plan::{ModelPlan, Plan, StagePlan};
@@ -233,10 +232,11 @@ fn check_weights(order: &Order<'_>) -> Result<(), Problems> {
     if problems.has_errors() { Err(problems) } else { Ok(()) }
 }
 
-/// The files that the stages read, each once. Planning has read them already, so this costs nothing.
+/// The files that the stages read, each once: rows, tokenizers, configurations, weights.
 fn inputs(order: &Order<'_>, library: &mut Library<'_>) -> Result<Vec<Hashed>, Problems> {
     let mut inputs: Vec<Hashed> = Vec::new();
     for stage in &order.plan.stages {
+        // Planning has read the rows already, so this costs nothing.
         let dataset = match stage {
             StagePlan::Train(plan) => library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?,
             StagePlan::Evaluate(plan) => library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?,
@@ -248,7 +248,36 @@ fn inputs(order: &Order<'_>, library: &mut Library<'_>) -> Result<Vec<Hashed>, P
             }
         }
     }
+    for path in order.plan.stages.iter().flat_map(|stage| model_files(&stage.model().weights, &order.folder))
+    {
+        if inputs.iter().any(|known| known.path == path) {
+            continue;
+        }
+        let hashed = Hashed::stream(&path, &order.folder.join(&path)).map_err(|error| {
+            let text = format!("{path} cannot be read: {error}");
+            Problem::of(Fault::Missing, "hift::run::unreadable", text)
+        })?;
+        inputs.push(hashed);
+    }
     Ok(inputs)
+}
+
+/// The files of a model, as paths from the pipeline's folder.
+fn model_files(weights: &Weights, folder: &Path) -> Vec<String> {
+    match weights {
+        Weights::Random { config, .. } => vec![config.clone()],
+        Weights::Directory { path } => {
+            let within = Path::new(path);
+            let opened = Directory::open(&folder.join(path)).ok().flatten();
+            let files = opened.into_iter().flat_map(|directory| directory.files);
+            let names = files.filter_map(|file| Some(within.join(file.file_name()?)));
+            [within.join("config.json")]
+                .into_iter()
+                .chain(names)
+                .map(|path| path.display().to_string())
+                .collect()
+        }
+    }
 }
 
 /// Writes checkpoints of finished train stages that have none, so that only what comes after them is done again.

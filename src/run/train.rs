@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::data::{Batch, Batches, Dataset};
 use crate::engine::access::floats;
-use crate::engine::{Inputs, Knobs, Played, Store, memory, play, store};
+use crate::engine::{Inputs, Knobs, Played, Store, Tensor, memory, play, store};
 use crate::lang::pipeline::{Metric, Rest, Shuffle};
 use crate::plan::TrainPlan;
 use crate::problem::{Fault, Problem, Problems};
@@ -83,6 +83,7 @@ pub fn train(
         held_out(plan, &every.metrics, 0, &mut store, dataset, directory, watch)?;
     }
     let mut last_good: Option<f64> = None;
+    let mut unproven = true;
     for step in begin..steps {
         let began = Instant::now();
         let group = plan.group_at(step);
@@ -94,7 +95,9 @@ pub fn train(
         }
         last_good = Some(done.loss);
         // The checkpoint before the last goes only when a step has shown that the last one is good.
-        checkpoint::prune(directory, stage_index, keep)?;
+        if std::mem::take(&mut unproven) {
+            checkpoint::prune(directory, stage_index, keep)?;
+        }
         let report = StepReport {
             stage: &plan.name,
             step: step + 1,
@@ -135,6 +138,7 @@ pub fn train(
         }
         if due || (keep_end && now == steps) {
             save(plan, stage_index, now, false, &store, directory)?;
+            unproven = true;
         }
     }
     checkpoint::prune(directory, stage_index, keep)?;
@@ -171,7 +175,7 @@ fn interrupt(
 /// Weights that are not numbers must not become a checkpoint, nor replace an export.
 fn finite(plan: &TrainPlan, step: u64, store: &Store) -> Result<(), Problem> {
     let model = &plan.model.model;
-    let broken = |tensor: &candle_core::Tensor| floats(tensor).par_iter().any(|x| !x.is_finite());
+    let broken = |tensor: &Tensor| floats(tensor).par_iter().any(|x| !x.is_finite());
     match model.params.iter().zip(&store.weights).find(|(_, weights)| broken(weights)) {
         None => Ok(()),
         Some((param, _)) => Err(Problem::of(
@@ -344,8 +348,7 @@ impl<'a> Stepper<'a> {
 
 /// Bytes of weights and states.
 fn resident(store: &Store) -> Bytes {
-    let bytes =
-        |tensors: &[candle_core::Tensor]| tensors.iter().map(|t| 4 * t.elem_count() as u64).sum::<u64>();
+    let bytes = |tensors: &[Tensor]| tensors.iter().map(|t| 4 * t.elem_count() as u64).sum::<u64>();
     let states = (0..store.weights.len()).map(|i| bytes(store.states_of(ParamId(i)))).sum::<u64>();
     Bytes(bytes(&store.weights) + states)
 }
