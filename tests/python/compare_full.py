@@ -95,7 +95,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a Hugging Face directory")
     parser.add_argument("rows", help="JSON lines with input_ids and perhaps labels")
-    parser.add_argument("--pack", nargs=2, metavar=("TEXT", "TOKENIZER"), help="write ROWS from a text, and end")
+    parser.add_argument("--pack", metavar="TEXT", help="make the rows from this text and the model's tokenizer")
     parser.add_argument("--length", type=int, default=128, help="tokens of a window, for --pack")
     parser.add_argument("--holdout", type=int, default=64, help="so many rows at the end are only measured")
     parser.add_argument("--m", type=int, help="layers per group; without it, all layers train at every step")
@@ -113,8 +113,7 @@ def main():
     parser.add_argument("--save", help="write the trained model to this directory")
     args = parser.parse_args()
     if args.pack:
-        pack(*args.pack, args.length, args.rows)
-        return
+        pack(args.pack, f"{args.model}/tokenizer.json", args.length, args.rows)
 
     from transformers import AutoModelForCausalLM
 
