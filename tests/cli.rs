@@ -165,8 +165,11 @@ impl Case {
     /// The evaluations of a run: stage, step, metrics. One that was made again counts once, and gave the same.
     fn evaluations(&self, run: &str) -> Vec<(Json, Json, Json)> {
         let mut evaluations: Vec<(Json, Json, Json)> = Vec::new();
-        for event in self.lines(&format!("{run}/events.jsonl")).into_iter().filter(|e| e["event"] == "evaluate") {
-            let (stage, step, metrics) = (event["stage"].clone(), event["step"].clone(), event["metrics"].clone());
+        for event in
+            self.lines(&format!("{run}/events.jsonl")).into_iter().filter(|e| e["event"] == "evaluate")
+        {
+            let (stage, step, metrics) =
+                (event["stage"].clone(), event["step"].clone(), event["metrics"].clone());
             match evaluations.iter().find(|known| known.0 == stage && known.1 == step) {
                 Some(known) => assert_eq!(known.2, metrics, "{stage} at {step}"),
                 None => evaluations.push((stage, step, metrics)),
