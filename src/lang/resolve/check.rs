@@ -60,10 +60,13 @@ impl<'f> Checker<'_, 'f> {
     pub fn block(&mut self, kind: &'static Kind, block: &'f Block) -> Checked<'f> {
         let mut fields = Fields::default();
         let mut seen: Vec<(&str, Span)> = Vec::new();
+        let mut slips: Vec<(&str, Span)> = Vec::new();
         for entry in &block.entries {
             let name = &entry.name;
             let Some(key) = kind.keys.iter().find(|key| key.name == name.text) else {
                 self.problems.push(self.unknown_key(kind, block, name));
+                // A slip of the pen is one mistake: the key that was meant is not missing as well.
+                slips.extend(meant(&name.text, kind.keys).map(|key| (key, name.span)));
                 continue;
             };
             if key.need == Need::Soon {
@@ -80,6 +83,7 @@ impl<'f> Checker<'_, 'f> {
                 fields.put(key.name, value);
             }
         }
+        seen.extend(slips);
         // A block of the key's name says what was meant; `parts` complains about its form.
         seen.extend(block.blocks.iter().map(|inner| (inner.kind.text.as_str(), inner.kind.span)));
         for key in kind.keys.iter().filter(|key| seen.iter().all(|(seen, _)| *seen != key.name)) {

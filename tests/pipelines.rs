@@ -1,0 +1,109 @@
+//! The files that users copy: each is checked and planned, and those that are small are run.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use hift::cli::disk::Disk;
+use hift::data::Library;
+use hift::estimate::estimate;
+use hift::lang::pipeline::{Metric, Order, Split};
+use hift::plan::{StagePlan, compile};
+use hift::run::Ending;
+
+use common::{pipeline, planned, run};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")
+}
+
+fn text(name: &str) -> String {
+    fs::read_to_string(folder().join(name)).unwrap()
+}
+
+#[test]
+fn every_pipeline_is_checked_and_planned() {
+    let mut planned_files = Vec::new();
+    for entry in fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "hift") {
+            continue;
+        }
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let pipeline = pipeline(&folder(), &text(&name));
+        let mut library = Library::new(folder(), &|| false);
+        let plan = planned(&pipeline, &mut library).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let figures = estimate(&plan, 2);
+        assert_eq!(figures.stages.len(), pipeline.stages.len(), "{name}");
+        assert!(figures.peak.0 > 0, "{name}");
+        planned_files.push(name);
+    }
+    assert!(planned_files.len() >= 3, "{planned_files:?}");
+}
+
+/// The paper's figures for LLaMA-7B: parameters, and those of the largest group.
+#[test]
+fn seven_billion_parameters_are_planned_without_weights_in_no_time() {
+    let pipeline = pipeline(&folder(), &text("llama-7b.hift"));
+    let began = Instant::now();
+    let plan = compile(&pipeline, &mut Disk { library: None }).unwrap();
+    let figures = estimate(&plan, 2);
+    let took = began.elapsed();
+    let StagePlan::Train(train) = &plan.stages[0] else { panic!("it trains") };
+    assert_eq!(train.model.n_elements, 6_738_415_616);
+    assert_eq!(train.groups.iter().map(|group| group.n_elements).max(), Some(202_383_360));
+    assert_eq!(train.groups.len(), 34);
+    // 4 bytes a weight; Adam's two moments for every weight.
+    let by = figures.stages[0].groups[0].by;
+    assert_eq!((by.weights.0, by.states.0), (4 * 6_738_415_616, 8 * 6_738_415_616));
+    // Kept for each of the 32 blocks and 8 x 512 tokens: six of hidden, two of ffn, a log-sum-exp per head; and once
+    // the table of positions and what the head's norm reads.
+    let tokens = 8 * 512;
+    let block = tokens * (6 * 4096 + 2 * 11_008 + 32);
+    assert_eq!(by.kept.0, 4 * (32 * block + tokens * 128), "{by:?}");
+    // A fifth of a second is promised; a busy machine may take longer.
+    assert!(took < Duration::from_secs(2), "planning took {took:?}");
+}
+
+/// A few steps of a pipeline, in a folder of its own.
+fn short(name: &str, steps: u64) -> (common::Seen, Ending, tempfile::TempDir) {
+    let place = tempfile::tempdir().unwrap();
+    let quickstart = place.path().join("quickstart");
+    fs::create_dir(&quickstart).unwrap();
+    for entry in fs::read_dir(folder().join("quickstart")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, quickstart.join(path.file_name().unwrap())).unwrap();
+    }
+    let text = text(name).replace("\"../out/", "\"out/");
+    let full = text.lines().find(|line| line.trim_start().starts_with("steps ")).unwrap().to_string();
+    let text = text.replace(&full, &format!("    steps = {steps}"));
+    let (seen, _, ending) = run(place.path(), &text).unwrap_or_else(|error| panic!("{name}: {error}"));
+    (seen, ending, place)
+}
+
+#[test]
+fn the_quickstart_learns_and_exports() {
+    let (seen, ending, place) = short("quickstart.hift", 400);
+    let loss =
+        |at: usize| seen.evaluations[at].1.iter().find(|(metric, _)| *metric == Metric::Loss).unwrap().1;
+    let last = seen.evaluations.len() - 1;
+    assert!(loss(0) > 4.0 && loss(last) < 1.0, "held out: {} to {}", loss(0), loss(last));
+    assert!(!seen.texts.is_empty(), "it shows what it learned");
+    let Ending::Finished { exports } = ending else { panic!("{ending:?}") };
+    assert!(exports[0].starts_with(place.path().canonicalize().unwrap()));
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        assert!(exports[0].join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn full_fine_tuning_is_one_group() {
+    let (seen, ..) = short("full.hift", 3);
+    assert_eq!(seen.groups[0].len(), 4, "all layers in every step: {:?}", seen.groups[0]);
+    assert!(seen.groups.windows(2).all(|pair| pair[0] == pair[1]));
+    let pipeline = pipeline(&folder(), &text("full.hift"));
+    let hift::lang::pipeline::Stage::Train(train) = &pipeline.stages[0] else { panic!("it trains") };
+    assert_eq!((&*train.groups.split, &*train.schedule.order), (&Split::All, &Order::BottomUp));
+}
