@@ -107,3 +107,26 @@ fn full_fine_tuning_is_one_group() {
     let hift::lang::pipeline::Stage::Train(train) = &pipeline.stages[0] else { panic!("it trains") };
     assert_eq!((&*train.groups.split, &*train.schedule.order), (&Split::All, &Order::BottomUp));
 }
+
+/// Text blocks of the README.
+fn readme() -> Vec<String> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    text.split("```text\n").skip(1).map(|rest| rest.split("\n```").next().unwrap().to_string()).collect()
+}
+
+#[test]
+fn the_readme_shows_the_quickstart_and_its_plan_as_they_are() {
+    let shown = readme();
+    let text_shown = shown.iter().find(|block| block.starts_with("hift 1")).unwrap();
+    let (shown_pipeline, shipped) =
+        (pipeline(&folder(), text_shown), pipeline(&folder(), &text("quickstart.hift")));
+    let mut library = Library::new(folder(), &|| false);
+    let (a, b) = (planned(&shown_pipeline, &mut library).unwrap(), planned(&shipped, &mut library).unwrap());
+    let train = |plan: &hift::plan::Plan| serde_json::to_value(&plan.stages[0]).unwrap();
+    assert_eq!(train(&a), train(&b), "the README's pipeline means what the shipped one does");
+
+    let report = hift::report::plan::plan(&b, &estimate(&b, 2));
+    let report = report.split("\nevaluate test").next().unwrap().trim_end();
+    let plan_shown = shown.iter().find(|block| block.starts_with("train sft\n")).unwrap();
+    assert_eq!(plan_shown, report, "the README's plan is what `hift plan` prints");
+}

@@ -1,5 +1,6 @@
 //! How a run is shown: a bar on a terminal, plain lines, JSON lines, or nothing.
 
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::time::{Duration, Instant};
@@ -100,7 +101,11 @@ impl Progress {
     pub fn summary(&self) -> String {
         let mut text = String::new();
         for (stage, predicted, measured) in &self.memory {
-            let verdict = if predicted == measured { "to the byte" } else { "not to the byte" };
+            let verdict = match measured.cmp(predicted) {
+                Ordering::Equal => "to the byte",
+                Ordering::Less => "no batch was as large as the plan allows",
+                Ordering::Greater => "more than foretold, which is a mistake in hift: please report it",
+            };
             let _ = writeln!(
                 text,
                 "{stage}: memory peak {measured} ({} B), foretold {predicted} ({} B): {verdict}",
