@@ -4,7 +4,7 @@
 //! Plan ──settle──▶ Plan ──estimate──▶ Estimate { stages: [{ phases, groups, peak }] }
 //! ```
 //!
-//! Reading order: [`play`] (one program with byte counters), then [`estimate`] (all programs of a plan, with what
+//! Reading order: [`mod@play`] (one program with byte counters), then [`estimate`] (all programs of a plan, with what
 //! is resident around them).
 //!
 //! On the CPU the device's memory is the host's, and the figures are exact: the engine allocates what the programs

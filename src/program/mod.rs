@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`op`] (what an operation is: shapes, storage, cost, what may be written in place), [`builder`]
 //! (the forward pass), [`reverse`] (a rule per operation), [`recompute`] (what is run again instead of kept),
-//! [`compile`] (the order of the passes, where weights are updated), [`liveness`] (what dies when), [`print`].
+//! [`compile`] (the order of the passes, where weights are updated), [`liveness`] (what dies when), [`mod@print`].
 //!
 //! That HiFT saves memory is coded nowhere here. A gradient is formed only where an active parameter asks for
 //! it, and a value lives until its last use: that a frozen layer keeps no input, and that nothing is kept

@@ -64,7 +64,8 @@ fn logits(plan: &GeneratePlan, store: &mut Store, ids: &[u32]) -> Result<Vec<f32
 
 /// The most probable token, or one drawn with the probabilities of `softmax(logits / temperature)`.
 fn choose(logits: &[f32], temperature: f64, random: &mut Random) -> u32 {
-    let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap_or(0);
+    // Of equal ones the first, as everywhere.
+    let best = (0..logits.len()).rev().max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap_or(0);
     if temperature <= 0.0 {
         return best as u32;
     }

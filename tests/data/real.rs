@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use hift::data::{self, Encoder, IGNORE, Limits, Marks};
+use hift::data::{Encoder, IGNORE, Limits, Marks};
 use hift::lang::pipeline::{Format, Mark, Setting};
 use serde_json::Value;
 
@@ -75,42 +74,4 @@ fn the_marks_of_known_tokenizers() {
     check("roberta-base", &[0], &[2]); // <s> ... </s>
     check("phi-3-mini", &[], &[32000]); // <|endoftext|>
     check("gpt2", &[], &[]); // nothing beside its tokenizer.json says how a text ends
-}
-
-#[test]
-#[ignore = "a measurement: run it optimised, with --nocapture"]
-fn throughput_against_the_tokenizers_crate_alone() {
-    let Some(shared) = shared() else { return };
-    let n = 2000;
-    let case = alpaca(&shared, n);
-    let file = shared.join("tokenizers/phi-3-mini/tokenizer.json");
-    let texts: Vec<String> = texts(&shared, n).into_iter().map(|(p, r)| p + &r).collect();
-    let megabytes = texts.iter().map(String::len).sum::<usize>() as f64 / 1e6;
-    for _ in 0..3 {
-        let start = Instant::now();
-        let tokenizer = tokenizers::Tokenizer::from_file(&file).unwrap();
-        let loading = start.elapsed().as_secs_f64();
-        let start = Instant::now();
-        let encoded = tokenizer.encode_batch(texts.clone(), true).unwrap();
-        let crate_alone = start.elapsed().as_secs_f64();
-        let tokens: usize = encoded.iter().map(|encoding| encoding.len() + 1).sum();
-
-        let start = Instant::now();
-        let dataset = case.load().unwrap();
-        let whole = start.elapsed().as_secs_f64() - loading;
-        assert_eq!(dataset.audit.train.tokens, tokens as u64);
-
-        let start = Instant::now();
-        let mut batches = data::Batches::new(&dataset.train, 8, 1, *case.data.shuffle);
-        let made: usize = (0..batches.steps_per_epoch()).map(|step| batches.step(step)[0].ids.len()).sum();
-        let batching = start.elapsed().as_secs_f64();
-        println!(
-            "{megabytes:.2} MB, {tokens} tokens: crate alone {:.2} MB/s, all of load {:.2} MB/s, {:.2} of it; \
-             loading the tokenizer {loading:.2} s; batches {:.0} M tokens/s",
-            megabytes / crate_alone,
-            megabytes / whole,
-            crate_alone / whole,
-            made as f64 / batching / 1e6
-        );
-    }
 }
