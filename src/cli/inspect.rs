@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::disk::Disk;
 use super::{Failure, Sets, colour, open, print};
 use crate::data::{Encoder, Library, Limits, preview};
-use crate::lang::pipeline::{Format, Stage, Weights};
+use crate::lang::pipeline::{Format, Stage};
 use crate::model::{Model, Param};
+use crate::plan;
 use crate::problem::{Fault, Problem};
 use crate::report;
 use crate::weights::Directory;
@@ -104,18 +106,9 @@ impl Inspect {
                 .help(help)
                 .into());
         };
-        let config = match &*model.weights {
-            Weights::Directory { path } => pipeline.path(path).join("config.json"),
-            Weights::Random { config, .. } => pipeline.path(config),
-        };
-        let text = std::fs::read_to_string(&config).map_err(|error| {
-            let what = format!("{} cannot be read: {error}", config.display());
-            let problem = Problem::of(Fault::Missing, "hift::cli::no_model", what);
-            Failure::of(problem.label_at(model.weights.span(), "this model"), &source)
-        })?;
-        let weights = model.weights.span();
-        let model = Model::from_config(&text)
-            .map_err(|problem| Failure::of(problem.label_at(weights, "this model"), &source))?;
+        let model = plan::read_model(&pipeline, model, &mut Disk { library: None })
+            .map_err(|problems| Failure::of(problems, &source))?
+            .model;
         let mut library = Library::new(pipeline.folder.clone(), &|| false);
         let limits = Limits { vocab: model.vocab, positions: model.positions };
         let dataset =

@@ -96,18 +96,7 @@ pub fn load(model: &Model, weights: &Weights, folder: &Path) -> std::result::Res
             .collect::<Result<_>>()
             .map_err(|e| failed(&e).into()),
         Weights::Directory { path } => {
-            let folder = folder.join(path);
-            let Some(directory) = Directory::open(&folder)? else {
-                return Err(Problem::of(
-                    Fault::Missing,
-                    "hift::weights::none",
-                    format!("{} holds no model.safetensors", folder.display()),
-                )
-                .help(
-                    "put the weights beside config.json, or start fresh: `weights = random(\"config.json\")`",
-                )
-                .into());
-            };
+            let directory = Directory::require(&folder.join(path))?;
             let problems = directory.check(model);
             if problems.has_errors() {
                 return Err(problems);

@@ -346,7 +346,11 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
     if problems.has_errors() { Err(problems) } else { Ok(Plan { schema: SCHEMA, stages }) }
 }
 
-fn read_model(
+/// Reads the configuration of a model block, and holds the weights beside it against it.
+///
+/// # Errors
+/// When there is no configuration, it is not one that is known here, or the weights are another model's.
+pub fn read_model(
     pipeline: &Pipeline,
     block: &crate::lang::pipeline::Model,
     world: &mut dyn World,
