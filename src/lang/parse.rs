@@ -10,8 +10,11 @@ use pest::iterators::Pair;
 
 use crate::problem::{Problem, Problems, Span};
 
-use super::scan::{MAX_DEPTH, Scan, Token};
-use super::syntax::{Argument, Block, Entry, File, Item, Name, Number, Param, Term, Value};
+use super::scan::{MAX_DEPTH, Scan, Starts, Token};
+use super::syntax::{
+    Argument, Block, Entry, Factor, File, Import, Item, Let, Name, Number, Param, Piece, Range, Sign, Term,
+    Value,
+};
 use super::{schema, wording};
 
 #[derive(pest_derive::Parser)]
@@ -82,61 +85,203 @@ impl<'t> Driver<'t> {
         let mut file = File::default();
         loop {
             let index = self.index();
-            let ahead = (self.token(), self.scan.token(index + 1), self.scan.token(index + 2));
-            match ahead {
-                (Token::End, ..) => return file,
-                (Token::Word, Token::Number, _) if self.scan.word(index) == "hift" => {
-                    if file.version.is_some() || !file.items.is_empty() {
-                        self.problems.push(wording::late_header(self.span().to(self.scan.span(index + 1))));
-                    }
-                    let start = self.span().start;
-                    match self.read(Rule::header, start).map(|pair| self.header(pair, start)) {
-                        Ok(Ok(version)) => file.version = file.version.or(Some(version)),
-                        Ok(Err(problem)) => self.problems.push(problem),
-                        Err(_) => self.step(),
-                    }
+            let start = self.span().start;
+            let is_header = self.token() == Token::Word
+                && self.scan.word(index) == "hift"
+                && self.scan.token(index + 1) == Token::Number;
+            if self.token() == Token::End {
+                return file;
+            }
+            if is_header {
+                if file.version.is_some() || !file.items.is_empty() {
+                    self.problems.push(wording::late_header(self.span().to(self.scan.span(index + 1))));
                 }
-                (Token::Word, Token::Word, Token::Equals) if self.scan.word(index) == "param" => {
-                    match self.named_value(Some(Rule::param)) {
-                        Some(Entry { name, value }) => file.items.push(Item::Param(Param { name, value })),
-                        None => file.damaged = true,
-                    }
+                match self.read(Rule::header, start).map(|pair| self.header(pair, start)) {
+                    Ok(Ok(version)) => file.version = file.version.or(Some(version)),
+                    Ok(Err(problem)) => self.problems.push(problem),
+                    Err(_) => self.step(),
                 }
-                (Token::Word, Token::Open('{'), _) | (Token::Word, Token::Word, Token::Open('{')) => {
-                    let block = self.block();
-                    file.items.push(Item::Block(block));
-                }
-                _ => {
-                    file.damaged = true;
+                continue;
+            }
+            let item = match self.scan.item_at(index) {
+                Some(Starts::Import) => self.import().map(Item::Import),
+                Some(Starts::Param) => self.param().map(Item::Param),
+                Some(Starts::Let) => self.named_value(Some(Rule::binding)).map(|Entry { name, value }| {
+                    let span = Span::new(start, value.span.end);
+                    Item::Let(Let { doc: self.doc(start), name, value, span })
+                }),
+                Some(Starts::Block) => Some(Item::Block(self.block())),
+                None => {
                     self.problems.push(wording::item(&self.scan, index));
                     // `train sft` without its brace, but with entries below: read on as if it stood there.
-                    if let (Token::Word, Token::Word, Token::Word) = ahead
-                        && schema::kind(self.scan.word(index)).is_some()
-                        && self.scan.token(index + 3) == Token::Equals
-                    {
+                    let words = (0..3).all(|i| self.scan.token(index + i) == Token::Word);
+                    let is_kind = words && schema::kind(self.scan.word(index)).is_some();
+                    if is_kind && self.scan.token(index + 3) == Token::Equals {
                         let block = self.block();
                         file.items.push(Item::Block(block));
                     } else {
                         self.skip_item();
                     }
+                    None
                 }
+            };
+            match item {
+                Some(item) => file.items.push(item),
+                None => file.damaged = true,
             }
         }
+    }
+
+    /// The `##` comments right above an item.
+    fn doc(&self, start: usize) -> String {
+        let mut lines: Vec<&str> = Vec::new();
+        let above = &self.scan.text[..start];
+        // The item's own line, up to the item, holds nothing but white space.
+        let mut above = above.trim_end_matches([' ', '\t', '\u{FEFF}']);
+        while let Some(rest) = above.strip_suffix('\n') {
+            let rest = rest.strip_suffix('\r').unwrap_or(rest);
+            let line_start = rest.rfind('\n').map_or(0, |at| at + 1);
+            match rest[line_start..].trim_start().strip_prefix("##") {
+                Some(line) => lines.push(line.strip_prefix(' ').unwrap_or(line).trim_end()),
+                None => break,
+            }
+            above = &rest[..line_start];
+        }
+        lines.reverse();
+        lines.join("\n")
+    }
+
+    /// Reads `import "..."`, with values for params where some follow.
+    fn import(&mut self) -> Option<Import> {
+        let start = self.span().start;
+        let pair = match self.read(Rule::import, start) {
+            Ok(pair) => pair,
+            Err(failed_at) => {
+                let problem = wording::value(&self.scan, None, start, failed_at);
+                self.problems.push(problem);
+                self.skip_item();
+                return None;
+            }
+        };
+        let mut import = Import {
+            path: String::new(),
+            path_span: Span::default(),
+            entries: Vec::new(),
+            span: node_span(&pair, start),
+        };
+        for part in pair.into_inner() {
+            match part.as_rule() {
+                Rule::text => {
+                    import.path_span = node_span(&part, start);
+                    match self.text(part.as_str(), import.path_span) {
+                        Ok(Term::Text(path)) => import.path = path,
+                        Ok(_) => self.problems.push(wording::calculated_import(import.path_span)),
+                        Err(problem) => self.problems.push(problem),
+                    }
+                }
+                Rule::record => match self.entries(part, start) {
+                    Ok(entries) => import.entries = entries,
+                    Err(problem) => self.problems.push(problem),
+                },
+                _ => {}
+            }
+        }
+        (!import.path.is_empty()).then_some(import)
+    }
+
+    /// Reads `param NAME`, its types, its range and its value.
+    fn param(&mut self) -> Option<Param> {
+        let first = self.index();
+        let start = self.span().start;
+        let pair = match self.read(Rule::param, start) {
+            Ok(pair) => pair,
+            Err(failed_at) => {
+                let failed = self.scan.index(failed_at);
+                let equals = (first..failed).any(|i| self.scan.token(i) == Token::Equals);
+                let problem = match equals {
+                    true => wording::value(&self.scan, Some(first + 1), start, failed_at),
+                    false => wording::param(&self.scan, first + 1, failed),
+                };
+                self.problems.push(problem);
+                self.skip_value(first + 1, start, failed_at);
+                return None;
+            }
+        };
+        let param = self.param_parts(pair, start).map_err(|problem| self.problems.push(problem)).ok()?;
+        // What follows without an `=` was meant to say something about it.
+        if param.value.is_none() && self.token() == Token::Equals {
+            let problem = wording::value(&self.scan, Some(first + 1), start, self.span().start);
+            self.problems.push(problem);
+            self.skip_value(first + 1, start, self.span().start);
+            return None;
+        }
+        Some(param)
+    }
+
+    fn param_parts(&self, pair: Pair<'_, Rule>, start: usize) -> Result<Param, Problem> {
+        let span = node_span(&pair, start);
+        let mut name = None;
+        let (mut types, mut range, mut value) = (Vec::new(), None, None);
+        for part in pair.into_inner() {
+            match part.as_rule() {
+                Rule::name => name = Some(node_name(&part, start)),
+                Rule::types => {
+                    for choice in part.into_inner().filter(|part| part.as_rule() == Rule::choice) {
+                        let inner = choice.into_inner().next().expect("a choice has content");
+                        types.push(self.factor(inner, start)?);
+                    }
+                }
+                Rule::range => {
+                    let span = node_span(&part, start);
+                    let (mut low, mut high, mut behind) = (None, None, false);
+                    for part in part.into_inner() {
+                        match part.as_rule() {
+                            Rule::dots => behind = true,
+                            Rule::bound => {
+                                let inner = part.into_inner().next().expect("a bound has content");
+                                let bound = Some(self.factor(inner, start)?);
+                                *(if behind { &mut high } else { &mut low }) = bound;
+                            }
+                            _ => {}
+                        }
+                    }
+                    range = Some(Range { low, high, span });
+                }
+                Rule::value => value = Some(self.value(part, start)?),
+                _ => {}
+            }
+        }
+        let name = name.expect("a param has a name");
+        Ok(Param { doc: self.doc(start), name, types, range, value, span })
     }
 
     /// Reads `KIND NAME? {` and everything up to the closing brace.
     fn block(&mut self) -> Block {
         let first = self.index();
+        let doc = self.doc(self.span().start);
         let kind = self.take_word();
-        let name = (self.token() == Token::Word && self.scan.token(self.index() + 1) != Token::Equals)
-            .then(|| self.take_word());
+        let behind = self.index() + 1;
+        let named = self.scan.token(behind) != Token::Equals || self.scan.has_base(behind);
+        let name = (self.token() == Token::Word && named).then(|| self.take_word());
+        let base = self.scan.has_base(self.index()).then(|| {
+            self.step();
+            self.take_word()
+        });
         let brace = self.span();
         let braced = self.token() == Token::Open('{');
         if braced {
             self.step();
         }
-        let mut block =
-            Block { span: kind.span, kind, name, entries: Vec::new(), blocks: Vec::new(), damaged: !braced };
+        let mut block = Block {
+            span: kind.span,
+            doc,
+            kind,
+            name,
+            base,
+            entries: Vec::new(),
+            blocks: Vec::new(),
+            damaged: !braced,
+        };
         // Only where braces do not pair up may the layout say which of them is missing.
         let by_layout = braced && !self.scan.unclosed.is_empty() && self.scan.leads(first);
         let is_part = block.name.is_none();
@@ -175,7 +320,7 @@ impl<'t> Driver<'t> {
                     let inner = self.block();
                     block.blocks.push(inner);
                 }
-                (Token::Word, Token::Word) if self.scan.token(index + 2) == Token::Open('{') => {
+                (Token::Word, Token::Word) if self.scan.item_at(index) == Some(Starts::Block) => {
                     let inner = self.block();
                     block.blocks.push(inner);
                 }
@@ -196,7 +341,7 @@ impl<'t> Driver<'t> {
         Name { text: self.scan.text[span.start..span.end].to_owned(), span }
     }
 
-    /// Reads `name = value`, with `param` in front where `rule` says so. Where it cannot be read, says why
+    /// Reads `name = value`, with `let` in front where `rule` says so. Where it cannot be read, says why
     /// and skips it.
     fn named_value(&mut self, rule: Option<Rule>) -> Option<Entry> {
         let first = self.index();
@@ -350,7 +495,43 @@ impl<'t> Driver<'t> {
 
     fn value(&self, pair: Pair<'_, Rule>, start: usize) -> Result<Value, Problem> {
         let span = node_span(&pair, start);
-        let inner = pair.into_inner().next().expect("a value has content");
+        let mut terms: Vec<(Sign, Value)> = Vec::new();
+        let mut sign = Sign::Plus;
+        for part in pair.into_inner() {
+            match part.as_rule() {
+                Rule::plus => sign = Sign::Plus,
+                Rule::minus => sign = Sign::Minus,
+                _ => terms.push((sign, self.product(part, start)?)),
+            }
+        }
+        Ok(match terms.len() {
+            1 => terms.remove(0).1,
+            _ => Value { term: Term::Sum(terms), span },
+        })
+    }
+
+    fn product(&self, pair: Pair<'_, Rule>, start: usize) -> Result<Value, Problem> {
+        let span = node_span(&pair, start);
+        let mut factors: Vec<(Factor, Value)> = Vec::new();
+        let mut factor = Factor::Times;
+        for part in pair.into_inner() {
+            match part.as_rule() {
+                Rule::times => factor = Factor::Times,
+                Rule::over => factor = Factor::Over,
+                _ => {
+                    let inner = part.into_inner().next().expect("a factor has content");
+                    factors.push((factor, self.factor(inner, start)?));
+                }
+            }
+        }
+        Ok(match factors.len() {
+            1 => factors.remove(0).1,
+            _ => Value { term: Term::Product(factors), span },
+        })
+    }
+
+    fn factor(&self, inner: Pair<'_, Rule>, start: usize) -> Result<Value, Problem> {
+        let span = node_span(&inner, start);
         let term = match inner.as_rule() {
             Rule::number => Term::Number(number(&inner, start)?),
             Rule::amount => {
@@ -361,9 +542,9 @@ impl<'t> Driver<'t> {
                 };
                 Term::Amount(number(&number_part, start)?, node_name(&unit, start))
             }
-            Rule::text => Term::Text(unescape(inner.as_str(), span)?),
+            Rule::text => self.text(inner.as_str(), span)?,
             Rule::boolean => Term::Boolean(inner.as_str() == "true"),
-            Rule::word => Term::Word(inner.as_str().to_owned()),
+            Rule::word | Rule::name => Term::Word(inner.as_str().to_owned()),
             Rule::call => {
                 let mut parts = inner.into_inner();
                 let name = parts.next().expect("a call has a name");
@@ -380,16 +561,73 @@ impl<'t> Driver<'t> {
                     .map(|part| self.value(part, start))
                     .collect::<Result<_, _>>()?,
             ),
-            Rule::record => Term::Record(
-                inner
-                    .into_inner()
-                    .filter(|part| part.as_rule() == Rule::entry)
-                    .map(|part| self.entry(part, start))
-                    .collect::<Result<_, _>>()?,
-            ),
+            Rule::record => Term::Record(self.entries(inner, start)?),
+            Rule::negative => {
+                let of = inner.into_inner().next().expect("something is negated");
+                Term::Negative(Box::new(self.factor(of, start)?))
+            }
+            Rule::group => {
+                let value = inner.into_inner().find(|part| part.as_rule() == Rule::value);
+                return Ok(Value { span, ..self.value(value.expect("a group has a value"), start)? });
+            }
             rule => unreachable!("{rule:?} is no value"),
         };
         Ok(Value { term, span })
+    }
+
+    fn entries(&self, record: Pair<'_, Rule>, start: usize) -> Result<Vec<Entry>, Problem> {
+        let entries = record.into_inner().filter(|part| part.as_rule() == Rule::entry);
+        entries.map(|part| self.entry(part, start)).collect()
+    }
+
+    /// A text with its escapes replaced and its holes read. `span` is the literal with its quotes.
+    fn text(&self, literal: &str, span: Span) -> Result<Term, Problem> {
+        let inner = &literal[1..literal.len() - 1];
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut text = String::with_capacity(inner.len());
+        let mut at = 0;
+        while let Some(char) = inner[at..].chars().next() {
+            let (rest, from) = (&inner[at..], span.start + 1 + at);
+            if rest.starts_with("${") {
+                let Some(end) = rest.find('}') else {
+                    return Err(wording::unclosed_hole(Span::new(from, from + 2)));
+                };
+                let hole = self.hole(&rest[2..end], from + 2)?;
+                if !text.is_empty() {
+                    pieces.push(Piece::Text(std::mem::take(&mut text)));
+                }
+                pieces.push(Piece::Hole(hole));
+                at += end + 1;
+            } else if char == '\\' {
+                let (char, length) = escape(rest, from)?;
+                text.push(char);
+                at += length;
+            } else {
+                text.push(char);
+                at += char.len_utf8();
+            }
+        }
+        if pieces.is_empty() {
+            return Ok(Term::Text(text));
+        }
+        if !text.is_empty() {
+            pieces.push(Piece::Text(text));
+        }
+        Ok(Term::Mixed(pieces))
+    }
+
+    /// What stands between `${` and `}`.
+    fn hole(&self, text: &str, from: usize) -> Result<Value, Problem> {
+        let span = Span::new(from, from + text.len());
+        if text.matches(['(', '[']).count() > MAX_DEPTH {
+            return Err(wording::too_deep(span, MAX_DEPTH));
+        }
+        let pair = Grammar::parse(Rule::hole, text).ok().and_then(|mut pairs| pairs.next());
+        let value = pair.and_then(|hole| hole.into_inner().find(|part| part.as_rule() == Rule::value));
+        match value {
+            Some(value) => self.value(value, from),
+            None => Err(wording::hole(span)),
+        }
     }
 
     fn argument(&self, pair: Pair<'_, Rule>, start: usize) -> Result<Argument, Problem> {
@@ -424,44 +662,29 @@ fn number(pair: &Pair<'_, Rule>, start: usize) -> Result<Number, Problem> {
     Ok(Number { text, value })
 }
 
-/// The text that a literal stands for.
-fn unescape(literal: &str, span: Span) -> Result<String, Problem> {
-    let inner = &literal[1..literal.len() - 1];
-    let mut text = String::with_capacity(inner.len());
-    let mut chars = inner.char_indices();
-    while let Some((at, char)) = chars.next() {
-        if char != '\\' {
-            text.push(char);
-            continue;
+/// The character that an escape at the start of `rest` stands for, and the escape's length.
+fn escape(rest: &str, from: usize) -> Result<(char, usize), Problem> {
+    let simple = match rest[1..].chars().next() {
+        Some('n') => '\n',
+        Some('t') => '\t',
+        Some('r') => '\r',
+        Some(same @ ('"' | '\\' | '$')) => same,
+        Some('u') => {
+            let code =
+                rest[2..].strip_prefix('{').and_then(|rest| rest.split_once('}')).map(|(code, _)| code);
+            let length = 2 + code.map_or(0, |code| code.len() + 2);
+            let char = code.and_then(|code| u32::from_str_radix(code, 16).ok()).and_then(char::from_u32);
+            return match char {
+                Some(char) => Ok((char, length)),
+                None => Err(wording::escape(Span::new(from, from + length), 'u')),
+            };
         }
-        let escape = chars.next().map(|(_, escape)| escape);
-        let rest = chars.as_str();
-        match escape {
-            Some('n') => text.push('\n'),
-            Some('t') => text.push('\t'),
-            Some('r') => text.push('\r'),
-            Some(same @ ('"' | '\\')) => text.push(same),
-            Some('u') => {
-                let code = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map(|(code, _)| code);
-                let char = code.and_then(|code| u32::from_str_radix(code, 16).ok()).and_then(char::from_u32);
-                let length = code.map_or(0, |code| code.len() + 2);
-                let Some(char) = char else {
-                    let from = span.start + 1 + at;
-                    return Err(wording::escape(Span::new(from, from + 2 + length), 'u'));
-                };
-                text.push(char);
-                for _ in 0..length {
-                    chars.next();
-                }
-            }
-            other => {
-                let other = other.unwrap_or('\\');
-                let from = span.start + 1 + at;
-                return Err(wording::escape(Span::new(from, from + 1 + other.len_utf8()), other));
-            }
+        other => {
+            let other = other.unwrap_or('\\');
+            return Err(wording::escape(Span::new(from, from + 1 + other.len_utf8()), other));
         }
-    }
-    Ok(text)
+    };
+    Ok((simple, 2))
 }
 
 #[cfg(test)]

@@ -25,6 +25,15 @@ pub(super) enum Token {
     End,
 }
 
+/// What stands at the top level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Starts {
+    Import,
+    Param,
+    Let,
+    Block,
+}
+
 /// The tokens of a text; positions are bytes.
 pub(super) struct Scan<'t> {
     pub text: &'t str,
@@ -90,15 +99,39 @@ impl<'t> Scan<'t> {
         self.text[start..].chars().take_while(|c| is_space(*c)).count()
     }
 
-    /// Whether a block of the top level begins here: `KIND NAME {` or `param NAME =` at the very left.
+    /// What the tokens from here on begin at the top level.
+    pub fn item_at(&self, index: usize) -> Option<Starts> {
+        if self.token(index) != Token::Word {
+            return None;
+        }
+        match (self.word(index), self.token(index + 1), self.token(index + 2)) {
+            ("import", Token::Text | Token::OpenText, _) => Some(Starts::Import),
+            ("let", Token::Word, Token::Equals) => Some(Starts::Let),
+            (_, Token::Open('{'), _) | (_, Token::Word, Token::Open('{')) => Some(Starts::Block),
+            ("param", Token::Word, _) => Some(Starts::Param),
+            (_, Token::Word, Token::Equals) if self.has_base(index + 2) => Some(Starts::Block),
+            _ => None,
+        }
+    }
+
+    /// Whether `= BASE {` stands here.
+    pub fn has_base(&self, index: usize) -> bool {
+        (self.token(index), self.token(index + 1), self.token(index + 2))
+            == (Token::Equals, Token::Word, Token::Open('{'))
+    }
+
+    /// Whether an item of the top level begins here, at the very left.
     pub fn begins_item(&self, index: usize) -> bool {
-        let head = (self.token(index), self.token(index + 1), self.token(index + 2));
         self.leads(index)
             && self.indent(index) == 0
-            && match head {
-                (Token::Word, Token::Word, Token::Open('{')) => schema::kind(self.word(index)).is_some(),
-                (Token::Word, Token::Word, Token::Equals) => self.word(index) == "param",
-                _ => false,
+            && match self.item_at(index) {
+                Some(Starts::Block) => {
+                    let named = self.token(index + 1) == Token::Word;
+                    let word = self.word(index);
+                    named && (schema::kind(word).is_some() || word == schema::PROFILE)
+                }
+                Some(Starts::Import | Starts::Param | Starts::Let) => true,
+                None => false,
             }
     }
 

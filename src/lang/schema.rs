@@ -237,6 +237,9 @@ impl Key {
     }
 }
 
+/// The word that begins a profile: params and keys of blocks that `--profile` gives other values.
+pub const PROFILE: &str = "profile";
+
 /// The kind of that name at the top level.
 pub fn kind(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.name == name)

@@ -26,15 +26,22 @@ impl File {
     pub fn params(&self) -> impl Iterator<Item = &Param> {
         self.items.iter().filter_map(|item| match item {
             Item::Param(param) => Some(param),
-            Item::Block(_) => None,
+            Item::Import(_) | Item::Let(_) | Item::Block(_) => None,
         })
     }
 
-    /// The blocks of the top level, in the order of the file.
+    /// The blocks of the top level, in the order of the file, profiles among them.
     pub fn blocks(&self) -> impl Iterator<Item = &Block> {
         self.items.iter().filter_map(|item| match item {
             Item::Block(block) => Some(block),
-            Item::Param(_) => None,
+            Item::Import(_) | Item::Param(_) | Item::Let(_) => None,
+        })
+    }
+
+    pub fn imports(&self) -> impl Iterator<Item = &Import> {
+        self.items.iter().filter_map(|item| match item {
+            Item::Import(import) => Some(import),
+            Item::Param(_) | Item::Let(_) | Item::Block(_) => None,
         })
     }
 }
@@ -42,22 +49,61 @@ impl File {
 /// What stands at the top level.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
+    Import(Import),
     Param(Param),
+    Let(Let),
     Block(Block),
 }
 
-/// `param NAME = value`
+/// `import "shared.hift" { peak = 1e-5 }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Import {
+    /// Relative to the folder of the file that it stands in.
+    pub path: String,
+    pub path_span: Span,
+    /// Values for params of the imported file.
+    pub entries: Vec<Entry>,
+    pub span: Span,
+}
+
+/// `param NAME: TYPES in RANGE = value`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Param {
+    /// The `##` comments above it.
+    pub doc: String,
+    pub name: Name,
+    /// What its value may be, any one of these; anything where nothing is said.
+    pub types: Vec<Value>,
+    pub range: Option<Range>,
+    pub value: Option<Value>,
+    pub span: Span,
+}
+
+/// `LOW .. HIGH`, both included; either may be left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Range {
+    pub low: Option<Value>,
+    pub high: Option<Value>,
+    pub span: Span,
+}
+
+/// `let NAME = value`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Let {
+    pub doc: String,
     pub name: Name,
     pub value: Value,
+    pub span: Span,
 }
 
 /// `KIND NAME { ... }`, or `KIND { ... }` inside another block.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Block {
+    pub doc: String,
     pub kind: Name,
     pub name: Option<Name>,
+    /// The block that this one takes over and changes: `model big = base { ... }`.
+    pub base: Option<Name>,
     pub entries: Vec<Entry>,
     pub blocks: Vec<Block>,
     /// From the kind to the closing brace.
@@ -78,6 +124,18 @@ impl Block {
             Some(name) => self.kind.span.to(name.span),
             None => self.kind.span,
         }
+    }
+
+    /// `train sft`, or just `evaluate`.
+    pub fn title(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{} {}", self.kind.text, name.text),
+            None => self.kind.text.clone(),
+        }
+    }
+
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name.as_ref().is_some_and(|own| own.text == name)
     }
 }
 
@@ -111,6 +169,8 @@ pub enum Term {
     Amount(Number, Name),
     /// `"..."`, escapes replaced.
     Text(String),
+    /// `"out/${name}"`
+    Mixed(Vec<Piece>),
     /// `true` or `false`
     Boolean(bool),
     /// `none`
@@ -121,6 +181,32 @@ pub enum Term {
     List(Vec<Value>),
     /// `{ a = 1, b = 2 }`
     Record(Vec<Entry>),
+    /// `a + b - c`: two terms or more; the sign of the first is a plus.
+    Sum(Vec<(Sign, Value)>),
+    /// `a * b / c`: two factors or more; the first is multiplied.
+    Product(Vec<(Factor, Value)>),
+    /// `-a`
+    Negative(Box<Value>),
+}
+
+/// A part of a text with holes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
+    Text(String),
+    /// `${value}`
+    Hole(Value),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    Plus,
+    Minus,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Factor {
+    Times,
+    Over,
 }
 
 /// A number as it is written, without underscores; finite.
@@ -130,11 +216,144 @@ pub struct Number {
     pub value: f64,
 }
 
+impl Number {
+    /// A number that was calculated.
+    pub fn calculated(value: f64) -> Self {
+        let (plain, power) = (format!("{value}"), format!("{value:e}"));
+        Self { text: if power.len() < plain.len() { power } else { plain }, value }
+    }
+}
+
 /// An argument by position, or by name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Argument {
     pub name: Option<Name>,
     pub value: Value,
+}
+
+/// Moves every place in a tree, as when its text comes to stand behind another one.
+pub(super) trait Shift {
+    fn shift(&mut self, by: usize);
+}
+
+impl<T: Shift> Shift for Vec<T> {
+    fn shift(&mut self, by: usize) {
+        self.iter_mut().for_each(|part| part.shift(by));
+    }
+}
+
+impl<T: Shift> Shift for Option<T> {
+    fn shift(&mut self, by: usize) {
+        self.iter_mut().for_each(|part| part.shift(by));
+    }
+}
+
+impl<T, U: Shift> Shift for (T, U) {
+    fn shift(&mut self, by: usize) {
+        self.1.shift(by);
+    }
+}
+
+impl Shift for Span {
+    fn shift(&mut self, by: usize) {
+        *self = Span::new(self.start + by, self.end + by);
+    }
+}
+
+impl Shift for File {
+    fn shift(&mut self, by: usize) {
+        self.version.shift(by);
+        self.items.shift(by);
+    }
+}
+
+impl Shift for Item {
+    fn shift(&mut self, by: usize) {
+        match self {
+            Item::Import(import) => {
+                import.path_span.shift(by);
+                import.entries.shift(by);
+                import.span.shift(by);
+            }
+            Item::Param(param) => {
+                param.name.shift(by);
+                param.types.shift(by);
+                if let Some(range) = &mut param.range {
+                    range.low.shift(by);
+                    range.high.shift(by);
+                    range.span.shift(by);
+                }
+                param.value.shift(by);
+                param.span.shift(by);
+            }
+            Item::Let(binding) => {
+                binding.name.shift(by);
+                binding.value.shift(by);
+                binding.span.shift(by);
+            }
+            Item::Block(block) => block.shift(by),
+        }
+    }
+}
+
+impl Shift for Block {
+    fn shift(&mut self, by: usize) {
+        self.kind.shift(by);
+        self.name.shift(by);
+        self.base.shift(by);
+        self.entries.shift(by);
+        self.blocks.shift(by);
+        self.span.shift(by);
+    }
+}
+
+impl Shift for Entry {
+    fn shift(&mut self, by: usize) {
+        self.name.shift(by);
+        self.value.shift(by);
+    }
+}
+
+impl Shift for Name {
+    fn shift(&mut self, by: usize) {
+        self.span.shift(by);
+    }
+}
+
+impl Shift for Value {
+    fn shift(&mut self, by: usize) {
+        self.span.shift(by);
+        match &mut self.term {
+            Term::Number(_) | Term::Text(_) | Term::Boolean(_) | Term::Word(_) => {}
+            Term::Amount(_, unit) => unit.shift(by),
+            Term::Mixed(pieces) => pieces.shift(by),
+            Term::Call(name, arguments) => {
+                name.shift(by);
+                arguments.shift(by);
+            }
+            Term::List(values) => values.shift(by),
+            Term::Record(entries) => entries.shift(by),
+            Term::Sum(terms) => terms.shift(by),
+            Term::Product(factors) => factors.shift(by),
+            Term::Negative(value) => value.shift(by),
+        }
+    }
+}
+
+impl Shift for Piece {
+    fn shift(&mut self, by: usize) {
+        match self {
+            Piece::Text(_) => {}
+            Piece::Hole(value) => value.shift(by),
+        }
+    }
+}
+
+impl Shift for Argument {
+    fn shift(&mut self, by: usize) {
+        self.name.shift(by);
+        self.value.shift(by);
+    }
 }
 
 impl fmt::Display for File {
@@ -144,7 +363,15 @@ impl fmt::Display for File {
         }
         for item in &self.items {
             match item {
-                Item::Param(param) => writeln!(f, "param {} = {}", param.name.text, param.value)?,
+                Item::Import(import) => writeln!(f, "{import}")?,
+                Item::Param(param) => {
+                    write_doc(f, &param.doc)?;
+                    writeln!(f, "{param}")?;
+                }
+                Item::Let(binding) => {
+                    write_doc(f, &binding.doc)?;
+                    writeln!(f, "let {} = {}", binding.name.text, binding.value)?;
+                }
                 Item::Block(block) => write_block(f, block, 0)?,
             }
         }
@@ -152,11 +379,59 @@ impl fmt::Display for File {
     }
 }
 
+impl fmt::Display for Import {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("import ")?;
+        write_text(f, &self.path)?;
+        if !self.entries.is_empty() {
+            f.write_str(" ")?;
+            write_record(f, &self.entries)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Param {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "param {}", self.name.text)?;
+        for (i, choice) in self.types.iter().enumerate() {
+            write!(f, "{} {choice}", if i > 0 { " |" } else { ":" })?;
+        }
+        if let Some(range) = &self.range {
+            f.write_str(" in")?;
+            if let Some(low) = &range.low {
+                write!(f, " {low}")?;
+            }
+            f.write_str(" ..")?;
+            if let Some(high) = &range.high {
+                write!(f, " {high}")?;
+            }
+        }
+        match &self.value {
+            Some(value) => write!(f, " = {value}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn write_doc(f: &mut fmt::Formatter<'_>, doc: &str) -> fmt::Result {
+    for line in doc.lines() {
+        writeln!(f, "{}", format!("## {line}").trim_end())?;
+    }
+    Ok(())
+}
+
 fn write_block(f: &mut fmt::Formatter<'_>, block: &Block, depth: usize) -> fmt::Result {
     let indent = "    ".repeat(depth);
+    if depth == 0 {
+        write_doc(f, &block.doc)?;
+    }
     write!(f, "{indent}{} ", block.kind.text)?;
     if let Some(name) = &block.name {
         write!(f, "{} ", name.text)?;
+    }
+    if let Some(base) = &block.base {
+        write!(f, "= {} ", base.text)?;
     }
     writeln!(f, "{{")?;
     for entry in &block.entries {
@@ -195,23 +470,73 @@ impl fmt::Display for Value {
                 }
                 f.write_str("]")
             }
-            Term::Record(entries) => {
-                f.write_str("{")?;
-                for (i, entry) in entries.iter().enumerate() {
-                    f.write_str(if i > 0 { ", " } else { " " })?;
-                    write!(f, "{} = {}", entry.name.text, entry.value)?;
+            Term::Record(entries) => write_record(f, entries),
+            Term::Mixed(pieces) => {
+                f.write_str("\"")?;
+                for piece in pieces {
+                    match piece {
+                        Piece::Text(text) => write_escaped(f, text)?,
+                        Piece::Hole(value) => write!(f, "${{{value}}}")?,
+                    }
                 }
-                f.write_str(" }")
+                f.write_str("\"")
+            }
+            Term::Sum(terms) => {
+                for (i, (sign, term)) in terms.iter().enumerate() {
+                    f.write_str(match (i, sign) {
+                        (0, _) => "",
+                        (_, Sign::Plus) => " + ",
+                        (_, Sign::Minus) => " - ",
+                    })?;
+                    write_operand(f, term, matches!(term.term, Term::Sum(_)))?;
+                }
+                Ok(())
+            }
+            Term::Product(factors) => {
+                for (i, (factor, value)) in factors.iter().enumerate() {
+                    f.write_str(match (i, factor) {
+                        (0, _) => "",
+                        (_, Factor::Times) => " * ",
+                        (_, Factor::Over) => " / ",
+                    })?;
+                    write_operand(f, value, matches!(value.term, Term::Sum(_) | Term::Product(_)))?;
+                }
+                Ok(())
+            }
+            Term::Negative(value) => {
+                f.write_str("-")?;
+                let plain = matches!(value.term, Term::Word(_) | Term::Call(..));
+                write_operand(f, value, !plain)
             }
         }
     }
 }
 
+/// A part of a calculation, in parentheses where it would be read otherwise without.
+fn write_operand(f: &mut fmt::Formatter<'_>, value: &Value, grouped: bool) -> fmt::Result {
+    if grouped { write!(f, "({value})") } else { write!(f, "{value}") }
+}
+
+fn write_record(f: &mut fmt::Formatter<'_>, entries: &[Entry]) -> fmt::Result {
+    f.write_str("{")?;
+    for (i, entry) in entries.iter().enumerate() {
+        f.write_str(if i > 0 { ", " } else { " " })?;
+        write!(f, "{} = {}", entry.name.text, entry.value)?;
+    }
+    f.write_str(" }")
+}
+
 /// The text in quotes, as the language reads it back.
 fn write_text(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     f.write_str("\"")?;
-    for char in text.chars() {
+    write_escaped(f, text)?;
+    f.write_str("\"")
+}
+
+fn write_escaped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    for (at, char) in text.char_indices() {
         match char {
+            '$' if text[at + 1..].starts_with('{') => f.write_str("\\$")?,
             '"' => f.write_str("\\\"")?,
             '\\' => f.write_str("\\\\")?,
             '\n' => f.write_str("\\n")?,
@@ -221,5 +546,5 @@ fn write_text(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
             char => write!(f, "{char}")?,
         }
     }
-    f.write_str("\"")
+    Ok(())
 }

@@ -52,6 +52,41 @@ pub(super) fn item(scan: &Scan, index: usize) -> Problem {
     }
 }
 
+/// A param whose types or range could not be read; `failed` is the token at which that shows.
+pub(super) fn param(scan: &Scan, name: usize, failed: usize) -> Problem {
+    let word = scan.word(name);
+    let inside = failed > name + 1;
+    match scan.token(failed) {
+        Token::OpenText => unclosed_text(scan.span(failed)),
+        _ if inside => Problem::new(SYNTAX, format!("{} cannot stand here", found(scan, failed)))
+            .label(scan.span(failed), "not expected here")
+            .help(format!(
+                "write `param {word}: number in 0 .. 1 = 0.5`; words to choose from are `param {word}: small | large = small`"
+            )),
+        _ => Problem::new(SYNTAX, format!("the param `{word}` is incomplete"))
+            .label(scan.span(name), "`=` and a value must follow")
+            .help(format!("write `param {word} = ...`")),
+    }
+}
+
+pub(super) fn calculated_import(span: Span) -> Problem {
+    Problem::new("hift::lang::import", "the path of an import holds no `${...}`")
+        .label(span, "what is imported must be known before anything is calculated")
+        .help("write the path as it is")
+}
+
+pub(super) fn unclosed_hole(span: Span) -> Problem {
+    Problem::new("hift::lang::hole", "this `${` is never closed")
+        .label(span, "`}` is missing before the text ends")
+        .help("write `${name}`; for the characters themselves write `\\${`")
+}
+
+pub(super) fn hole(span: Span) -> Problem {
+    Problem::new("hift::lang::hole", "what stands in `${...}` is no value")
+        .label(span, "cannot be read")
+        .help("write the name of a param or let, or a calculation without texts, such as `${2 * size}`; for the characters themselves write `\\${`")
+}
+
 /// Something inside a block that begins no entry.
 pub(super) fn entry(scan: &Scan, index: usize) -> Problem {
     let span = scan.span(index);
@@ -94,13 +129,11 @@ pub(super) fn astray(scan: &Scan, index: usize) -> Problem {
             problem(format!("{} cannot stand in a value without quotes", found(scan, index)))
                 .help("put paths, patterns and layer names in quotes: `\"models/llama\"`, `\"block.0\"`")
         }
-        Token::Other('+' | '*' | '-' | '^') => problem(format!(
-            "{} cannot stand here: values are not calculated",
-            found(scan, index)
-        ))
-        .help(
-            "write the result as a number, such as `2e-5`; patterns stand in quotes, such as `\"block.*\"`",
-        ),
+        Token::Other('-') => problem("this minus stands between nothing".into())
+            .help("write `a - b`, with white space around the minus, or `-2` for a negative number"),
+        Token::Other('+' | '*') => problem(format!("a value is missing beside {}", found(scan, index)))
+            .help("write `a + b` or `a * b`; patterns stand in quotes, such as `\"block.*\"`"),
+        Token::Other('^') => problem("there is no `^`".into()).help("write the result, such as `2e-5`"),
         Token::Other('\'' | '`' | '“' | '”') => {
             problem("a text stands in double quotes".into()).help("write `\"...\"`")
         }
@@ -225,7 +258,7 @@ pub(super) fn escape(span: Span, escape: char) -> Problem {
     match escape {
         'u' => problem.help("write the character's number in hexadecimal digits and braces: `\\u{1F600}`"),
         _ => problem.help(
-            "write `\\\\` for a backslash; there are `\\n`, `\\t`, `\\r`, `\\\"`, `\\\\` and `\\u{...}`",
+            "write `\\\\` for a backslash; there are `\\n`, `\\t`, `\\r`, `\\\"`, `\\\\`, `\\$` and `\\u{...}`",
         ),
     }
 }
