@@ -84,6 +84,14 @@ pub struct Label {
     pub text: String,
 }
 
+/// What to change in the file so that a problem is gone: the way out of its help, for a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Edit {
+    pub span: Span,
+    /// What is to stand there instead.
+    pub text: String,
+}
+
 /// One mistake or failure, ready to be shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -97,6 +105,8 @@ pub struct Problem {
     pub labels: Vec<Label>,
     /// What to write or do instead.
     pub help: Option<String>,
+    /// Changes that make it right, where that is mechanical; they do not overlap.
+    pub fix: Vec<Edit>,
 }
 
 impl Problem {
@@ -113,6 +123,7 @@ impl Problem {
             message: message.into(),
             labels: Vec::new(),
             help: None,
+            fix: Vec::new(),
         }
     }
 
@@ -139,8 +150,24 @@ impl Problem {
         self
     }
 
+    /// A change that makes it right without any doubt about what was meant.
+    pub fn fix(mut self, span: Span, text: impl Into<String>) -> Self {
+        self.fix.push(Edit { span, text: text.into() });
+        self
+    }
+
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
+    }
+}
+
+impl Problem {
+    /// Moves every place, as when the text comes to stand behind another one.
+    pub fn shift(&mut self, by: usize) {
+        let spans = self.labels.iter_mut().map(|label| &mut label.span);
+        for span in spans.chain(self.fix.iter_mut().map(|edit| &mut edit.span)) {
+            *span = Span::new(span.start + by, span.end + by);
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! - `... # error unknown_key `rat``: this line has that problem, `hift::lang::unknown_key`, and its first label
 //!   stands under the text in backticks (left out where there is nothing to quote).
 //! - `# ^ error ...`, alone on a line: the same for the line above it.
-//! - `#! error set`: a problem without a place. `#! set peak=1`: run with `--set peak=1`.
+//! - `#! error set`: a problem without a place, or in a file that the case imports. `#! set peak=1`: run with
+//!   `--set peak=1`; `#! profile laptop`, `#! env NAME=value`. What a case imports lies beside it, as `.part`.
 //! - `#! whole`: the file is complete. Otherwise every kind of block that a case does not show is taken from `rest.hift`.
 //!
 //! - `#! means`: the pipeline that comes out, defaults filled in, is in the `.json` beside the case.
@@ -14,11 +15,12 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use hift::lang::pipeline::Stage;
 use hift::lang::schema::{self, Form, Key, Need};
-use hift::lang::{self, Look, Options, Source};
+use hift::lang::{self, Look, Options, Outside, Source, Sources};
 use hift::problem::{Problem, Severity, Span};
 
 const REST: &str = include_str!("cases/rest.hift");
@@ -68,6 +70,7 @@ fn cases() -> Vec<Case> {
 
 fn case(name: String, path: PathBuf, commented: String) -> Case {
     let mut options = Options { folder: PathBuf::from("/pipelines"), ..Options::default() };
+    let mut outside = Beside { folder: path.parent().unwrap().to_path_buf(), env: Vec::new() };
     let mut expected = Vec::new();
     let (mut whole, mut means) = (false, false);
     let mut above = 0;
@@ -86,8 +89,13 @@ fn case(name: String, path: PathBuf, commented: String) -> Case {
                     let (name, value) = set.split_once('=').expect("#! set NAME=VALUE");
                     options.set.push((name.into(), value.into()));
                 }
-                Some(("error", code)) => {
-                    expected.push(Expected { line: 0, problem: format!("error {code}"), quote: None });
+                Some(("profile", profile)) => options.profiles.push(profile.into()),
+                Some(("env", env)) => {
+                    let (name, value) = env.split_once('=').expect("#! env NAME=VALUE");
+                    outside.env.push((name.into(), value.into()));
+                }
+                Some(("error" | "warning", _)) => {
+                    expected.push(Expected { line: 0, problem: directive.into(), quote: None });
                 }
                 _ => panic!("{name}: {directive}"),
             }
@@ -109,6 +117,7 @@ fn case(name: String, path: PathBuf, commented: String) -> Case {
         }
     }
     expected.sort();
+    options.outside = Arc::new(outside);
     if !whole {
         text.push('\n');
         let kinds: Vec<&str> = REST.lines().filter_map(|line| line.split(' ').next()).collect();
@@ -121,18 +130,37 @@ fn case(name: String, path: PathBuf, commented: String) -> Case {
     Case { name, path, text, options, expected, means }
 }
 
-fn found(problem: &Problem, text: &str, expected: &[Expected]) -> Expected {
+/// The files beside a case, and the environment that it asks for.
+struct Beside {
+    folder: PathBuf,
+    env: Vec<(String, String)>,
+}
+
+impl Outside for Beside {
+    fn read(&self, path: &Path) -> Result<String, String> {
+        let path = self.folder.join(path.strip_prefix("/pipelines").unwrap());
+        // An error of the system reads differently from system to system.
+        fs::read_to_string(path).map_err(|_| "there is no such file".into())
+    }
+
+    fn env(&self, name: &str) -> Option<String> {
+        self.env.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone())
+    }
+}
+
+fn found(problem: &Problem, sources: &Sources, expected: &[Expected]) -> Expected {
     let severity = match problem.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
     };
     let code = problem.code.strip_prefix("hift::lang::").unwrap_or(problem.code);
-    let (line, quote) = match problem.labels.first() {
-        None => (0, None),
-        Some(label) => {
-            let quote = text[label.span.start..label.span.end].lines().next().unwrap_or("").to_owned();
-            (text[..label.span.start].matches('\n').count() + 1, Some(quote))
+    let (line, quote) = match problem.labels.first().map(|label| sources.locate(label.span)) {
+        Some((0, span)) => {
+            let text = &sources.first().unwrap().text;
+            let quote = text[span.start..span.end].lines().next().unwrap_or("").to_owned();
+            (text[..span.start].matches('\n').count() + 1, Some(quote))
         }
+        None | Some(_) => (0, None),
     };
     let problem = format!("{severity} {code}");
     // Without a quote in the expectation, any will do.
@@ -145,10 +173,12 @@ fn every_case_has_its_problems_and_no_others() {
     let update = std::env::var_os("UPDATE_EXPECT").is_some();
     let mut wrong = String::new();
     for case in cases() {
-        let (pipeline, problems) = lang::check(&case.text, &case.options);
+        let source = Source::new(case.name.rsplit('/').next().unwrap(), case.text.clone());
+        let reading = lang::read(source, &case.options);
+        let (pipeline, problems) = (&reading.pipeline, &reading.problems);
         assert_eq!(pipeline.is_none(), problems.has_errors(), "{}", case.name);
         let mut actual: Vec<Expected> =
-            problems.0.iter().map(|p| found(p, &case.text, &case.expected)).collect();
+            problems.0.iter().map(|p| found(p, reading.sources(), &case.expected)).collect();
         actual.sort();
         if actual != case.expected {
             writeln!(wrong, "{}:\n  expected {:#?}\n  found    {actual:#?}", case.name, case.expected)
@@ -161,8 +191,7 @@ fn every_case_has_its_problems_and_no_others() {
                     .unwrap();
             }
         }
-        let source = Source::new(case.name.rsplit('/').next().unwrap(), case.text.clone());
-        let drawn = lang::render(&problems, &source, Look::default());
+        let drawn = lang::render(problems, reading.sources(), Look::default());
         let meaning = case.means.then(|| format!("{}\n", serde_json::to_string_pretty(&pipeline).unwrap()));
         for (extension, now) in [("txt", drawn), ("json", meaning.unwrap_or_default())] {
             let golden = case.path.with_extension(extension);
@@ -223,7 +252,7 @@ fn a_file_with_any_byte_changed_or_lost_is_answered_and_drawn() {
             let changed = format!("{}{other}{}", &text[..at], &text[at + 1..]);
             let (_, problems) = lang::check(&changed, &Options::default());
             if at % 3 == 0 {
-                lang::render(&problems, &Source::new("x", changed), Look::default());
+                lang::render(&problems, &Source::new("x", changed).into(), Look::default());
             }
         }
     }
@@ -238,22 +267,6 @@ fn line_ends_and_a_byte_order_mark_change_nothing() {
     };
     assert_eq!(json(&text.replace('\n', "\r\n")), json(&text));
     assert_eq!(json(&format!("\u{FEFF}{text}")), json(&text));
-}
-
-#[test]
-fn the_text_as_run_holds_the_values_that_were_set() {
-    let source = Source::new("x", "hift 1\nparam a = 1e-5  # the rate\nparam out = \"x\"\nparam c = [1]\n");
-    let check = |sets: &[(&str, &str)], text: &str| {
-        let sets: Vec<(String, String)> = sets.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
-        assert_eq!(lang::applied(&source, &sets), text);
-    };
-    check(&[], &source.text);
-    check(&[("b", "1")], &source.text);
-    check(&[("a", "]")], &source.text);
-    check(
-        &[("out", "runs/1"), ("a", "1"), ("a", "2e-5")],
-        "hift 1\nparam a = 2e-5  # the rate\nparam out = \"runs/1\"\nparam c = [1]\n",
-    );
 }
 
 /// The blocks of `rest.hift`, with a stage of each kind, and one key of one kind written as given.

@@ -31,8 +31,9 @@ impl Check {
                     continue;
                 }
             };
-            let (pipeline, mut problems) = lang::check(&source.text, &options(file, &self.sets));
-            if let Some(pipeline) = pipeline {
+            let reading = lang::read(source, &options(file, &self.sets));
+            let (sources, mut problems) = (reading.loaded.sources, reading.problems);
+            if let Some(pipeline) = reading.pipeline {
                 let planned = self.plan(&pipeline).err().unwrap_or_default();
                 #[cfg(feature = "run")]
                 let planned = Problems([planned.0, crate::data::check_files(&pipeline).0].concat());
@@ -43,7 +44,7 @@ impl Check {
                 }
             }
             if !problems.0.is_empty() {
-                show(&problems, Some(&source));
+                show(&problems, &sources);
             }
             if problems.has_errors() {
                 faults.push(problems.fault());

@@ -86,7 +86,7 @@ impl Inspect {
     }
 
     fn rows(&self) -> Result<(), Failure> {
-        let (source, pipeline) = open(&self.target, &self.sets)?;
+        let (sources, pipeline) = open(&self.target, &self.sets)?;
         let blocks = || {
             pipeline.stages.iter().filter_map(|stage| match stage {
                 Stage::Train(stage) => Some((&stage.data, &stage.tokenizer, &stage.model)),
@@ -107,17 +107,17 @@ impl Inspect {
                 .into());
         };
         let model = plan::read_model(&pipeline, model, &mut Disk { library: None })
-            .map_err(|problems| Failure::of(problems, &source))?
+            .map_err(|problems| Failure::of(problems, &sources))?
             .model;
         let mut library = Library::new(pipeline.folder.clone(), &|| false);
         let limits = Limits { vocab: model.vocab, positions: model.positions };
         let dataset =
-            library.get(data, tokenizer, limits).map_err(|problems| Failure::of(problems, &source))?;
+            library.get(data, tokenizer, limits).map_err(|problems| Failure::of(problems, &sources))?;
         let encoder = match &*data.format {
             Format::Tokens { .. } => None,
             Format::Text { .. } | Format::Instruct { .. } => Some(
                 Encoder::open(&pipeline.folder, tokenizer)
-                    .map_err(|problem| Failure::of(problem, &source))?,
+                    .map_err(|problem| Failure::of(problem, &sources))?,
             ),
         };
         let previews = preview(&dataset.train, encoder.as_ref(), self.rows);

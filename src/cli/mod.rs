@@ -18,7 +18,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::lang::{self, Look, Options, Pipeline, Source};
+use std::sync::Arc;
+
+use crate::lang::{self, Look, Options, Outside, Pipeline, Source, Sources};
 use crate::problem::{Fault, Problem, Problems};
 
 /// Fine-tunes every weight of a language model on one small device, group by group (HiFT), from one file that says
@@ -88,31 +90,30 @@ pub fn main() -> ExitCode {
 #[derive(Debug)]
 pub struct Failure {
     pub problems: Problems,
-    pub source: Option<Source>,
+    pub sources: Sources,
 }
 
 impl Failure {
-    pub fn of(problems: impl Into<Problems>, source: &Source) -> Self {
-        Self { problems: problems.into(), source: Some(source.clone()) }
+    pub fn of(problems: impl Into<Problems>, sources: &Sources) -> Self {
+        Self { problems: problems.into(), sources: sources.clone() }
     }
 
     fn print(&self) {
-        show(&self.problems, self.source.as_ref());
+        show(&self.problems, &self.sources);
     }
 }
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        Self { problems: problem.into(), source: None }
+        Self { problems: problem.into(), sources: Sources::default() }
     }
 }
 
 /// Prints problems to stderr.
-pub(crate) fn show(problems: &Problems, source: Option<&Source>) {
-    let none = Source::new("", "");
+pub(crate) fn show(problems: &Problems, sources: &Sources) {
     let terminal = std::io::stderr().is_terminal();
     let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let text = lang::render(problems, source.unwrap_or(&none), Look { colour, ..Look::default() });
+    let text = lang::render(problems, sources, Look { colour, ..Look::default() });
     // Where stderr is closed there is nobody to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
@@ -140,12 +141,15 @@ pub(crate) fn colour() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// `--set NAME=VALUE`
+/// `--set NAME=VALUE` and `--profile NAME`
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Sets {
     /// Give a `param` of the file another value: `--set peak=1e-5`
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_set)]
     pub set: Vec<(String, String)>,
+    /// Apply a `profile` of the file; of several, the last one counts
+    #[arg(long = "profile", value_name = "NAME")]
+    pub profiles: Vec<String>,
 }
 
 fn parse_set(text: &str) -> Result<(String, String), String> {
@@ -153,23 +157,49 @@ fn parse_set(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_string(), value.trim().to_string()))
 }
 
-/// Reads and resolves a pipeline file. Warnings are shown at once.
-pub(crate) fn open(path: &Path, sets: &Sets) -> Result<(Source, Pipeline), Failure> {
-    let source = read(path)?;
-    let (pipeline, problems) = lang::check(&source.text, &options(path, sets));
-    match pipeline {
-        Some(pipeline) if !problems.has_errors() => {
-            if !problems.0.is_empty() {
-                show(&problems, Some(&source));
-            }
-            Ok((source, pipeline))
+/// Reads and resolves a pipeline file that is to run. Warnings are shown at once.
+pub(crate) fn open(path: &Path, sets: &Sets) -> Result<(Sources, Pipeline), Failure> {
+    let reading = lang::read(read(path)?, &options(path, sets));
+    match reading.pipeline {
+        Some(pipeline) if pipeline.stages.is_empty() => {
+            let name = path.display();
+            let problem = Problem::new("hift::cli::no_stage", format!("nothing in {name} runs"));
+            Err(problem
+                .help("name a file with a stage, such as `train NAME { ... }`; this one can only be imported")
+                .into())
         }
-        _ => Err(Failure::of(problems, &source)),
+        Some(pipeline) => {
+            let sources = reading.loaded.sources;
+            if !reading.problems.0.is_empty() {
+                show(&reading.problems, &sources);
+            }
+            Ok((sources, pipeline))
+        }
+        None => Err(Failure::of(reading.problems, &reading.loaded.sources)),
     }
 }
 
 pub(crate) fn options(path: &Path, sets: &Sets) -> Options {
-    Options { folder: folder_of(path), set: sets.set.clone() }
+    Options {
+        folder: folder_of(path),
+        set: sets.set.clone(),
+        profiles: sets.profiles.clone(),
+        outside: Arc::new(Machine),
+    }
+}
+
+/// The files and the environment of this machine.
+struct Machine;
+
+impl Outside for Machine {
+    fn read(&self, path: &Path) -> Result<String, String> {
+        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+        String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".into())
+    }
+
+    fn env(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
 }
 
 pub(crate) fn read(path: &Path) -> Result<Source, Failure> {

@@ -30,8 +30,8 @@ pub struct Show {
 
 impl Show {
     pub fn run(self) -> Result<(), Failure> {
-        let (source, pipeline) = open(&self.file, &self.sets)?;
-        let plan = self.plan(&pipeline).map_err(|problems| Failure::of(problems, &source))?;
+        let (sources, pipeline) = open(&self.file, &self.sets)?;
+        let plan = self.plan(&pipeline).map_err(|problems| Failure::of(problems, &sources))?;
         let plan = estimate::settle(plan, threads());
         if let Some(group) = &self.program {
             print(&program(&plan, group)?)?;
@@ -44,7 +44,7 @@ impl Show {
         } else {
             print(&report::plan::plan(&plan, &estimate))?;
         }
-        check_limits(&pipeline, &plan, &estimate).map_err(|problems| Failure::of(problems, &source))
+        check_limits(&pipeline, &plan, &estimate).map_err(|problems| Failure::of(problems, &sources))
     }
 
     fn plan(&self, pipeline: &Pipeline) -> Result<Plan, Problems> {

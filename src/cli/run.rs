@@ -7,7 +7,6 @@ use serde_json::json;
 use super::progress::{Progress, Style};
 use super::{Failure, Sets, folder_of, open, plan, print};
 use crate::data::Library;
-use crate::lang;
 use crate::lang::pipeline::Device;
 use crate::plan::StagePlan;
 use crate::problem::{Fault, Problem};
@@ -46,8 +45,8 @@ enum Resume {
 impl Run {
     pub fn run(self) -> Result<(), Failure> {
         signals::listen();
-        let (source, pipeline) = open(&self.file, &self.sets)?;
-        let failure = |problems| Failure::of(problems, &source);
+        let (sources, pipeline) = open(&self.file, &self.sets)?;
+        let failure = |problems| Failure::of(problems, &sources);
         let directory = self.dir.clone().unwrap_or_else(|| default_directory(&self.file));
         run::check_free(&directory)?;
         let mut library = Library::new(pipeline.folder.clone(), &signals::interrupted);
@@ -60,7 +59,7 @@ impl Run {
         let order = Order {
             plan: &plan,
             estimate: &estimate,
-            text: lang::applied(&source, &self.sets.set),
+            text: sources.first().map_or(String::new(), |source| source.text.clone()),
             folder: folder_of(&self.file),
             directory,
             resume: match self.resume {

@@ -208,11 +208,11 @@ impl<'t> Driver<'t> {
             }
         };
         let param = self.param_parts(pair, start).map_err(|problem| self.problems.push(problem)).ok()?;
-        // What follows without an `=` was meant to say something about it.
-        if param.value.is_none() && self.token() == Token::Equals {
-            let problem = wording::value(&self.scan, Some(first + 1), start, self.span().start);
-            self.problems.push(problem);
-            self.skip_value(first + 1, start, self.span().start);
+        // What follows on the line was meant to say something about it.
+        let next = self.index();
+        if param.value.is_none() && self.token() != Token::End && !self.scan.leads(next) {
+            self.problems.push(wording::param(&self.scan, first + 1, next));
+            self.skip_line();
             return None;
         }
         Some(param)
@@ -426,6 +426,22 @@ impl<'t> Driver<'t> {
         self.scan.token(index) == Token::Word
             && (matches!(self.scan.token(index + 1), Token::Equals | Token::Open('{'))
                 || self.scan.begins_item(index))
+    }
+
+    /// Goes on at the first token of the next line, outside of the brackets in between.
+    fn skip_line(&mut self) {
+        let mut index = self.index() + 1;
+        while self.scan.token(index) != Token::End && !self.scan.leads(index) {
+            index = match self.scan.token(index) {
+                Token::Open(_) => match self.scan.closing(self.scan.span(index).start) {
+                    Some(end) => self.scan.index(end),
+                    None => index + 1,
+                },
+                _ => index + 1,
+            };
+        }
+        let span = self.scan.span(index);
+        self.at = if self.scan.token(index) == Token::End { span.end } else { span.start };
     }
 
     /// Goes on at the next token that stands at the very left, outside of the brackets in between.

@@ -20,9 +20,16 @@ pub struct Setting<T> {
     pub origin: Origin,
 }
 
+/// What a value comes from, with the place in the file where it applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
+    /// It stands there.
     Written(Span),
+    /// The name of a param or let stands there.
+    Named(Span),
+    /// A calculation stands there.
+    Calculated(Span),
+    /// Nothing is written.
     Default,
 }
 
@@ -38,7 +45,7 @@ impl<T> Setting<T> {
     /// Where it is written, if it is.
     pub fn span(&self) -> Option<Span> {
         match self.origin {
-            Origin::Written(span) => Some(span),
+            Origin::Written(span) | Origin::Named(span) | Origin::Calculated(span) => Some(span),
             Origin::Default => None,
         }
     }

@@ -2,26 +2,13 @@
 
 use std::fmt;
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity, SourceCode,
+};
 
-use crate::problem::{Problem, Problems, Span};
+use crate::problem::{Problem, Problems};
 
-use super::parse::parse;
-use super::resolve::applied as applied_param;
-
-/// A pipeline file: what it is called in messages, and its text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    pub name: String,
-    pub text: String,
-}
-
-impl Source {
-    /// A source of that name, mostly the file's path.
-    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { name: name.into(), text: text.into() }
-    }
-}
+use super::source::Sources;
 
 /// How problems are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,22 +24,22 @@ impl Default for Look {
     }
 }
 
-/// Draws every problem with its places in the source, one below the other.
-pub fn render(problems: &Problems, source: &Source, look: Look) -> String {
+/// Draws every problem with its places in the sources, one below the other.
+pub fn render(problems: &Problems, sources: &Sources, look: Look) -> String {
     let theme = if look.colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_width(look.width)
         .with_links(false)
         .with_context_lines(1);
-    let code = NamedSource::new(&source.name, source.text.clone());
+    let codes: Vec<NamedSource<String>> =
+        sources.iter().map(|source| NamedSource::new(&source.name, source.text.clone())).collect();
     let mut text = String::new();
     for (i, problem) in problems.0.iter().enumerate() {
         if i > 0 {
             text.push('\n');
         }
-        let placed = Placed { problem: fitted(problem, source.text.len()), code: &code };
         // Writing into a string does not fail; where a place cannot be drawn, the words still stand.
-        if handler.render_report(&mut text, &placed).is_err() {
+        if handler.render_report(&mut text, &Placed::new(problem, sources, &codes)).is_err() {
             text.push_str(&format!("{}\n", problem.message));
         }
     }
@@ -60,20 +47,55 @@ pub fn render(problems: &Problems, source: &Source, look: Look) -> String {
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// The problem with every place inside a text of that length.
-fn fitted(problem: &Problem, length: usize) -> Problem {
-    let mut problem = problem.clone();
-    for label in &mut problem.labels {
-        label.span = Span::new(label.span.start.min(length), label.span.end.min(length));
-    }
-    problem
-}
-
-/// A problem together with the text that its places are in.
-#[derive(Debug)]
+/// A problem together with the texts that its places are in.
 struct Placed<'p> {
     problem: Problem,
-    code: &'p NamedSource<String>,
+    /// Those in the file of the first one, as places in it.
+    labels: Vec<LabeledSpan>,
+    code: Option<&'p NamedSource<String>>,
+    /// The places in other files.
+    elsewhere: Vec<Placed<'p>>,
+}
+
+impl<'p> Placed<'p> {
+    fn new(problem: &Problem, sources: &Sources, codes: &'p [NamedSource<String>]) -> Self {
+        let home = problem.labels.first().map_or(0, |label| sources.locate(label.span).0);
+        let mut placed = Self {
+            problem: problem.clone(),
+            labels: Vec::new(),
+            code: codes.get(home),
+            elsewhere: Vec::new(),
+        };
+        for (i, label) in problem.labels.iter().enumerate() {
+            let (file, span) = sources.locate(label.span);
+            let text = Some(label.text.clone());
+            // The first label is what the problem is about: its line stands in the heading.
+            let drawn = match i {
+                0 => LabeledSpan::new_primary_with_span(text, span),
+                _ => LabeledSpan::new_with_span(text, span),
+            };
+            if file == home {
+                placed.labels.push(drawn);
+                continue;
+            }
+            let name = sources.get(file).map_or("", |source| source.name.as_str());
+            let mut there = Problem::warning("", format!("{}, in {name}", label.text));
+            there.labels.clear();
+            placed.elsewhere.push(Self {
+                problem: there,
+                labels: vec![LabeledSpan::new_primary_with_span(None, span)],
+                code: codes.get(file),
+                elsewhere: Vec::new(),
+            });
+        }
+        placed
+    }
+}
+
+impl fmt::Debug for Placed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem.fmt(f)
+    }
 }
 
 impl fmt::Display for Placed<'_> {
@@ -86,11 +108,16 @@ impl std::error::Error for Placed<'_> {}
 
 impl Diagnostic for Placed<'_> {
     fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.problem.code()
+        self.problem.code().filter(|_| !self.problem.code.is_empty())
     }
 
-    fn severity(&self) -> Option<miette::Severity> {
-        Diagnostic::severity(&self.problem)
+    fn severity(&self) -> Option<Severity> {
+        // What stands in another file is told beside the problem itself.
+        if self.problem.code.is_empty() {
+            Some(Severity::Advice)
+        } else {
+            Diagnostic::severity(&self.problem)
+        }
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
@@ -98,38 +125,16 @@ impl Diagnostic for Placed<'_> {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        // The first label is what the problem is about: its line stands in the heading.
-        let labels = self.problem.labels.iter().enumerate().map(|(i, label)| {
-            let text = Some(label.text.clone());
-            match i {
-                0 => LabeledSpan::new_primary_with_span(text, label.span),
-                _ => LabeledSpan::new_with_span(text, label.span),
-            }
-        });
-        (!self.problem.labels.is_empty()).then(|| Box::new(labels) as Box<dyn Iterator<Item = _>>)
+        let labels = self.labels.iter().cloned();
+        (!self.labels.is_empty()).then(|| Box::new(labels) as Box<dyn Iterator<Item = _>>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(self.code)
+        self.code.map(|code| code as &dyn SourceCode)
     }
-}
 
-/// The text of a pipeline as it is run: the values of params replaced by those of `--set`, and nothing else
-/// changed. A set that names no param or has no value changes nothing; `resolve` complains about it.
-pub fn applied(source: &Source, sets: &[(String, String)]) -> String {
-    let (file, _) = parse(&source.text);
-    let mut changes: Vec<(Span, String)> = Vec::new();
-    for (name, text) in sets {
-        if let Ok((param, value)) = applied_param(&file, name, text) {
-            // The last one of a name counts.
-            changes.retain(|(span, _)| *span != param.value.span);
-            changes.push((param.value.span, value.to_string()));
-        }
+    fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
+        let elsewhere = self.elsewhere.iter().map(|placed| placed as &dyn Diagnostic);
+        (!self.elsewhere.is_empty()).then(|| Box::new(elsewhere) as Box<dyn Iterator<Item = _>>)
     }
-    changes.sort_by_key(|(span, _)| std::cmp::Reverse(span.start));
-    let mut text = source.text.clone();
-    for (span, value) in changes {
-        text.replace_range(span.start..span.end, &value);
-    }
-    text
 }

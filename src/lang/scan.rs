@@ -108,7 +108,7 @@ impl<'t> Scan<'t> {
             ("import", Token::Text | Token::OpenText, _) => Some(Starts::Import),
             ("let", Token::Word, Token::Equals) => Some(Starts::Let),
             (_, Token::Open('{'), _) | (_, Token::Word, Token::Open('{')) => Some(Starts::Block),
-            ("param", Token::Word, _) => Some(Starts::Param),
+            ("param", Token::Word, _) if !self.leads(index + 1) => Some(Starts::Param),
             (_, Token::Word, Token::Equals) if self.has_base(index + 2) => Some(Starts::Block),
             _ => None,
         }

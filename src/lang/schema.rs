@@ -170,6 +170,18 @@ impl Unit {
         }
     }
 
+    /// Singular and plural, where it has both.
+    pub fn forms(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Unit::Steps => Some(("step", "steps")),
+            Unit::Epochs => Some(("epoch", "epochs")),
+            Unit::Cycles => Some(("cycle", "cycles")),
+            Unit::Rows => Some(("row", "rows")),
+            Unit::Tokens => Some(("token", "tokens")),
+            Unit::Bytes | Unit::Percent | Unit::Minutes => None,
+        }
+    }
+
     /// As it is called in a sentence.
     pub fn called(self) -> &'static str {
         match self {

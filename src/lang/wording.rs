@@ -23,6 +23,12 @@ pub(super) fn item(scan: &Scan, index: usize) -> Problem {
         (Token::Word, ..) if word == "hift" => Problem::new(SYNTAX, "the language version is missing")
             .label(span, "a number must follow")
             .help("write `hift 1`"),
+        (Token::Word, ..) if word == "let" => Problem::new(SYNTAX, "this let is incomplete")
+            .label(span, "a name, `=` and a value must follow")
+            .help("write `let length = 2 * 512 tokens`"),
+        (Token::Word, ..) if word == "import" => Problem::new(SYNTAX, "this import is incomplete")
+            .label(span, "a path in quotes must follow")
+            .help("write `import \"shared.hift\"`"),
         (Token::Word, Token::Equals, _) => {
             Problem::new(SYNTAX, format!("`{word} = ...` stands outside of every block"))
                 .label(span, "belongs to no block")
@@ -55,17 +61,20 @@ pub(super) fn item(scan: &Scan, index: usize) -> Problem {
 /// A param whose types or range could not be read; `failed` is the token at which that shows.
 pub(super) fn param(scan: &Scan, name: usize, failed: usize) -> Problem {
     let word = scan.word(name);
-    let inside = failed > name + 1;
-    match scan.token(failed) {
-        Token::OpenText => unclosed_text(scan.span(failed)),
-        _ if inside => Problem::new(SYNTAX, format!("{} cannot stand here", found(scan, failed)))
-            .label(scan.span(failed), "not expected here")
+    let behind = (failed > name + 1).then(|| scan.word(failed - 1));
+    match (scan.token(failed), behind) {
+        (Token::OpenText, _) => unclosed_text(scan.span(failed)),
+        (Token::Other(':'), None) => Problem::new(SYNTAX, "a type must follow the colon")
+            .label(scan.span(failed), "no type follows")
             .help(format!(
-                "write `param {word}: number in 0 .. 1 = 0.5`; words to choose from are `param {word}: small | large = small`"
+                "write `param {word}: number = ...`; words to choose from are `param {word}: small | large = small`"
             )),
-        _ => Problem::new(SYNTAX, format!("the param `{word}` is incomplete"))
-            .label(scan.span(name), "`=` and a value must follow")
-            .help(format!("write `param {word} = ...`")),
+        (Token::Word, _) if scan.word(failed) == "in" => Problem::new(SYNTAX, "a range must follow `in`")
+            .label(scan.span(failed), "no range follows")
+            .help(format!("write `param {word} in 0 .. 1 = 0.5`; either end may be left out")),
+        _ => Problem::new(SYNTAX, format!("{} cannot stand here", found(scan, failed)))
+            .label(scan.span(failed), "not expected here")
+            .help(format!("write `param {word} = ...`, or with a type and a range `param {word}: number in 0 .. 1 = 0.5`")),
     }
 }
 

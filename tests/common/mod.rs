@@ -28,7 +28,7 @@ pub fn shared(path: &str) -> Option<PathBuf> {
 
 /// A pipeline that must have no mistakes.
 pub fn pipeline(folder: &Path, text: &str) -> Pipeline {
-    let (pipeline, problems) = check(text, &Options { folder: folder.to_path_buf(), set: Vec::new() });
+    let (pipeline, problems) = check(text, &Options { folder: folder.to_path_buf(), ..Options::default() });
     assert!(!problems.has_errors(), "{problems}\n{text}");
     pipeline.expect("no errors, so a pipeline")
 }

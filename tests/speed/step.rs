@@ -48,7 +48,7 @@ optimizer adamw {{ }}
 train t {{ data = rows model = small groups = layers schedule = turns optimizer = adamw steps = 10 micro_batch = {ROWS} }}
 "#
     );
-    let (pipeline, problems) = check(&text, &Options { folder: folder.to_path_buf(), set: Vec::new() });
+    let (pipeline, problems) = check(&text, &Options { folder: folder.to_path_buf(), ..Options::default() });
     let pipeline = pipeline.unwrap_or_else(|| panic!("{problems}"));
     let mut library = Library::new(folder.to_path_buf(), &|| false);
     let plan =

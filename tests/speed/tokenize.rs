@@ -39,7 +39,7 @@ train x {{ data = rows tokenizer = t model = m groups = g schedule = s optimizer
         rows.display(),
         tokenizer.display()
     );
-    let (pipeline, problems) = check(&text, &Options { folder: PathBuf::from("/"), set: Vec::new() });
+    let (pipeline, problems) = check(&text, &Options { folder: PathBuf::from("/"), ..Options::default() });
     let pipeline = pipeline.unwrap_or_else(|| panic!("{problems}"));
     let Stage::Train(stage) = &pipeline.stages[0] else { unreachable!("there is one stage") };
     let column = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_string();

@@ -3,19 +3,23 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use crate::lang::load::normal;
 use crate::lang::names::{joined, nearest};
 use crate::lang::parse::parse_value;
-use crate::lang::pipeline::Setting;
+use crate::lang::pipeline::{Origin, Setting};
 use crate::lang::schema::{self, Form, Function, Key, Kind, Need, Range, UNITS, Unit};
+use crate::lang::source::Sources;
 use crate::lang::syntax::{Argument, Block, Entry, Name, Term, Value};
 use crate::problem::{Problem, Problems, Span};
 
+use super::Options;
+use super::bindings::{Bindings, By};
+use super::calculate::{Calculator, Wanted, is_calculation};
 use super::complain::{
     Asked, From, call_example, called_units, described, duplicate, meant, number_text, unavailable_key,
     unknown_part, written_units,
 };
-use super::datum::{Checked, Datum, Fields, Index, title};
-use super::params::Params;
+use super::datum::{Checked, Datum, Fields, Index};
 
 /// Every default of the schema by its text, read.
 static DEFAULTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
@@ -48,11 +52,22 @@ static DEFAULTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
     found
 });
 
+/// Values in all that a file may come to once its names are replaced: names of lists of names grow fast.
+const MAX_VALUES: usize = 200_000;
+
+/// Lists in lists that names may make.
+const MAX_DEPTH: usize = 64;
+
 /// What the checks look up and where they complain.
 pub(super) struct Checker<'c, 'f> {
-    pub params: &'c Params<'f>,
+    pub bindings: &'c Bindings<'f>,
     pub index: &'c Index<'f>,
+    pub sources: &'c Sources,
+    pub options: &'c Options,
     pub problems: &'c mut Problems,
+    /// Values looked at so far, and how deep in lists the present one stands.
+    pub n_values: usize,
+    pub depth: usize,
 }
 
 impl<'f> Checker<'_, 'f> {
@@ -74,11 +89,11 @@ impl<'f> Checker<'_, 'f> {
                 continue;
             }
             if let Some((_, first)) = seen.iter().find(|(seen, _)| *seen == key.name) {
-                self.problems.push(duplicate(&title(block), name, *first));
+                self.problems.push(duplicate(&block.title(), name, *first));
                 continue;
             }
             seen.push((key.name, name.span));
-            let asked = Asked { key, of: None, entry: None, from: From::Here };
+            let asked = Asked { key, of: None, entry: None, from: From::Here, calculated: false };
             if let Some(value) = self.value(&entry.value, key.takes, &asked) {
                 fields.put(key.name, value);
             }
@@ -88,7 +103,9 @@ impl<'f> Checker<'_, 'f> {
         seen.extend(block.blocks.iter().map(|inner| (inner.kind.text.as_str(), inner.kind.span)));
         for key in kind.keys.iter().filter(|key| seen.iter().all(|(seen, _)| *seen != key.name)) {
             match key.need {
-                Need::Required if !block.damaged => self.missing_key(block, key),
+                Need::Required if !block.damaged && !self.index.is_partial(block) => {
+                    self.missing_key(block, key)
+                }
                 Need::Default(text) => self.default(key, None, text, &mut fields),
                 Need::Required | Need::Depends(_) | Need::Soon => {}
             }
@@ -117,7 +134,7 @@ impl<'f> Checker<'_, 'f> {
                 );
             }
             if let Some(first) = parts.iter().find(|part| part.kind.name == word.text) {
-                self.problems.push(duplicate(&title(block), word, first.block.kind.span));
+                self.problems.push(duplicate(&block.title(), word, first.block.kind.span));
                 continue;
             }
             parts.push(self.block(part, inner));
@@ -132,14 +149,75 @@ impl<'f> Checker<'_, 'f> {
         text: &'static str,
         fields: &mut Fields,
     ) {
-        let asked = Asked { key, of, entry: None, from: From::Default };
+        let asked = Asked { key, of, entry: None, from: From::Default, calculated: false };
         if let Some(value) = self.value(&DEFAULTS[text], key.takes, &asked) {
             fields.put(key.name, value);
         }
     }
 
-    /// A value that answers a key, its params replaced.
+    /// A value that answers a key, its names replaced.
     fn value(&mut self, value: &Value, forms: &'static [Form], asked: &Asked) -> Option<Setting<Datum>> {
+        self.n_values += 1;
+        if self.n_values > MAX_VALUES || self.depth > MAX_DEPTH {
+            // Once is enough.
+            if self.n_values != usize::MAX {
+                let problem =
+                    Problem::new("hift::lang::too_much", "the names in this file come to too many values");
+                let place = match asked.from {
+                    From::Binding { used, .. } => used,
+                    From::Here | From::Default => value.span,
+                };
+                self.problems.push(
+                    problem.label(place, "here it becomes too much").help("use fewer names inside of names"),
+                );
+            }
+            self.n_values = usize::MAX - 1;
+            return None;
+        }
+        self.depth += 1;
+        let setting = self.value_within(value, forms, asked);
+        self.depth -= 1;
+        setting
+    }
+
+    fn value_within(
+        &mut self,
+        value: &Value,
+        forms: &'static [Form],
+        asked: &Asked,
+    ) -> Option<Setting<Datum>> {
+        if is_calculation(value) {
+            let limit = match asked.from {
+                From::Here => self.bindings.len(),
+                From::Binding { position, .. } => position,
+                From::Default => 0,
+            };
+            let mut found = Problems::default();
+            let mut calculator =
+                Calculator { bindings: self.bindings, limit, options: self.options, problems: &mut found };
+            let takes_text =
+                forms.iter().any(|form| matches!(form, Form::Text | Form::Path | Form::Template));
+            if let (true, Term::Product(factors)) = (takes_text, &value.term)
+                && let Some((_, Value { term: Term::Word(first), .. })) = factors.first()
+                && self.bindings.find(first).is_none()
+            {
+                // `models/llama` is no division.
+                let written = self.sources.text(value.span).to_owned();
+                let problem =
+                    Problem::new("hift::lang::no_quotes", format!("`{written}` is written without quotes"))
+                        .label(value.span, "a text stands in quotes")
+                        .help(format!("write `\"{written}\"`"))
+                        .fix(value.span, format!("\"{written}\""));
+                self.complain_with(asked, problem);
+                return None;
+            }
+            let wanted = if takes_text { Wanted::Any } else { Wanted::Value };
+            let calculated = calculator.value(value, wanted);
+            for problem in found.0 {
+                self.complain_with(asked, problem);
+            }
+            return self.value(&calculated?, forms, &Asked { calculated: true, ..asked.clone() });
+        }
         let datum = match &value.term {
             Term::Word(word) => return self.word(word, value, forms, asked),
             Term::Number(number) => self.number(number.value, &number.text, value, forms, asked)?,
@@ -176,14 +254,17 @@ impl<'f> Checker<'_, 'f> {
                 Datum::List(values.into_iter().collect::<Option<_>>()?)
             }
             Term::Record(entries) => self.record(entries, value, forms, asked)?,
+            // Calculated above.
+            Term::Mixed(_) | Term::Sum(_) | Term::Product(_) | Term::Negative(_) => return None,
         };
         Some(self.setting(datum, value.span, asked))
     }
 
     fn setting<T>(&self, value: T, span: Span, asked: &Asked) -> Setting<T> {
         match asked.from {
+            From::Here if asked.calculated => Setting { value, origin: Origin::Calculated(span) },
             From::Here => Setting::written(value, span),
-            From::Param { used, .. } => Setting::written(value, used),
+            From::Binding { used, .. } => Setting { value, origin: Origin::Named(used) },
             From::Default => Setting::default(value),
         }
     }
@@ -213,25 +294,25 @@ impl<'f> Checker<'_, 'f> {
                 _ => {}
             }
         }
-        let Some((position, param)) = self.params.find(word) else {
+        let Some((position, binding)) = self.bindings.find(word) else {
             return self.unknown_word(word, value, forms, asked);
         };
         let used = match asked.from {
             From::Here => value.span,
-            From::Param { used, position: outer } if position < outer => used,
-            From::Param { position: outer, .. } => {
-                let outer = &self.params.get(outer).param.name.text;
+            From::Binding { used, position: outer } if position < outer => used,
+            From::Binding { position: outer, .. } => {
+                let outer = &self.bindings.get(outer).name.text;
                 let (place, message, help) = if outer == word {
                     (
                         "itself",
-                        format!("the param `{word}` is defined by itself"),
+                        format!("`{word}` is defined by itself"),
                         "write a value that does not need it".to_owned(),
                     )
                 } else {
                     (
                         "defined further down",
                         format!("`{word}` is used before it is defined"),
-                        format!("move `param {word} = ...` above `param {outer}`"),
+                        format!("move `{word}` above `{outer}`"),
                     )
                 };
                 self.complain(asked, value.span, "hift::lang::param_order", message, place.into(), help);
@@ -239,9 +320,11 @@ impl<'f> Checker<'_, 'f> {
             }
             From::Default => return None,
         };
-        self.params.mark_used(position);
-        let asked = Asked { from: From::Param { used, position }, ..asked.clone() };
-        self.value(param.value(), forms, &asked)
+        self.bindings.mark_used(position);
+        let asked = Asked { from: From::Binding { used, position }, ..asked.clone() };
+        // Where there is none, that has been said.
+        let own = binding.value.clone()?;
+        self.value(&own, forms, &asked)
     }
 
     fn number(
@@ -405,7 +488,9 @@ impl<'f> Checker<'_, 'f> {
         for form in forms {
             match form {
                 Form::Text => return Some(Datum::Text(text.to_owned())),
-                Form::Path if !text.is_empty() => return Some(Datum::Text(text.to_owned())),
+                Form::Path if !text.is_empty() => {
+                    return Some(Datum::Text(self.path(text, value.span, asked)));
+                }
                 Form::Path => {
                     self.complain(
                         asked,
@@ -453,6 +538,21 @@ impl<'f> Checker<'_, 'f> {
             return self.wrong_type(value, forms, asked);
         }
         None
+    }
+
+    /// A path as it is seen from the first file's folder: one in an imported file starts from that file's folder.
+    fn path(&self, path: &str, place: Span, asked: &Asked) -> String {
+        let folder = match asked.from {
+            From::Binding { position, .. } if self.bindings.get(position).by == By::Set => None,
+            From::Default => None,
+            From::Here | From::Binding { .. } => self.sources.get(self.sources.locate(place).0),
+        };
+        match folder.map(|source| &source.folder) {
+            Some(folder) if !folder.as_os_str().is_empty() => {
+                normal(&folder.join(path)).display().to_string()
+            }
+            Some(_) | None => path.to_owned(),
+        }
     }
 
     fn record(
@@ -610,7 +710,8 @@ impl<'f> Checker<'_, 'f> {
                 continue;
             }
             seen.push((key.name, place));
-            let inner = Asked { key, of: Some(function.name), entry: None, from: asked.from };
+            let inner =
+                Asked { key, of: Some(function.name), entry: None, from: asked.from, calculated: false };
             match self.value(&argument.value, key.takes, &inner) {
                 Some(value) => fields.put(key.name, value),
                 None => whole = false,

@@ -5,15 +5,15 @@ use crate::lang::schema::{self, Form, Function, Key, Kind, Need, Range, Role, Un
 use crate::lang::syntax::{Block, Name, Term, Value};
 use crate::problem::{Fault, Problem, Span};
 
+use super::bindings::By;
 use super::check::Checker;
-use super::datum::title;
 
 /// Where a value comes from, which decides what a problem with it points at.
 #[derive(Clone, Copy)]
 pub(super) enum From {
     Here,
-    /// By a param, used at this place.
-    Param {
+    /// By a param or let, used at this place.
+    Binding {
         used: Span,
         position: usize,
     },
@@ -30,6 +30,8 @@ pub(super) struct Asked<'k> {
     /// The entry of a record, and what it could be.
     pub entry: Option<(String, &'static str)>,
     pub from: From,
+    /// The value is what a calculation came to.
+    pub calculated: bool,
 }
 
 impl Asked<'_> {
@@ -65,16 +67,16 @@ impl Checker<'_, '_> {
     }
 
     pub(super) fn complain_with(&mut self, asked: &Asked, mut problem: Problem) {
-        if let From::Param { used, position } = asked.from {
-            let param = self.params.get(position);
-            let name = &param.param.name.text;
-            match &param.set {
-                Some(value) => {
+        if let From::Binding { used, position } = asked.from {
+            let binding = self.bindings.get(position);
+            let name = &binding.name.text;
+            match (binding.by, &binding.value) {
+                (By::Set, Some(value)) => {
                     problem.fault = Fault::Usage;
                     problem.labels.clear();
                     problem = problem.label(used, format!("`--set {name}={value}`"));
                 }
-                None => problem = problem.label(used, format!("`{name}` is used here")),
+                _ => problem = problem.label(used, format!("`{name}` is used here")),
             }
         }
         self.problems.push(problem);
@@ -95,6 +97,8 @@ impl Checker<'_, '_> {
             Term::Call(name, _) => format!("`{}(...)`", name.text),
             Term::List(_) => "a list".into(),
             Term::Record(_) => "names in braces".into(),
+            // Checked before: what a calculation comes to is none.
+            Term::Mixed(_) | Term::Sum(_) | Term::Product(_) | Term::Negative(_) => "a calculation".into(),
         };
         // A path without quotes is the usual way to get here with a word.
         self.complain(
@@ -149,7 +153,7 @@ impl Checker<'_, '_> {
                 .find(|(_, block)| block.name.as_ref().is_some_and(|name| name.text == word));
             let takes_text =
                 forms.iter().any(|form| matches!(form, Form::Text | Form::Path | Form::Template));
-            let help = match nearest(word, words.chain(self.params.names())) {
+            let help = match nearest(word, words.chain(self.bindings.names())) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None if takes_text => format!(
                     "a text stands in quotes: `\"{word}\"`; a param is defined by `param {word} = ...`"
@@ -177,7 +181,8 @@ impl Checker<'_, '_> {
         if other.is_none() && self.index.damaged {
             return None;
         }
-        let help = match (nearest(word, names.iter().copied().chain(self.params.names())), names.as_slice()) {
+        let help = match (nearest(word, names.iter().copied().chain(self.bindings.names())), names.as_slice())
+        {
             (Some(meant), _) => format!("did you mean `{meant}`?"),
             (None, []) => format!("define it: `{} {word} {{ ... }}`", kinds[0]),
             (None, [one]) => format!("write `{} = {one}`", asked.key.name),
@@ -264,14 +269,14 @@ impl Checker<'_, '_> {
 
 /// A block has neither of two keys.
 pub(super) fn missing_both(block: &Block, one: &str, other: &str, help: &str) -> Problem {
-    Problem::new("hift::lang::missing_key", format!("`{}` has neither `{one}` nor `{other}`", title(block)))
+    Problem::new("hift::lang::missing_key", format!("`{}` has neither `{one}` nor `{other}`", block.title()))
         .label(block.head(), "one of them is missing")
         .help(help)
 }
 
 /// A block lacks a key.
 pub(super) fn missing(block: &Block, key: &str, help: String) -> Problem {
-    Problem::new("hift::lang::missing_key", format!("`{}` has no `{key}`", title(block)))
+    Problem::new("hift::lang::missing_key", format!("`{}` has no `{key}`", block.title()))
         .label(block.head(), format!("`{key}` is missing"))
         .help(help)
 }
@@ -286,7 +291,7 @@ pub(super) fn duplicate(place: &str, name: &Name, first: Span) -> Problem {
 pub(super) fn unavailable_key(key: &Key, block: &Block, name: &Name) -> Problem {
     Problem::new(
         "hift::lang::unavailable",
-        format!("`{}` of `{}` is not available in this version", key.name, title(block)),
+        format!("`{}` of `{}` is not available in this version", key.name, block.title()),
     )
     .label(name.span, "planned")
     .help("leave it out")
@@ -296,14 +301,14 @@ pub(super) fn unknown_part(kind: &Kind, block: &Block, inner: &Block) -> Problem
     let word = &inner.kind.text;
     let problem = Problem::new(
         "hift::lang::unknown_block",
-        format!("`{word} {{ ... }}` cannot stand in `{}`", title(block)),
+        format!("`{word} {{ ... }}` cannot stand in `{}`", block.title()),
     )
     .label(inner.head(), "a block inside a block");
     if let Some(key) = kind.keys.iter().find(|key| key.name == word) {
         return problem.help(format!("write `{} = {}`", key.name, key.example));
     }
     if schema::kind(word).is_some() {
-        return problem.help(format!("put it before or behind `{}`", title(block)));
+        return problem.help(format!("put it before or behind `{}`", block.title()));
     }
     match (nearest(word, kind.parts.iter().map(|part| part.name)), kind.parts) {
         (Some(meant), _) => problem.help(format!("did you mean `{meant} {{ ... }}`?")),

@@ -1,5 +1,7 @@
 //! What the checks turn syntax into: values that have passed the schema, by name, and blocks by kind and name.
 
+use std::collections::HashSet;
+
 use crate::lang::pipeline::Setting;
 use crate::lang::schema::{Kind, Unit};
 use crate::lang::syntax::Block;
@@ -119,15 +121,7 @@ impl Checked<'_> {
 
     /// `train sft`
     pub fn title(&self) -> String {
-        title(self.block)
-    }
-}
-
-/// `train sft`, or just `evaluate`.
-pub(super) fn title(block: &Block) -> String {
-    match &block.name {
-        Some(name) => format!("{} {}", block.kind.text, name.text),
-        None => block.kind.text.clone(),
+        self.block.title()
     }
 }
 
@@ -136,6 +130,8 @@ pub(super) struct Index<'f> {
     pub blocks: Vec<(&'static Kind, &'f Block)>,
     /// A block may exist that could not be read.
     pub damaged: bool,
+    /// Kinds and names of definitions that may be incomplete, since others take them over and nothing else names them.
+    pub partial: HashSet<(String, String)>,
 }
 
 impl<'f> Index<'f> {
@@ -145,6 +141,12 @@ impl<'f> Index<'f> {
 
     pub fn of(&self, kind: &str) -> impl Iterator<Item = &'f Block> {
         self.blocks.iter().filter(move |(own, _)| own.name == kind).map(|(_, block)| *block)
+    }
+
+    /// Whether a block may leave out what it needs.
+    pub fn is_partial(&self, block: &Block) -> bool {
+        let name = block.name.as_ref().map(|name| name.text.clone());
+        name.is_some_and(|name| self.partial.contains(&(block.kind.text.clone(), name)))
     }
 
     pub fn names(&self, kind: &str) -> impl Iterator<Item = &'f str> {

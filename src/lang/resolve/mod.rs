@@ -1,59 +1,117 @@
 //! [`File`] to [`Pipeline`]: every name found, every default filled in, every value typed.
 //!
-//! Reading order: `params` (values with names), `check` (blocks and values against the schema), `complain` (what is said where they do not pass),
+//! Reading order: `bindings` (params and lets), `calculate` (what their values come to), `check` (blocks and values against the schema), `complain` (what is said where they do not pass),
 //! `definitions` and `stages` (what passed, as the pipeline's types). This file says in which order
 //! that happens, finds blocks by name and puts the stages into the order in which they run.
 
+mod bindings;
+mod calculate;
 mod check;
 mod complain;
 mod datum;
 mod definitions;
-mod params;
 mod stages;
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::problem::{Problem, Problems, Span};
 
+use super::load::Loaded;
+use super::merge::merge;
 use super::names::nearest;
 use super::pipeline::{Pipeline, Stage};
-use super::schema::{self, Role};
-use super::syntax::{Block, File, Term};
+use super::schema::{self, Form, Role};
+use super::syntax::{Block, Entry, File, Item, Term, Value};
 use super::wording;
 
+use bindings::{Bindings, What};
 use check::Checker;
 use complain::article;
-use datum::{Checked, Datum, Index, title};
-use params::Params;
+use datum::{Checked, Datum, Index};
 use stages::Builder;
 
-pub(in crate::lang) use params::applied;
+pub use bindings::type_names;
+pub use calculate::ENV;
 
 /// The language version that this program reads.
 pub const VERSION: u32 = 1;
 
 /// What a pipeline depends on besides its file.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub struct Options {
     /// The folder that relative paths start from.
     pub folder: PathBuf,
     /// Params by name with the text of their value, as `--set` gives them; the last one of a name counts.
     pub set: Vec<(String, String)>,
+    /// The profiles that apply, in that order.
+    pub profiles: Vec<String>,
+    pub outside: Arc<dyn Outside + Send + Sync>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { folder: PathBuf::new(), set: Vec::new(), profiles: Vec::new(), outside: Arc::new(Nothing) }
+    }
+}
+
+/// What a file may ask of the world while it is read: the text of files that it imports, environment variables.
+pub trait Outside {
+    /// The text of a file.
+    ///
+    /// # Errors
+    /// When it cannot be read; says why.
+    fn read(&self, path: &Path) -> Result<String, String>;
+    fn env(&self, name: &str) -> Option<String>;
+}
+
+/// An empty world.
+#[derive(Debug, Clone, Copy)]
+pub struct Nothing;
+
+impl Outside for Nothing {
+    fn read(&self, _: &Path) -> Result<String, String> {
+        Err("nothing can be imported here".into())
+    }
+
+    fn env(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+/// Whether an optimizer of that name needs no `algorithm`.
+pub(super) fn is_algorithm(name: &str) -> bool {
+    let key = schema::kind("optimizer").and_then(|kind| kind.keys.iter().find(|key| key.name == "algorithm"));
+    let forms = key.map_or(&[][..], |key| key.takes);
+    forms.iter().any(|form| matches!(form, Form::Word(word, _) if *word == name))
 }
 
 /// The pipeline that a file means, and everything that is wrong with it. There is a pipeline exactly if
-/// no problem is an error and `parse` has read the whole file.
-pub fn resolve(file: &File, options: &Options) -> (Option<Pipeline>, Problems) {
+/// no problem is an error and the whole file could be read.
+pub fn resolve(loaded: &Loaded, options: &Options) -> (Option<Pipeline>, Problems) {
     let mut problems = Problems::default();
+    let file = &loaded.file;
     version(file, &mut problems);
-    let params = Params::new(file, &options.set, &mut problems);
-    let index = index(file, &mut problems);
+    let merged = merge(file, &options.profiles, &mut problems);
+    let bindings = Bindings::new(file, &loaded.given, &merged.given, options, &mut problems);
+    let damaged = file.damaged || merged.blocks.iter().any(Block::is_damaged);
+    let index = index(file, &merged.blocks, &mut problems);
 
-    let mut checker = Checker { params: &params, index: &index, problems: &mut problems };
+    let mut checker = Checker {
+        bindings: &bindings,
+        index: &index,
+        sources: &loaded.sources,
+        options,
+        problems: &mut problems,
+        n_values: 0,
+        depth: 0,
+    };
     let checked: Vec<Checked> = index.blocks.iter().map(|(kind, block)| checker.block(kind, block)).collect();
     let (stages, definitions): (Vec<_>, Vec<_>) =
         checked.into_iter().partition(|checked| checked.kind.role == Role::Stage);
+    let definitions: Vec<Checked> =
+        definitions.into_iter().filter(|definition| !index.is_partial(definition.block)).collect();
 
     // Conflicts inside a definition are told once, however many stages use it.
     for definition in &definitions {
@@ -64,9 +122,6 @@ pub fn resolve(file: &File, options: &Options) -> (Option<Pipeline>, Problems) {
             _ => {}
         }
     }
-    if stages.is_empty() && !file.is_damaged() {
-        problems.push(no_stage(file));
-    }
     let order = in_order(&stages, &mut problems);
     let mut builder = Builder {
         definitions: &definitions,
@@ -75,11 +130,17 @@ pub fn resolve(file: &File, options: &Options) -> (Option<Pipeline>, Problems) {
         written: HashMap::new(),
     };
     let built: Vec<Option<Stage>> = order.iter().map(|i| builder.stage(&stages[*i])).collect();
-    if !problems.has_errors() && !file.is_damaged() {
-        unused(&definitions, &stages, &params, &mut problems);
+    if !problems.has_errors() && !damaged {
+        match stages.is_empty() {
+            true => problems.push(no_stage(&merged.blocks)),
+            false => {
+                let own = loaded.sources.first().map_or(0, |source| source.text.len());
+                unused(&definitions, &stages, &index, &bindings, own, &mut problems);
+            }
+        }
     }
     sort(&mut problems);
-    if problems.has_errors() || file.is_damaged() {
+    if problems.has_errors() || damaged {
         return (None, problems);
     }
     let Some(stages) = built.into_iter().collect::<Option<Vec<_>>>() else {
@@ -91,22 +152,30 @@ pub fn resolve(file: &File, options: &Options) -> (Option<Pipeline>, Problems) {
         return (None, problems);
     };
     let pipeline =
-        Pipeline { folder: options.folder.clone(), version: VERSION, params: params.values(), stages };
+        Pipeline { folder: options.folder.clone(), version: VERSION, params: bindings.values(), stages };
     (Some(pipeline), problems)
 }
 
 /// Puts problems into the order of the file; those without a place come first. Says nothing twice.
 pub(super) fn sort(problems: &mut Problems) {
     problems.0.sort_by_key(|problem| problem.labels.first().map_or(0, |label| label.span.start + 1));
-    problems.0.dedup();
+    let mut said: HashSet<(&str, String, Option<Span>)> = HashSet::new();
+    problems.0.retain(|problem| {
+        let place = problem.labels.first().map(|label| label.span);
+        said.insert((problem.code, problem.message.clone(), place))
+    });
 }
 
-fn version(file: &File, problems: &mut Problems) {
+pub(super) fn version(file: &File, problems: &mut Problems) {
     match &file.version {
         None if file.items.is_empty() && file.damaged => {}
         None => {
-            let first = file.blocks().map(|block| block.kind.span.start);
-            let first = first.chain(file.params().map(|param| param.name.span.start)).min().unwrap_or(0);
+            let first = file.items.first().map_or(0, |item| match item {
+                Item::Import(import) => import.span.start,
+                Item::Param(param) => param.span.start,
+                Item::Let(binding) => binding.span.start,
+                Item::Block(block) => block.span.start,
+            });
             problems.push(
                 Problem::new("hift::lang::version", "the file does not say its language version")
                     .label(Span::new(first, first), "before this")
@@ -131,9 +200,9 @@ fn version(file: &File, problems: &mut Problems) {
 }
 
 /// The blocks of the top level that have a kind and a name of their own.
-fn index<'f>(file: &'f File, problems: &mut Problems) -> Index<'f> {
-    let mut index = Index { blocks: Vec::new(), damaged: file.damaged };
-    for block in file.blocks() {
+fn index<'f>(file: &File, blocks: &'f [Block], problems: &mut Problems) -> Index<'f> {
+    let mut index = Index { blocks: Vec::new(), damaged: file.damaged, partial: partial(blocks) };
+    for block in blocks {
         let word = &block.kind;
         let Some(kind) = schema::kind(&word.text) else {
             index.damaged = true;
@@ -175,6 +244,29 @@ fn index<'f>(file: &'f File, problems: &mut Problems) -> Index<'f> {
     index
 }
 
+/// Definitions that others take over and nothing names: they may leave out what the others say.
+fn partial(blocks: &[Block]) -> HashSet<(String, String)> {
+    fn words<'v>(value: &'v Value, found: &mut HashSet<&'v str>) {
+        match &value.term {
+            Term::Word(word) => drop(found.insert(word.as_str())),
+            Term::List(values) => values.iter().for_each(|value| words(value, found)),
+            Term::Call(_, arguments) => arguments.iter().for_each(|argument| words(&argument.value, found)),
+            Term::Record(entries) => entries.iter().for_each(|entry| words(&entry.value, found)),
+            Term::Number(_) | Term::Amount(..) | Term::Text(_) | Term::Boolean(_) => {}
+            Term::Mixed(_) | Term::Sum(_) | Term::Product(_) | Term::Negative(_) => {}
+        }
+    }
+    let mut named = HashSet::new();
+    let entries = blocks.iter().flat_map(|block| &block.entries);
+    entries.for_each(|Entry { value, .. }| words(value, &mut named));
+    blocks
+        .iter()
+        .filter(|block| schema::kind(&block.kind.text).is_some_and(|kind| kind.role == Role::Definition))
+        .filter_map(|block| Some((block.kind.text.clone(), block.base.as_ref()?.text.clone())))
+        .filter(|(_, name)| !named.contains(name.as_str()))
+        .collect()
+}
+
 fn unknown_kind(block: &Block) -> Problem {
     let word = &block.kind;
     let problem = Problem::new(
@@ -194,13 +286,13 @@ fn unknown_kind(block: &Block) -> Problem {
     }
 }
 
-fn no_stage(file: &File) -> Problem {
-    let problem = Problem::new("hift::lang::no_stage", "nothing in this file runs");
-    let problem = match file.blocks().last() {
+fn no_stage(blocks: &[Block]) -> Problem {
+    let problem = Problem::warning("hift::lang::no_stage", "nothing in this file runs");
+    let problem = match blocks.last() {
         Some(last) => problem.label(last.head(), "this is the last block, and none is a stage"),
         None => problem,
     };
-    problem.help("add a stage: `train NAME { ... }`, `evaluate`, `generate` or `export`")
+    problem.help("import it into a file with stages, or add one: `train NAME { ... }`, `evaluate`, `generate` or `export`")
 }
 
 /// The train stage that a stage goes on from, and where it says so.
@@ -262,8 +354,15 @@ fn in_order(stages: &[Checked], problems: &mut Problems) -> Vec<usize> {
     order
 }
 
-/// Warns about what no stage uses.
-fn unused(definitions: &[Checked], stages: &[Checked], params: &Params, problems: &mut Problems) {
+/// Warns about what no stage uses. What is imported serves others, too: only the first `own` bytes count.
+fn unused(
+    definitions: &[Checked],
+    stages: &[Checked],
+    index: &Index,
+    bindings: &Bindings,
+    own: usize,
+    problems: &mut Problems,
+) {
     let named: HashSet<(&str, &str)> = stages
         .iter()
         .flat_map(|stage| stage.fields.iter())
@@ -272,26 +371,32 @@ fn unused(definitions: &[Checked], stages: &[Checked], params: &Params, problems
             _ => None,
         })
         .collect();
-    for definition in definitions {
-        if !named.contains(&(definition.kind.name, definition.name.as_str())) {
+    for definition in definitions.iter().filter(|definition| definition.head().start < own) {
+        let is_base = index.blocks.iter().any(|(kind, block)| {
+            kind.name == definition.kind.name
+                && block.base.as_ref().is_some_and(|base| base.text == definition.name)
+        });
+        if !is_base && !named.contains(&(definition.kind.name, definition.name.as_str())) {
             problems.push(
-                Problem::warning(
-                    "hift::lang::unused",
-                    format!("no stage uses `{}`", title(definition.block)),
-                )
-                .label(definition.head(), "not used")
-                .help(format!(
-                    "remove it, or write `{} = {}` in a stage",
-                    definition.kind.name, definition.name
-                )),
+                Problem::warning("hift::lang::unused", format!("no stage uses `{}`", definition.title()))
+                    .label(definition.head(), "not used")
+                    .help(format!(
+                        "remove it, or write `{} = {}` in a stage",
+                        definition.kind.name, definition.name
+                    )),
             );
         }
     }
-    for param in params.unused() {
+    for binding in bindings.unused().filter(|binding| binding.name.span.start < own) {
+        let name = &binding.name.text;
+        let what = match binding.what {
+            What::Param(_) => "param",
+            What::Let(_) => "let",
+        };
         problems.push(
-            Problem::warning("hift::lang::unused", format!("nothing uses the param `{}`", param.name.text))
-                .label(param.name.span, "not used")
-                .help(format!("remove it, or write `{}` where its value applies", param.name.text)),
+            Problem::warning("hift::lang::unused", format!("nothing uses the {what} `{name}`"))
+                .label(binding.name.span, "not used")
+                .help(format!("remove it, or write `{name}` where its value applies")),
         );
     }
 }
