@@ -420,3 +420,132 @@ fn json(value: &impl Serialize) -> String {
 pub fn beside(pipeline: &Path) -> PathBuf {
     pipeline.with_extension("lock")
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    fn input(role: Role, path: &str, text: &str) -> Input {
+        let Hashed { path, sha256, bytes } = Hashed::of(path, text.as_bytes());
+        Input { role, path, revision: None, bytes, sha256 }
+    }
+
+    fn lock(params: &[(&str, &str)], inputs: Vec<Input>) -> Lock {
+        let params = params.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string()));
+        Lock { schema: SCHEMA, hift: "0.1.0".to_string(), params: params.collect(), inputs }
+    }
+
+    #[test]
+    fn a_lock_has_a_line_an_input() {
+        let mut weights = input(Role::Weights, "org/model.safetensors", "");
+        weights.revision = Some("5f0b02c7".to_string());
+        let lock = lock(
+            &[("peak", "1e-5"), ("what", "\"a\"")],
+            vec![input(Role::Data, "rows.jsonl", "abc"), weights],
+        );
+        let text = lock.text();
+        // The hashes of "abc" and of nothing: FIPS 180-2, appendix B.1, and `sha256sum /dev/null`.
+        expect![[r#"
+            {
+              "schema": 1,
+              "hift": "0.1.0",
+              "params": {
+                "peak": "1e-5",
+                "what": "\"a\""
+              },
+              "inputs": [
+                { "role": "data", "path": "rows.jsonl", "bytes": 3, "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" },
+                { "role": "weights", "path": "org/model.safetensors", "revision": "5f0b02c7", "bytes": 0, "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" }
+              ]
+            }
+        "#]]
+        .assert_eq(&text);
+        assert_eq!(Lock::parse(&text).as_ref(), Ok(&lock));
+        let empty = Lock { inputs: vec![], params: BTreeMap::new(), ..lock };
+        assert_eq!(Lock::parse(&empty.text()), Ok(empty));
+    }
+
+    #[test]
+    fn what_is_no_lock_is_refused() {
+        let check = |text: &str, expected: &str| {
+            let what = Lock::parse(text).unwrap_err();
+            assert!(what.contains(expected), "{what}");
+        };
+        check("<<<<<<< HEAD\n{}", "expected value");
+        check("{}", "missing field");
+        check(r#"{"schema": 2}"#, "it has schema 2, and this program knows 1");
+        let more = lock(&[], vec![]).text().replace("\"hift\"", "\"extra\": 1, \"hift\"");
+        check(&more, "unknown field `extra`");
+    }
+
+    #[test]
+    fn drift_is_told_input_by_input() {
+        let old = || vec![input(Role::Pipeline, "p.hift", "p"), input(Role::Data, "rows.jsonl", "abc")];
+        let check = |params: &[(&str, &str)], inputs: Vec<Input>, expected: &[&str]| {
+            let mut now = lock(params, inputs);
+            // Another version alone is no drift.
+            now.hift = "9.9.9".to_string();
+            let drifts = lock(&[("a", "1"), ("b", "2")], old()).drift(&now);
+            assert_eq!(drifts.iter().map(Drift::to_string).collect::<Vec<_>>(), expected);
+        };
+        let params = [("a", "1"), ("b", "2")];
+        check(&params, old(), &[]);
+        check(
+            &[("a", "3"), ("c", "4")],
+            old(),
+            &["param `a` was 1, is 3", "param `b` was 2, is not there", "param `c` was not there, is 4"],
+        );
+        let mut changed = old();
+        changed[1] = input(Role::Data, "rows.jsonl", "abd");
+        let was = "data `rows.jsonl` was 3 B, sha256 ba7816bf8f01, is 3 B, sha256 a52d159f262b";
+        check(&params, changed, &[was]);
+        let mut moved = old();
+        moved[1].path = "other.jsonl".to_string();
+        check(
+            &params,
+            moved,
+            &["data `other.jsonl` is new: 3 B, sha256 ba7816bf8f01", "data `rows.jsonl` is no longer read"],
+        );
+        let mut pinned = old();
+        pinned[0].revision = Some("5f0b".to_string());
+        check(
+            &params,
+            pinned,
+            &["pipeline `p.hift` was 1 B, sha256 148de9c5a7a4, is 1 B, sha256 148de9c5a7a4, 5f0b"],
+        );
+    }
+
+    #[cfg(feature = "run")]
+    #[test]
+    fn files_are_hashed_unless_their_hash_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let wanted = |role, path: &str| Wanted {
+            role,
+            path: path.to_string(),
+            place: folder.path().join(path),
+            span: None,
+            hashed: None,
+        };
+        // More than one buffer.
+        let large = vec![7; (5 << 19) + 3];
+        fs::write(folder.path().join("w"), &large).unwrap();
+        fs::write(folder.path().join("d"), "abc").unwrap();
+        let mut listing = Listing::default();
+        for file in [wanted(Role::Weights, "w"), wanted(Role::Data, "d"), wanted(Role::Config, "d")] {
+            listing.add(file);
+        }
+        let lock = listing.hash(&|| false).unwrap();
+        let inputs = |lock: &Lock| lock.inputs.iter().map(|i| (i.role, i.path.clone())).collect::<Vec<_>>();
+        assert_eq!(inputs(&lock), [(Role::Data, "d".to_string()), (Role::Weights, "w".to_string())]);
+        assert_eq!(lock.hashes()[1], Hashed::of("w", &large));
+        assert_eq!(listing.hash(&|| true).unwrap_err().fault(), Fault::Again);
+        fs::remove_file(folder.path().join("w")).unwrap();
+        let problems = listing.hash(&|| false).unwrap_err();
+        assert_eq!(problems.fault(), Fault::Missing);
+        assert!(problems.0[0].message.starts_with("`w` cannot be read"), "{problems}");
+        listing.remember(&lock.hashes());
+        assert_eq!(listing.hash(&|| true).unwrap(), lock);
+    }
+}

@@ -56,7 +56,8 @@ impl Write {
 /// # Errors
 /// When the file is no lock at all, such as that of another program (73).
 fn known(path: &Path) -> Result<Option<Lock>, Problem> {
-    let Ok(text) = fs::read_to_string(path) else { return Ok(None) };
+    let Ok(bytes) = fs::read(path) else { return Ok(None) };
+    let text = String::from_utf8_lossy(&bytes);
     match Lock::parse(&text) {
         Ok(lock) => Ok(Some(lock)),
         // One that a merge has spoiled, or of another version, is written anew.

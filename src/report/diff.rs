@@ -271,21 +271,25 @@ fn list<'c>(changes: impl IntoIterator<Item = &'c Change>, groups: &[GroupChange
 /// Memory and size of the groups that both have; neighbours that changed alike share a line.
 fn by_group(groups: &[GroupChange]) -> Vec<Vec<String>> {
     let mut rows: Vec<(String, Vec<String>, Vec<String>)> = Vec::new();
-    for GroupChange { names, changes } in groups {
+    for GroupChange { names: group, changes } in groups {
         // The work of all steps is told.
         for change in changes.iter().filter(|change| change.unit != Unit::Work) {
             let (old, new) = values(change);
             let cells = vec![old, "→".to_string(), new, percent(change)];
             match rows.last_mut() {
                 Some((fact, known, last)) if *fact == change.name && *last == cells => {
-                    known.extend(names.clone());
+                    known.push(names(group));
                 }
-                _ => rows.push((change.name.clone(), names.clone(), cells)),
+                _ => rows.push((change.name.clone(), vec![names(group)], cells)),
             }
         }
     }
-    let line = |(fact, group, cells): (String, Vec<String>, Vec<String>)| {
-        [vec![format!("{fact} of {}", names(&group))], cells].concat()
+    let line = |(fact, groups, cells): (String, Vec<String>, Vec<String>)| {
+        let groups = match groups.as_slice() {
+            [first, .., last] if groups.len() > 3 => format!("{first} ... {last} ({} groups)", groups.len()),
+            groups => groups.join(", "),
+        };
+        [vec![format!("{fact} of {groups}")], cells].concat()
     };
     rows.into_iter().map(line).collect()
 }
@@ -360,4 +364,211 @@ fn listed(changes: &[Change]) -> Vec<Json> {
         })
     };
     changes.iter().map(change).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::report::facts::GroupFacts;
+
+    fn fact(name: &str, unit: Unit, value: impl Into<Json>) -> Fact {
+        Fact { name: name.to_string(), unit, value: value.into() }
+    }
+
+    fn stage(kind: &str, name: &str, from: Option<&str>, facts: Vec<Fact>) -> StageFacts {
+        let from = from.map(str::to_string);
+        StageFacts { kind: kind.to_string(), name: name.to_string(), from, facts, groups: Vec::new() }
+    }
+
+    fn compared(old: Vec<StageFacts>, new: Vec<StageFacts>) -> Difference {
+        let summary = |stages| Summary { stages, whole: Vec::new() };
+        diff(&summary(old), &summary(new), None)
+    }
+
+    /// The lines for one stage whose facts change.
+    #[track_caller]
+    fn check(old: Vec<Fact>, new: Vec<Fact>, expected: Expect) {
+        let text =
+            text(&compared(vec![stage("train", "a", None, old)], vec![stage("train", "a", None, new)]));
+        expected.assert_eq(&text);
+    }
+
+    #[test]
+    fn what_is_the_same_is_not_shown() {
+        let facts = || vec![fact("steps", Unit::Count, 3), fact("seed", Unit::Text, 1)];
+        assert!(
+            compared(vec![stage("train", "a", None, facts())], vec![stage("train", "a", None, facts())])
+                .is_empty()
+        );
+        check(facts(), facts(), expect![""]);
+    }
+
+    #[test]
+    fn amounts_change_by_a_share() {
+        // 7,077,888 is 6.75 MiB and 5,308,416 three quarters of it.
+        check(
+            vec![
+                fact("peak", Unit::Bytes, 7_077_888),
+                fact("steps", Unit::Count, 3000),
+                fact("rate", Unit::Rate, 2e-5),
+                fact("work", Unit::Work, 1e12),
+                fact("decay", Unit::Number, 0.01),
+                fact("seed", Unit::Text, 1),
+            ],
+            vec![
+                fact("peak", Unit::Bytes, 5_308_416),
+                fact("steps", Unit::Count, 60_000),
+                fact("rate", Unit::Rate, 3e-5),
+                fact("work", Unit::Work, 1.5e12),
+                fact("decay", Unit::Number, 0.015),
+                fact("seed", Unit::Text, 2),
+            ],
+            expect![[r#"
+                train a
+                  peak    6.75 MiB → 5.06 MiB    −25.0 %
+                  steps      3,000 → 60,000       x 20.0
+                  rate        2e-5 → 3e-5        +50.0 %
+                  work  1.00 TFLOP → 1.50 TFLOP  +50.0 %
+                  decay       0.01 → 0.015       +50.0 %
+                  seed           1 → 2
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_looks_the_same_is_said_in_full() {
+        check(
+            vec![
+                fact("peak", Unit::Bytes, 1 << 30),
+                fact("groups", Unit::Text, json!(["a", "b", "c", "d", "e"])),
+            ],
+            vec![
+                fact("peak", Unit::Bytes, (1 << 30) + 1024),
+                fact("groups", Unit::Text, json!(["a", "b", "d", "c", "e"])),
+            ],
+            // 1024 of 2^30 are 0.0000954 %.
+            expect![[r#"
+                train a
+                  peak   1,073,741,824 B → 1,073,742,848 B  +0.000095 %
+                  groups   a, b, c, d, e → a, b, d, c, e
+            "#]],
+        );
+    }
+
+    #[test]
+    fn facts_come_and_go_where_they_stand() {
+        check(
+            vec![fact("a", Unit::Count, 1), fact("b", Unit::Count, 2), fact("c", Unit::Count, 0)],
+            vec![
+                fact("a", Unit::Count, 2),
+                fact("c", Unit::Count, 5),
+                fact("d", Unit::Text, json!({ "seed": 7 })),
+            ],
+            expect![[r#"
+                train a
+                  a 1 → 2        +100.0 %
+                  b 2 → -
+                  c 0 → 5
+                  d - → seed(7)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn long_values_stand_below_each_other() {
+        let format = |prompt: &str| {
+            vec![fact(
+                "format",
+                Unit::Text,
+                json!({ "kind": "instruct", "prompt": prompt, "response": "{output}" }),
+            )]
+        };
+        check(
+            format("{q}\n"),
+            format("{q}: "),
+            expect![[r#"
+                train a
+                  format
+                      instruct(prompt = "{q}\n", response = "{output}")
+                    → instruct(prompt = "{q}: ", response = "{output}")
+            "#]],
+        );
+    }
+
+    #[test]
+    fn stages_are_paired_by_name_then_by_kind() {
+        let steps = |n: u64| vec![fact("steps", Unit::Count, n)];
+        let check = |old: Vec<StageFacts>, new: Vec<StageFacts>, expected: Expect| {
+            expected.assert_eq(&text(&compared(old, new)));
+        };
+        // Another name alone; what takes the stage up takes up the same.
+        check(
+            vec![stage("train", "a", None, steps(3)), stage("export", "x", Some("a"), vec![])],
+            vec![stage("train", "b", None, steps(3)), stage("export", "x", Some("b"), vec![])],
+            expect![[r#"
+                train a → b
+            "#]],
+        );
+        check(
+            vec![stage("train", "a", None, steps(3)), stage("train", "b", Some("a"), steps(4))],
+            vec![stage("train", "b", None, steps(5)), stage("evaluate", "e", Some("b"), vec![])],
+            expect![[r#"
+                train b
+                  takes up a → -
+                  steps    4 → 5  +25.0 %
+
+                evaluate e: only in the second
+
+                train a: only in the first
+            "#]],
+        );
+        check(
+            vec![stage("train", "a", None, steps(3)), stage("train", "b", None, steps(3))],
+            vec![stage("train", "b", None, steps(3)), stage("train", "a", None, steps(3))],
+            expect![[r#"
+                in all
+                  order of the stages a, b → b, a
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_stages_share_is_told_once() {
+        let facts = |n: u64, peak: u64| vec![fact("rows", Unit::Count, n), fact("peak", Unit::Bytes, peak)];
+        let stages = |n, peak| {
+            vec![stage("train", "a", None, facts(n, peak)), stage("evaluate", "e", Some("a"), facts(n, peak))]
+        };
+        expect![[r#"
+            train a
+              rows    4 → 6    +50.0 %
+              peak 10 B → 5 B  −50.0 %
+
+            evaluate e
+              peak 10 B → 5 B  −50.0 %
+              as in a: rows
+        "#]]
+        .assert_eq(&text(&compared(stages(4, 10), stages(6, 5))));
+    }
+
+    #[test]
+    fn groups_that_change_alike_share_a_line() {
+        let groups = |peaks: &[(&str, u64)]| {
+            let group = |(name, peak): &(&str, u64)| GroupFacts {
+                names: vec![(*name).to_string()],
+                facts: vec![fact("peak", Unit::Bytes, *peak)],
+            };
+            let stage = stage("train", "a", None, vec![]);
+            vec![StageFacts { groups: peaks.iter().map(group).collect(), ..stage }]
+        };
+        let old = groups(&[("embedding", 100), ("block.0", 100), ("block.1", 80), ("head", 70)]);
+        let new = groups(&[("head", 70), ("embedding", 50), ("block.0", 50), ("block.1", 50), ("pooler", 9)]);
+        expect![[r#"
+            train a
+              peak of embedding, block.0 100 B → 50 B  −50.0 %
+              peak of block.1             80 B → 50 B  −37.5 %
+        "#]]
+        .assert_eq(&text(&compared(old, new)));
+    }
 }

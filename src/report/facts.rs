@@ -523,3 +523,76 @@ fn trimmed(number: f64, digits: usize) -> String {
     let text = format!("{number:.digits$}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_read_like_the_language() {
+        let check = |unit, value: Json, short_form: &str| assert_eq!(short(unit, &value), short_form);
+        check(Unit::Count, json!(3000), "3,000");
+        check(Unit::Bytes, json!(1536), "1.50 KiB");
+        check(Unit::Rate, json!(2e-5), "2e-5");
+        check(Unit::Work, json!(1.5e12), "1.50 TFLOP");
+        check(Unit::Number, json!(1.0), "1");
+        check(Unit::Number, json!(0.01), "0.01");
+        check(Unit::Number, json!(3000.0 / 485.0), "6.186");
+        check(Unit::Number, json!(0.001_234_567_89), "1.23e-3");
+        check(Unit::Text, json!(null), "none");
+        check(Unit::Text, json!(true), "yes");
+        check(Unit::Text, json!(17), "17");
+        check(Unit::Text, json!(""), "\"\"");
+        check(Unit::Text, json!(["loss", "accuracy"]), "loss, accuracy");
+        check(Unit::Text, json!(["385 = ", "9"]), "\"385 = \", 9");
+        check(Unit::Text, json!(["a", "b", "c", "d", "e"]), "a, b ... e (5)");
+        check(Unit::Text, json!({ "kind": "json", "path": "rows.jsonl" }), "json(path = \"rows.jsonl\")");
+        check(Unit::Text, json!({ "kind": "text", "path": "a", "separator": null }), "text(path = \"a\")");
+        check(Unit::Text, json!({ "algorithm": "sgd" }), "sgd");
+        check(
+            Unit::Text,
+            json!({ "algorithm": "adamw", "betas": [0.9, 0.999], "eps": 1e-8 }),
+            "adamw(betas = [0.9, 0.999], eps = 1e-8)",
+        );
+        check(Unit::Text, json!({ "share": 0.07 }), "7 %");
+        check(Unit::Text, json!({ "rows": 2 }), "2 rows");
+        check(Unit::Text, json!({ "cuda": 0 }), "cuda(0)");
+    }
+
+    #[test]
+    fn what_is_not_known_here_becomes_a_fact_under_its_own_name() {
+        let entries = json!({
+            "room_to_spare": { "host_bytes": 2048, "share": 0.5 }, "seconds": 1.5, "draw_seed": 3,
+            "place": { "kind": "disk", "path": "x" }, "nothing": null,
+        });
+        let mut facts = Facts::default();
+        facts.rest("", Entries::maybe(entries));
+        let told: Vec<String> =
+            facts.0.iter().map(|fact| format!("{}: {}", fact.name, short(fact.unit, &fact.value))).collect();
+        assert_eq!(
+            told,
+            [
+                "room to spare host bytes: 2.00 KiB",
+                "room to spare share: 0.5",
+                "seconds: 1.5",
+                "draw seed: 3",
+                "place: disk(path = \"x\")",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_no_plan_is_refused() {
+        let check = |json: Json, expected: &str| assert_eq!(Summary::read(&json).unwrap_err(), expected);
+        check(json!([]), "it has no `plan`");
+        check(json!({ "plan": {} }), "it has no `estimate`");
+        check(json!({ "plan": {}, "estimate": {} }), "its plan has no `schema`");
+        check(
+            json!({ "plan": { "schema": 99 }, "estimate": {} }),
+            &format!("it has schema 99, and this program knows {SCHEMA}"),
+        );
+        check(json!({ "plan": { "schema": SCHEMA }, "estimate": {} }), "it has no list of `stages`");
+    }
+}
