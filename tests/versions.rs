@@ -95,6 +95,10 @@ impl Case {
         command.args(arguments.split_whitespace()).current_dir(self.0.path()).stdin(Stdio::null());
         // Scratch depends on the threads; git on who one is.
         command.env("RAYON_NUM_THREADS", "2").env("GIT_CONFIG_GLOBAL", "/dev/null").env("NO_COLOR", "1");
+        // Set inside a hook, they would lead to another repository.
+        for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+            command.env_remove(name);
+        }
         let output = command.output().unwrap_or_else(|error| panic!("{program}: {error}"));
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let said = Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };

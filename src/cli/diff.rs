@@ -15,14 +15,12 @@ use crate::lock::Lock;
 use crate::problem::{Fault, Problem, Problems};
 use crate::report::{self, facts::Summary};
 
-/// Each of A and B is a pipeline file, a run directory, a plan.json, or REV:PATH: a file as it is in a git revision.
-/// Paths of a pipeline out of a revision start where the file lies in the work tree; the files that it reads are
-/// those of today.
+/// The arguments. A pipeline out of a revision reads the model and the rows of today's work tree.
 #[derive(Debug, clap::Args)]
 pub struct Diff {
-    /// Before
+    /// Before: a pipeline file, a run directory, a plan.json, or REV:PATH, a file as it is in a git revision
     a: PathBuf,
-    /// After
+    /// After: the same
     b: PathBuf,
     /// Print the difference as JSON
     #[arg(long)]
@@ -33,6 +31,7 @@ pub struct Diff {
     /// Do not read the rows: no counts of rows and tokens, sequences as long as they may be
     #[arg(long)]
     no_data: bool,
+    // Applies to A and B alike.
     #[command(flatten)]
     sets: Sets,
 }
