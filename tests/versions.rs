@@ -331,6 +331,27 @@ fn files_of_a_revision_are_compared() {
         &["git does not find HEAD:p.hift", "top of the work tree"],
     );
     case.fails("diff elsewhere:pipelines/p.hift pipelines/p.hift", 66, &["git does not find elsewhere:"]);
+    // What it imports is of the same revision.
+    let (first, rest) = text.split_once("model tiny { weights = \"model\" }\n").unwrap();
+    case.put(
+        "pipelines/p.hift",
+        format!("{first}import \"parts/rate.part\"\nmodel tiny {{ weights = \"model\" }}\n{rest}")
+            .replace("peak = 1e-2", "peak = peak"),
+    );
+    case.put("pipelines/parts/rate.part", "hift 1\nparam peak = 1e-2\n");
+    git("add pipelines");
+    git("commit -q -m parts");
+    assert_eq!(case.hift("diff HEAD~1:pipelines/p.hift HEAD:pipelines/p.hift"), SAME);
+    case.put("pipelines/parts/rate.part", "hift 1\nparam peak = 5e-3\n");
+    let rate = "rate, peak 1e-2 → 5e-3 −50.0 %".to_string();
+    assert!(case.lines("diff HEAD:pipelines/p.hift pipelines/p.hift").contains(&rate));
+    assert_eq!(case.hift("diff :pipelines/p.hift HEAD:pipelines/p.hift"), SAME);
+    case.fails("diff HEAD~1:pipelines/parts/rate.part pipelines/p.hift", 66, &["git does not find"]);
+    case.fails(
+        "diff HEAD:pipelines/parts/rate.part pipelines/p.hift",
+        65,
+        &["nothing in HEAD:pipelines/parts/rate.part runs"],
+    );
     // A mistake of back then is shown in the text of back then.
     case.put("pipelines/p.hift", text.replace("12", "twelve"));
     git("commit -q -a -m third");
@@ -480,6 +501,35 @@ fn a_lock_is_written_refreshed_and_checked() {
     );
     case.hift("lock p.hift --set steps=9");
     case.hift("lock --check p.hift --set steps=9");
+}
+
+#[test]
+fn imports_and_the_environment_are_inputs_too() {
+    let case = Case::new();
+    let text = PIPELINE
+        .replace("param steps = 8\n", "param steps = 8\nimport \"parts/rate.part\"\n")
+        .replace("peak = 1e-2", "peak = peak")
+        .replace("clip = 1.0", "clip = env(\"HIFT_TEST_CLIP\", 1.0)");
+    case.put("p.hift", text);
+    case.put("parts/rate.part", "hift 1\nparam peak = 1e-2\n");
+    case.hift("lock p.hift");
+    let lock: Json = serde_json::from_str(&case.text("p.lock")).unwrap();
+    assert_eq!(lock["inputs"][1]["path"], "parts/rate.part");
+    assert_eq!(lock["inputs"][1]["role"], "pipeline");
+    assert_eq!(lock["params"], json!({ "peak": "1e-2", "steps": "8" }));
+    case.put("parts/rate.part", "hift 1\nparam peak = 5e-3\n");
+    case.fails(
+        "run p.hift --locked",
+        65,
+        &["param `peak` was 1e-2, is 5e-3", "pipeline `parts/rate.part` was"],
+    );
+    case.hift("lock p.hift");
+    let with_clip = |arguments: &str| case.command("env", &format!("HIFT_TEST_CLIP=2 {HIFT} {arguments}"));
+    let said = with_clip("run p.hift --locked");
+    assert_eq!(said.code, Some(65));
+    assert!(said.err.contains("param `env(\"HIFT_TEST_CLIP\")` was not there, is 2"), "{}", said.err);
+    assert_eq!(with_clip("lock p.hift").code, Some(0));
+    assert_eq!(with_clip("run p.hift --locked").code, Some(0));
 }
 
 #[test]
