@@ -5,6 +5,7 @@
 pub mod check;
 pub mod diff;
 pub mod disk;
+pub mod fmt;
 mod git;
 #[cfg(feature = "run")]
 pub mod inspect;
@@ -52,6 +53,8 @@ Exit codes:
 enum Command {
     /// Say everything that is wrong with pipelines, without loading weights
     Check(check::Check),
+    /// Write pipelines in the layout of the language; comments and blank lines stay where they are
+    Fmt(fmt::Format),
     /// Show stages, groups, turns, rates, and the memory of every part, before anything is loaded
     Plan(plan::Show),
     /// Say what changes between two pipelines or runs: what trains when, rates, tokens, memory, disk, work
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Check(command) => command.run(),
+        Command::Fmt(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Diff(command) => command.run(),
         #[cfg(feature = "run")]
