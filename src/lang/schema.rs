@@ -444,7 +444,8 @@ const DATA: &[Key] = &[
 const MARK: &[Form] = &[
     Form::Word(
         "auto",
-        "What the tokenizer itself puts there: its post-processor in front, its end mark behind.",
+        "What the tokenizer itself puts there: what its post-processor adds; behind a row, if that adds \
+         nothing, the end mark that its configuration names.",
     ),
     Form::Word("none", "Nothing."),
     Form::Text,
@@ -963,8 +964,8 @@ const TRAIN_PARTS: &[Kind] = &[
     Kind {
         name: "checkpoint",
         role: Role::Part,
-        doc: "Saves what is needed to go on after an interruption, to the same bits. Without this block a \
-              checkpoint is written only when the run is interrupted.",
+        doc: "Saves what is needed to go on after an interruption, to the same bits. Without this block only \
+              an interruption writes one.",
         keys: &[
             EVERY,
             default(
