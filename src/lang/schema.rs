@@ -431,7 +431,12 @@ const DATA: &[Key] = &[
             Form::Word("none", "Rows keep the order of the file."),
             Form::Function(&Function {
                 name: "seed",
-                arguments: &[required("seed", &[Form::Whole(FROM_0)], "17", "A whole number.")],
+                arguments: &[required(
+                    "seed",
+                    &[Form::Whole(FROM_0)],
+                    "17",
+                    "What the orders are drawn from.",
+                )],
                 doc: "Every epoch has its own order, drawn from the seed and the epoch's number.",
             }),
         ],

@@ -2,13 +2,14 @@
 //!
 //! Reading order: [`plan`] (a plan with its estimate), [`facts`] and [`diff`] (what differs between two),
 //! [`model`] (the layers of a model), [`lock`] (what became of a lock file), [`rows`] (rows as the model will see
-//! them), [`table`] (columns).
+//! them), [`mod@manual`] (the manual of the language), [`table`] (columns).
 //!
 //! This room must not decide anything, and reads no file.
 
 pub mod diff;
 pub mod facts;
 pub mod lock;
+pub mod manual;
 pub mod model;
 pub mod plan;
 #[cfg(feature = "run")]
