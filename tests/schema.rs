@@ -320,11 +320,10 @@ fn tried(place: &Place, contexts: &[Text], values: Vec<String>) -> Tried {
 impl Tried {
     /// Whether some context plans something else for `a` than for `b`.
     fn differ(&self, a: usize, b: usize) -> bool {
-        let mut both = self.plans[a].iter().zip(&self.plans[b]);
-        both.any(|pair| match pair {
-            (Some((plan_a, a)), Some((plan_b, b))) => a != b || estimate(plan_a, 1) != estimate(plan_b, 1),
-            (Some(_), None) | (None, Some(_)) | (None, None) => false,
-        })
+        let both =
+            || self.plans[a].iter().zip(&self.plans[b]).filter_map(|(a, b)| a.as_ref().zip(b.as_ref()));
+        let plans = || both().any(|((_, a), (_, b))| a != b);
+        plans() || both().any(|((a, _), (b, _))| estimate(a, 1) != estimate(b, 1))
     }
 }
 

@@ -1,7 +1,6 @@
 /**
  * The language of `.hift` files for editors. It follows ../hift.pest rule by rule and is held to it by
- * tests/grammars.rs. A unit behind a number is decided by what follows it (`epochs = 3 seed = 1`), so numbers are
- * a declared conflict.
+ * tests/grammars.rs. Whether a word behind a number is its unit depends on what follows: src/scanner.c decides.
  */
 
 /// <reference types="tree-sitter-cli/dsl" />
@@ -14,9 +13,7 @@ module.exports = grammar({
 
   extras: $ => [/[ \t\r\n\uFEFF]/, $.comment],
 
-  conflicts: $ => [
-    [$.amount, $._value_of_number],
-  ],
+  externals: $ => [$.unit, $._limit_unit],
 
   rules: {
     file: $ => seq(optional($.header), repeat(choice($.import, $.param, $.binding, $.block))),
@@ -32,16 +29,16 @@ module.exports = grammar({
       optional(seq("=", field("value", $._value))),
     ),
     types: $ => seq($._choice, repeat(seq("|", $._choice))),
-    _choice: $ => choice($.amount, $._value_of_number, $.text, $.word),
+    _choice: $ => choice(alias($.limit, $.amount), $.number, $.text, $.word),
     range: $ => choice(seq($._bound, "..", optional($._bound)), seq("..", optional($._bound))),
-    _bound: $ => choice($.amount, $._value_of_number),
+    _bound: $ => choice(alias($.limit, $.amount), $.number),
+    limit: $ => seq($.number, field("unit", alias($._limit_unit, $.unit))),
 
     binding: $ => seq("let", field("name", $._name), "=", field("value", $._value)),
 
     block: $ => seq(
       field("kind", $._name),
-      optional(field("name", $._name)),
-      optional(seq("=", field("base", $._name))),
+      optional(seq(field("name", $._name), optional(seq("=", field("base", $._name))))),
       "{", repeat(choice($.entry, $.block)), "}",
     ),
 
@@ -51,14 +48,12 @@ module.exports = grammar({
     sum: $ => prec.left(1, seq($._value, choice("+", alias($._minus, "-")), $._value)),
     product: $ => prec.left(2, seq($._value, choice("*", "/"), $._value)),
     _factor: $ => choice(
-      $.negative, $.group, $.amount, $._value_of_number, $.text, $.boolean, $.call, $.word, $.list, $.record,
+      $.negative, $.group, $.amount, $.number, $.text, $.boolean, $.call, $.word, $.list, $.record,
     ),
     negative: $ => prec(3, seq(choice("-", alias($._minus, "-")), choice($.group, $.call, $.word))),
     group: $ => seq("(", $._value, ")"),
 
-    // Where both readings are right, as in `[3 steps]`, the word is a unit.
-    amount: $ => prec.dynamic(1, seq($.number, field("unit", choice("%", alias($.identifier, $.unit))))),
-    _value_of_number: $ => $.number,
+    amount: $ => seq($.number, field("unit", $.unit)),
     number: _ => /-?[0-9](_?[0-9])*(\.[0-9](_?[0-9])*)?([eE][+-]?[0-9](_?[0-9])*)?/,
 
     text: $ => seq(
