@@ -3,6 +3,7 @@
 //! One file per command. Results go to stdout, people's text to stderr; a [`Fault`] becomes the exit code.
 
 pub mod check;
+pub mod completions;
 pub mod diff;
 pub mod disk;
 mod git;
@@ -10,6 +11,8 @@ mod git;
 pub mod inspect;
 #[cfg(feature = "run")]
 pub mod lock;
+pub mod man;
+pub mod new;
 pub mod plan;
 #[cfg(feature = "run")]
 pub mod progress;
@@ -22,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::lang::{self, Look, Options, Outside, Pipeline, Source, Sources};
 use crate::problem::{Fault, Problem, Problems};
@@ -65,6 +68,12 @@ enum Command {
     /// Show a model's layers, or rows as the model will see them
     #[cfg(feature = "run")]
     Inspect(inspect::Inspect),
+    /// Write a commented pipeline to start from
+    New(new::New),
+    /// Print what a shell needs to complete commands and options
+    Completions(completions::Completions),
+    /// Print the manual page, or write one for each command
+    Man(man::Man),
 }
 
 /// The program.
@@ -88,6 +97,9 @@ pub fn main() -> ExitCode {
         Command::Lock(command) => command.run(),
         #[cfg(feature = "run")]
         Command::Inspect(command) => command.run(),
+        Command::New(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -96,6 +108,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.problems.fault().exit_code())
         }
     }
+}
+
+/// The command line, as it is built: for completions and manual pages.
+fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// What went wrong, with the text that it points into.

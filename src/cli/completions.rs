@@ -1,0 +1,26 @@
+//! `hift completions`
+
+use clap_complete::{Shell, generate};
+
+use super::{Failure, print};
+
+/// Put what it prints where the shell looks:
+///
+/// bash: hift completions bash > ~/.local/share/bash-completion/completions/hift
+///
+/// zsh: hift completions zsh > a folder of $fpath/_hift
+///
+/// fish: hift completions fish > ~/.config/fish/completions/hift.fish
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Completions {
+    shell: Shell,
+}
+
+impl Completions {
+    pub fn run(self) -> Result<(), Failure> {
+        let mut script = Vec::new();
+        generate(self.shell, &mut super::command(), "hift", &mut script);
+        Ok(print(&String::from_utf8_lossy(&script))?)
+    }
+}
