@@ -103,6 +103,17 @@ impl Text {
         text
     }
 
+    /// The file with that value.
+    fn with(&self, place: &Place, value: &str) -> String {
+        let mut text = self.clone();
+        if let Some(part) = place.part {
+            // `every` must be there, whichever key of the part is tried.
+            text.parts.insert(part, [("every", "9 steps".to_owned())].into());
+        }
+        text.set(place, value);
+        text.print()
+    }
+
     fn set(&mut self, place: &Place, value: &str) {
         let entries = match place.part {
             None => self.blocks.get_mut(place.kind).unwrap(),
@@ -134,9 +145,9 @@ impl Place {
     }
 }
 
-/// Files in which a key is tried, until one shows what it does: not every key goes with every algorithm, format
-/// or way to split.
-fn contexts() -> Vec<Text> {
+/// Files in which the keys of a kind of block are tried, until one shows what they do: not every key goes with every
+/// algorithm, format or way to split.
+fn contexts(kind: &str) -> Vec<Text> {
     let base = Text::new(&[
         ("data", &[("source", "json(\"rows.jsonl\")"), ("format", "text"), ("holdout", "5 %")]),
         ("tokenizer", &[("file", "\"tokenizer.json\"")]),
@@ -187,10 +198,16 @@ fn contexts() -> Vec<Text> {
         entries.remove("from");
         entries.insert("model", "one".into());
     }
-    all.push(alone);
-    let algorithm =
-        schema::kind("optimizer").unwrap().keys.iter().find(|key| key.name == "algorithm").unwrap();
-    all.extend(words(algorithm.takes).iter().map(|word| with(&[("optimizer", "algorithm", word)])));
+    match kind {
+        "evaluate" | "generate" | "export" => all.push(alone),
+        "optimizer" => {
+            let keys = schema::kind("optimizer").unwrap().keys;
+            let algorithm = keys.iter().find(|key| key.name == "algorithm").unwrap();
+            let algorithms = words(algorithm.takes);
+            all.extend(algorithms.iter().map(|word| with(&[("optimizer", "algorithm", word)])));
+        }
+        _ => {}
+    }
     all
 }
 
@@ -204,6 +221,15 @@ fn words(forms: &[Form]) -> Vec<&'static str> {
             Form::List(..) | Form::Record(..) => None,
         })
         .collect()
+}
+
+fn planned(form: &Form) -> Option<&'static str> {
+    match form {
+        Form::Soon(word) => Some(word),
+        Form::Word(..) | Form::Function(_) | Form::Whole(_) | Form::Real(_) | Form::Amount(_) => None,
+        Form::Boolean | Form::Text | Form::Path | Form::Template | Form::Block(_) => None,
+        Form::List(..) | Form::Record(..) => None,
+    }
 }
 
 /// Lists and records that must name what the model has; their form alone does not tell.
@@ -300,15 +326,8 @@ fn tried(place: &Place, contexts: &[Text], values: Vec<String>) -> Tried {
         let plans: Vec<_> = contexts
             .iter()
             .map(|context| {
-                let mut text = context.clone();
-                if place.part.is_some() {
-                    // `every` must be there, whichever key of the part is tried.
-                    text.parts.insert(place.part.unwrap(), [("every", "9 steps".to_owned())].into());
-                }
-                text.set(place, value);
-                outcome(&text.print())
-                    .map_err(|problems| refused = Some(format!("{}{problems}", text.print())))
-                    .ok()
+                let text = context.with(place, value);
+                outcome(&text).map_err(|problems| refused = Some(format!("{text}{problems}"))).ok()
             })
             .collect();
         tried.refused.push(refused.filter(|_| plans.iter().all(Option::is_none)));
@@ -336,12 +355,24 @@ fn check(
     contexts: &[Text],
     wrong: &mut String,
 ) {
-    let candidates = values(name, key);
-    let tried = tried(place, contexts, candidates.iter().map(|candidate| value(candidate)).collect());
-    let mut say = |text: String| writeln!(wrong, "{name}: {text}").unwrap();
+    let soon: Vec<&str> = match key.need {
+        Need::Soon => vec!["1"],
+        Need::Required | Need::Default(_) | Need::Depends(_) => {
+            key.takes.iter().filter_map(planned).collect()
+        }
+    };
+    for word in soon {
+        let problems = outcome(&contexts[0].with(place, &value(word))).err().unwrap_or_default();
+        if problems.0.iter().all(|problem| problem.code != "hift::lang::unavailable") {
+            writeln!(wrong, "{name}: `{word}` is planned for later, and not refused: {problems}").unwrap();
+        }
+    }
     if key.need == Need::Soon {
         return;
     }
+    let candidates = values(name, key);
+    let tried = tried(place, contexts, candidates.iter().map(|candidate| value(candidate)).collect());
+    let mut say = |text: String| writeln!(wrong, "{name}: {text}").unwrap();
     let accepted: Vec<usize> = (0..candidates.len()).filter(|i| tried.refused[*i].is_none()).collect();
     // Legal are the example, the default and every word.
     let mut legal = words(key.takes);
@@ -419,13 +450,14 @@ fn check_key(place: &Place, contexts: &[Text], wrong: &mut String) {
 
 #[test]
 fn every_key_argument_and_word_changes_the_plan() {
-    let contexts = contexts();
-    for context in &contexts[..5] {
-        outcome(&context.print()).unwrap_or_else(|problems| panic!("{}{problems}", context.print()));
-    }
     let mut wrong = String::new();
     let mut n_keys = 0;
     let mut keys = |kind: &'static Kind, part: Option<&'static Kind>| {
+        let contexts = contexts(kind.name);
+        for context in &contexts {
+            let text = context.print();
+            outcome(&text).unwrap_or_else(|problems| panic!("{text}{problems}"));
+        }
         for key in part.unwrap_or(kind).keys {
             n_keys += 1;
             let place = Place { kind: kind.name, part: part.map(|part| part.name), key };

@@ -351,11 +351,10 @@ fn positions(config: &Path) -> Option<u64> {
 
 /// A path from here, as it is called from `folder`.
 fn seen_from(folder: &Path, path: &Path) -> String {
-    let is_plain =
-        |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    let plain = |path: &Path| -> PathBuf {
-        path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
-    };
+    let without_dots =
+        |path: &Path| -> PathBuf { path.components().filter(|part| *part != Component::CurDir).collect() };
+    let is_plain = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
+    let (folder, path) = (without_dots(folder), without_dots(path));
     let seen = if path.is_absolute() {
         path
     } else if is_plain(&folder) {

@@ -68,15 +68,21 @@ fn quoted(text: &str) -> String {
     Value { term: Term::Text(text.to_owned()), span: Span::default() }.to_string()
 }
 
-/// The column in which comments stand, without the indentation.
-const COMMENTS: usize = 44;
-
-/// An entry with a comment behind it or, where the entry is long, above it.
-fn entry(text: &mut String, written: &str, comment: &str) {
-    let _ = match written.chars().count() < COMMENTS {
-        true => writeln!(text, "    {written:<COMMENTS$}# {comment}"),
-        false => writeln!(text, "    # {comment}\n    {written}"),
-    };
+/// The entries of a block, each with a comment behind it or, where that is empty, without. `=` and the comments of
+/// entries that follow one another stand in columns.
+fn block(text: &mut String, head: &str, entries: &[(&str, String, &str)], end: &str) {
+    let width = entries.iter().map(|(key, ..)| key.len()).max().unwrap_or(0);
+    let _ = writeln!(text, "{head} {{");
+    for run in entries.chunk_by(|(.., one), (.., next)| one.is_empty() == next.is_empty()) {
+        let longest = run.iter().map(|(_, value, _)| value.chars().count()).max().unwrap_or(0);
+        for (key, value, comment) in run {
+            let _ = match *comment {
+                "" => writeln!(text, "    {key:<width$} = {value}"),
+                comment => writeln!(text, "    {key:<width$} = {value:<longest$}  # {comment}"),
+            };
+        }
+    }
+    let _ = writeln!(text, "{end}}}\n");
 }
 
 /// The whole file.
@@ -109,115 +115,139 @@ param peak: number in 1e-7 .. 1e-2 = {}
         }
     );
 
-    text += "data rows {\n";
-    match rows {
-        Rows::Lines => entry(&mut text, &format!("source  = text({})", quoted(data)), "a row a line"),
+    let source = match rows {
+        Rows::Lines => ("source", format!("text({})", quoted(data)), "a row a line"),
         Rows::Instruct { .. } | Rows::Column(_) | Rows::Tokens { .. } => {
-            entry(&mut text, &format!("source  = json({})", quoted(data)), "an object a line, or an array");
+            ("source", format!("json({})", quoted(data)), "an object a line, or an array of objects")
         }
-    }
-    match rows {
-        Rows::Lines => text += "    format  = text\n",
-        Rows::Column(column) => {
-            entry(&mut text, &format!("format  = text(column = {})", quoted(column)), "what is read");
-        }
-        Rows::Instruct { prompt, response } => {
-            text += "    # {name} is a column; only what the response holds is learned.\n";
-            let _ = writeln!(
-                text,
-                "    format  = instruct(prompt = {}, response = {})",
-                quoted(prompt),
-                quoted(response)
-            );
-        }
-        Rows::Tokens { labels: true } => text += "    format  = tokens(labels = \"labels\")\n",
-        Rows::Tokens { labels: false } => text += "    format  = tokens\n",
-    }
-    entry(&mut text, "holdout = 2 %", "never trained on, only measured");
-    entry(&mut text, "shuffle = seed(17)", "another order in every epoch, the same in every run");
-    text += "}\n\n";
+    };
+    let format = match rows {
+        Rows::Lines => ("text".to_owned(), ""),
+        Rows::Column(column) => (format!("text(column = {})", quoted(column)), "the column that is read"),
+        Rows::Instruct { prompt, response } => (
+            format!("instruct(prompt = {}, response = {})", quoted(prompt), quoted(response)),
+            "{name} is a column",
+        ),
+        Rows::Tokens { labels: true } => ("tokens(labels = \"labels\")".to_owned(), ""),
+        Rows::Tokens { labels: false } => ("tokens".to_owned(), ""),
+    };
+    block(
+        &mut text,
+        "data rows",
+        &[
+            source,
+            ("format", format.0, format.1),
+            ("holdout", "2 %".into(), "never trained on, only measured"),
+            ("shuffle", "seed(17)".into(), "another order in every epoch, the same in every run"),
+        ],
+        "",
+    );
 
     if !of_tokens {
-        text += "tokenizer words {\n";
-        let _ = writeln!(text, "    file       = {}", quoted(tokenizer));
-        entry(&mut text, &format!("max_length = {max_length} tokens"), "longer rows lose their end");
-        entry(&mut text, "pack       = false", "true: short rows share a sequence, unseen by each other");
-        text += "}\n\n";
-    }
-
-    text += "model base {\n";
-    match weights {
-        Weights::Directory(path) => {
-            let _ = writeln!(text, "    weights   = {}", quoted(path));
-        }
-        Weights::Random(config) => {
-            let written = format!("weights   = random({}, seed = 1)", quoted(config));
-            entry(&mut text, &written, "a fresh start");
-        }
-    }
-    match memory {
-        Some(_) => {
-            entry(&mut text, "recompute = auto", "computes blocks twice where memory_limit asks for it")
-        }
-        None => entry(&mut text, "recompute = none", "blocks: less memory, for about a third more work"),
-    }
-    text += "}\n\n";
-
-    text += "# Layers are embedding, block.0, block.1 ... and head. A step trains one group; the others are frozen.\n";
-    text += "groups layers {\n";
-    entry(&mut text, "split = by_layer(1)", "more layers a group: fewer steps a cycle, more memory");
-    text += "}\n\n";
-
-    text += "schedule hift {\n";
-    entry(&mut text, "order  = bottom_up", "or top_down, random(seed = 7), or a list of names");
-    entry(&mut text, "states = host", "where optimizer states rest between a group's turns");
-    entry(&mut text, "rate   = cosine(peak = peak, warmup = 3 %)", "moves on when all groups had their turn");
-    text += "}\n\n";
-
-    text += "optimizer adamw {\n    betas        = [0.9, 0.999]\n    weight_decay = 0.01\n}\n\n";
-
-    text += "train sft {\n";
-    let mut stage = vec![("data", "rows", ""), ("model", "base", ""), ("groups", "layers", "")];
-    if !of_tokens {
-        stage.insert(1, ("tokenizer", "words", ""));
-    }
-    stage.extend([
-        ("schedule", "hift", ""),
-        ("optimizer", "adamw", ""),
-        ("epochs", "3", "or `steps = 500`; a step trains one group"),
-        ("micro_batch", "4", "rows in one forward pass: memory grows with it"),
-        ("accumulate", "4", "forward passes for one update: memory does not"),
-        ("clip", "1.0", "the largest norm of the active group's gradient"),
-        ("seed", "1", "what is random is the same in every run"),
-    ]);
-    if let Some(memory) = memory {
-        stage.push(("memory_limit", memory, "a plan that needs more is refused"));
-    }
-    let width = stage.iter().map(|(key, ..)| key.len()).max().unwrap_or(0);
-    for (key, value, comment) in stage {
-        let written = format!("{key:<width$} = {value}");
-        match comment {
-            "" => _ = writeln!(text, "    {written}"),
-            comment => entry(&mut text, &written, comment),
-        }
-    }
-    text += "    evaluate   { every = 200 steps  metrics = [loss, perplexity, accuracy] }\n";
-    text += "    checkpoint { every = 200 steps  keep = 2 }\n}\n\n";
-
-    if let (Some(sample), false) = (sample, of_tokens) {
-        let _ = writeln!(
-            text,
-            "# How the result continues a text.\ngenerate show {{\n    from           = sft\n    \
-             prompts        = [{}]\n    max_new_tokens = 64 tokens\n}}\n",
-            quoted(sample)
+        let learned = match rows {
+            Rows::Instruct { .. } => ("response", "the prompt is read, and not learned"),
+            Rows::Column(_) | Rows::Lines | Rows::Tokens { .. } => ("all", ""),
+        };
+        block(
+            &mut text,
+            "tokenizer words",
+            &[
+                ("file", quoted(tokenizer), ""),
+                ("max_length", format!("{max_length} tokens"), "longer rows lose their end"),
+                ("pack", "false".into(), "true: short rows share a sequence, unseen by each other"),
+                ("loss_on", learned.0.into(), learned.1),
+            ],
+            "",
         );
     }
-    let _ = write!(
-        text,
-        "# A Hugging Face directory, which transformers loads.\nexport final {{\n    from  = sft\n    \
-         to    = {}\n    dtype = fp32\n}}\n",
-        quoted(&format!("out/{name}"))
+
+    let from = match weights {
+        Weights::Directory(path) => (quoted(path), ""),
+        Weights::Random(config) => (format!("random({}, seed = 1)", quoted(config)), "a fresh start"),
+    };
+    let recompute = match memory {
+        Some(_) => ("auto", "computes blocks twice where memory_limit asks for it"),
+        None => ("none", "blocks: less memory, for about a third more work"),
+    };
+    block(
+        &mut text,
+        "model base",
+        &[("weights", from.0, from.1), ("recompute", recompute.0.into(), recompute.1)],
+        "",
     );
+
+    text += "# Layers are embedding, block.0, block.1 ... and head. A step trains one group; the others are frozen.\n";
+    block(
+        &mut text,
+        "groups layers",
+        &[("split", "by_layer(1)".into(), "more layers a group: fewer steps a cycle, more memory")],
+        "",
+    );
+    block(
+        &mut text,
+        "schedule hift",
+        &[
+            ("order", "bottom_up".into(), "or top_down, random(seed = 7), or a list of names"),
+            ("states", "host".into(), "where optimizer states rest between a group's turns"),
+            ("rate", "cosine(peak = peak, warmup = 3 %)".into(), "moves on when all groups had their turn"),
+        ],
+        "",
+    );
+    block(
+        &mut text,
+        "optimizer adamw",
+        &[("betas", "[0.9, 0.999]".into(), ""), ("weight_decay", "0.01".into(), "")],
+        "",
+    );
+
+    let mut stage = vec![("data", "rows".into(), "")];
+    if !of_tokens {
+        stage.push(("tokenizer", "words".into(), ""));
+    }
+    stage.extend([
+        ("model", "base".into(), ""),
+        ("groups", "layers".into(), ""),
+        ("schedule", "hift".into(), ""),
+        ("optimizer", "adamw".into(), ""),
+        ("epochs", "3".into(), "or `steps = 500`; a step trains one group"),
+        ("micro_batch", "4".into(), "rows in one forward pass: memory grows with it"),
+        ("accumulate", "4".into(), "forward passes for one update: memory does not"),
+        ("clip", "1.0".into(), "the largest norm of the active group's gradient"),
+        ("seed", "1".into(), "what is random is the same in every run"),
+    ]);
+    if let Some(memory) = memory {
+        stage.push(("memory_limit", memory.clone(), "a plan that needs more is refused"));
+    }
+    let parts = "    evaluate   { every = 200 steps  metrics = [loss, perplexity, accuracy] }\n    \
+                 checkpoint { every = 200 steps  keep = 2 }\n";
+    block(&mut text, "train sft", &stage, parts);
+
+    if let (Some(sample), false) = (sample, of_tokens) {
+        text += "# How the result continues a text.\n";
+        block(
+            &mut text,
+            "generate show",
+            &[
+                ("from", "sft".into(), ""),
+                ("prompts", format!("[{}]", quoted(sample)), ""),
+                ("max_new_tokens", "64 tokens".into(), ""),
+            ],
+            "",
+        );
+    }
+    text += "# A Hugging Face directory, which transformers loads.\n";
+    block(
+        &mut text,
+        "export final",
+        &[
+            ("from", "sft".into(), ""),
+            ("to", quoted(&format!("out/{name}")), ""),
+            ("dtype", "fp32".into(), ""),
+        ],
+        "",
+    );
+    text.truncate(text.trim_end().len());
+    text.push('\n');
     text
 }
 
