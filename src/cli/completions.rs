@@ -4,15 +4,14 @@ use clap_complete::{Shell, generate};
 
 use super::{Failure, print};
 
-/// Put what it prints where the shell looks:
-///
-/// bash: hift completions bash > ~/.local/share/bash-completion/completions/hift
-///
-/// zsh: hift completions zsh > a folder of $fpath/_hift
-///
-/// fish: hift completions fish > ~/.config/fish/completions/hift.fish
+const WHERE: &str = "\
+Where shells look:
+  bash  hift completions bash > ~/.local/share/bash-completion/completions/hift
+  zsh   hift completions zsh > _hift, in a folder of $fpath
+  fish  hift completions fish > ~/.config/fish/completions/hift.fish";
+
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = WHERE)]
 pub struct Completions {
     shell: Shell,
 }

@@ -7,8 +7,8 @@ use clap::ValueHint;
 use super::{Failure, print};
 use crate::problem::{Fault, Problem};
 
-/// `hift man | man -l -` shows the page of the program.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "`hift man | man -l -` shows the page of the program.")]
 pub struct Man {
     /// Write a page for each command into this folder: `hift man --dir ~/.local/share/man/man1`
     #[arg(long, value_hint = ValueHint::DirPath)]

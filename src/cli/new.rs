@@ -15,8 +15,8 @@ use crate::lang::{self, Options, Source, Sources};
 use crate::problem::{Fault, Problem};
 use crate::report::starter::{Rows, Starter, Weights, starter, templates};
 
-/// Asks for what is not given, on a terminal; elsewhere, what is not given is guessed.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "On a terminal it asks for what is not given; elsewhere that is guessed.")]
 pub struct New {
     /// The pipeline file to write; one that is there is left alone
     #[arg(value_hint = ValueHint::FilePath)]

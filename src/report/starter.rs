@@ -68,19 +68,40 @@ fn quoted(text: &str) -> String {
     Value { term: Term::Text(text.to_owned()), span: Span::default() }.to_string()
 }
 
-/// The entries of a block, each with a comment behind it or, where that is empty, without. `=` and the comments of
-/// entries that follow one another stand in columns.
+/// Columns of a line; a comment may need more.
+const WIDTH: usize = 100;
+
+/// The entries of a block, each with a comment behind it or, where that is empty, without. Their `=` stand in a
+/// column, and so do the comments of entries that follow one another, as far as lines do not become too long.
 fn block(text: &mut String, head: &str, entries: &[(&str, String, &str)], end: &str) {
     let width = entries.iter().map(|(key, ..)| key.len()).max().unwrap_or(0);
+    let rows: Vec<(String, &str)> = entries
+        .iter()
+        .map(|(key, value, comment)| (format!("    {key:<width$} = {value}"), *comment))
+        .collect();
     let _ = writeln!(text, "{head} {{");
-    for run in entries.chunk_by(|(.., one), (.., next)| one.is_empty() == next.is_empty()) {
-        let longest = run.iter().map(|(_, value, _)| value.chars().count()).max().unwrap_or(0);
-        for (key, value, comment) in run {
-            let _ = match *comment {
-                "" => writeln!(text, "    {key:<width$} = {value}"),
-                comment => writeln!(text, "    {key:<width$} = {value:<longest$}  # {comment}"),
-            };
+    let mut rest = rows.as_slice();
+    while let [(row, comment), ..] = rest {
+        if comment.is_empty() {
+            let _ = writeln!(text, "{row}");
+            rest = &rest[1..];
+            continue;
         }
+        let (mut column, mut longest, mut n) = (0, 0, 0);
+        for (row, comment) in rest.iter().take_while(|(_, comment)| !comment.is_empty()) {
+            // `  # ` and the comment; one that is too long by itself moves no other.
+            let end = row.chars().count();
+            let own = 4 + comment.chars().count();
+            let own = if end + own > WIDTH { 0 } else { own };
+            if n > 0 && column.max(end) + longest.max(own) > WIDTH {
+                break;
+            }
+            (column, longest, n) = (column.max(end), longest.max(own), n + 1);
+        }
+        for (row, comment) in &rest[..n] {
+            let _ = writeln!(text, "{row:<column$}  # {comment}");
+        }
+        rest = &rest[n..];
     }
     let _ = writeln!(text, "{end}}}\n");
 }
@@ -187,9 +208,9 @@ param peak: number in 1e-7 .. 1e-2 = {}
         &mut text,
         "schedule hift",
         &[
-            ("order", "bottom_up".into(), "or top_down, random(seed = 7), or a list of names"),
-            ("states", "host".into(), "where optimizer states rest between a group's turns"),
-            ("rate", "cosine(peak = peak, warmup = 3 %)".into(), "moves on when all groups had their turn"),
+            ("order", "bottom_up".into(), "or top_down, random(seed = 7), a list"),
+            ("states", "host".into(), "where states rest between a group's turns"),
+            ("rate", "cosine(peak = peak, warmup = 3 %)".into(), "moves on when a cycle ends"),
         ],
         "",
     );
