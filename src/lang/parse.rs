@@ -551,7 +551,7 @@ impl<'t> Driver<'t> {
         let span = node_span(&inner, start);
         let term = match inner.as_rule() {
             Rule::number => Term::Number(number(&inner, start)?),
-            Rule::amount => {
+            Rule::amount | Rule::limit => {
                 let mut parts = inner.into_inner();
                 let (number_part, unit) = (parts.next(), parts.next());
                 let (Some(number_part), Some(unit)) = (number_part, unit) else {
