@@ -6,7 +6,7 @@
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::problem::Span;
 use crate::units::{Bytes, Dtype};
@@ -247,6 +247,10 @@ pub struct Groups {
     pub split: Setting<Split>,
     /// Layer or parameter name patterns (`*` matches any text) that are never trained.
     pub freeze: Setting<Vec<Setting<String>>>,
+    /// Patterns of what every turn trains, beside its group.
+    pub always: Setting<Vec<Setting<String>>>,
+    /// A turn trains the groups before it, too, and the last keeps its turn.
+    pub grow: Setting<bool>,
     /// m does not divide n: take m from the queue's head and append them to its tail,
     /// as the reference implementation does, instead of fixed groups with a short last one.
     pub rotate: Setting<bool>,
@@ -257,6 +261,9 @@ pub struct Groups {
 pub enum Split {
     /// `by_layer(m, tail = joined | split)`: m layers train together.
     ByLayer { size: u64, tail: Tail },
+    /// `by_size(400 MiB, tail = joined | split)`: as few groups of consecutive layers as keep each below that size
+    /// of weights, as even as they can be. A layer that is larger is a group of its own.
+    BySize { bytes: Bytes, tail: Tail },
     /// `all()`: plain full fine-tuning.
     All,
     /// `named({ bottom = ["embedding", "block.0"], top = ["block.*", "head"] })`: patterns over layer and parameter names;
@@ -286,6 +293,10 @@ pub struct Schedule {
     pub horizon: Setting<Horizon>,
     pub states: Setting<Rest>,
     pub rate: Setting<Rate>,
+    /// Each layer's rate is this times the rate of the layer above it.
+    pub layer_decay: Setting<f64>,
+    /// Groups or layers whose rate is multiplied by a number of their own.
+    pub factors: Setting<Vec<(Setting<String>, f64)>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -294,13 +305,21 @@ pub enum Order {
     /// From the embedding to the head.
     BottomUp,
     TopDown,
-    /// Drawn once from the seed, then kept.
+    /// Drawn from the seed: once and then kept, or for each cycle.
     Random {
         seed: u64,
+        redraw: bool,
     },
-    /// Layer names (or group names with `named`), first to last.
+    /// Each turn draws `size` groups, whatever was drawn before.
+    Sample {
+        seed: u64,
+        size: u64,
+    },
+    /// The group whose gradient was longest comes first.
+    Importance,
+    /// Layer names (or group names with `named`), first to last; several names are one turn.
     List {
-        names: Vec<Setting<String>>,
+        turns: Vec<Setting<Vec<Setting<String>>>>,
     },
 }
 
@@ -309,6 +328,8 @@ pub enum Order {
 pub enum Advance {
     /// The rate moves when every group has had its turn (the paper's delayed rate).
     PerCycle,
+    /// The same, but where m does not divide n, after n / m turns rounded down, as the reference implementation does.
+    PerShortCycle,
     PerStep,
 }
 
@@ -341,8 +362,63 @@ pub enum Rate {
     Linear { peak: Setting<f64>, warmup: Setting<Warmup>, end: Setting<f64> },
     /// `cosine(peak = 1e-4, warmup = 3 %, end = 0)`: down to `end` along half a cosine.
     Cosine { peak: Setting<f64>, warmup: Setting<Warmup>, end: Setting<f64> },
+    /// `cosine_with_restarts(peak = 1e-4, periods = 3)`: so many half cosines, each from `peak` to `end`.
+    CosineWithRestarts {
+        peak: Setting<f64>,
+        warmup: Setting<Warmup>,
+        end: Setting<f64>,
+        periods: Setting<u64>,
+    },
+    /// `polynomial(peak = 1e-4, power = 2)`: what is left of the course, to the power.
+    Polynomial { peak: Setting<f64>, warmup: Setting<Warmup>, end: Setting<f64>, power: Setting<f64> },
+    /// `inverse_sqrt(peak = 1e-4, warmup = 100 steps)`: by one over the square root of the time.
+    InverseSqrt { peak: Setting<f64>, warmup: Setting<Warmup>, timescale: Setting<Timescale> },
+    /// `wsd(peak = 1e-4, warmup = 3 %, decay = 10 %)`: warm-up, stable, then down to `end`.
+    Wsd {
+        peak: Setting<f64>,
+        warmup: Setting<Warmup>,
+        end: Setting<f64>,
+        decay: Setting<Warmup>,
+        shape: Setting<Decline>,
+    },
 }
 
+impl Rate {
+    /// What every rate has.
+    pub fn peak_and_warmup(&self) -> (&Setting<f64>, &Setting<Warmup>) {
+        match self {
+            Rate::Constant { peak, warmup }
+            | Rate::Linear { peak, warmup, .. }
+            | Rate::Cosine { peak, warmup, .. }
+            | Rate::CosineWithRestarts { peak, warmup, .. }
+            | Rate::Polynomial { peak, warmup, .. }
+            | Rate::InverseSqrt { peak, warmup, .. }
+            | Rate::Wsd { peak, warmup, .. } => (peak, warmup),
+        }
+    }
+}
+
+/// When an inverse square root is down by half of its root.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Timescale {
+    /// As long as the warm-up, or 10,000 ticks where there is none.
+    Warmup,
+    Steps(u64),
+    Cycles(u64),
+}
+
+/// How the last part of a `wsd` rate goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decline {
+    Linear,
+    Cosine,
+    /// One minus the square root of the progress.
+    Sqrt,
+}
+
+/// A part of the schedule's length.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Warmup {
@@ -364,12 +440,75 @@ pub struct Optimizer {
     pub weight_decay: Setting<f64>,
 }
 
+/// How a gradient changes a weight. [`crate::lang::schema::ALGORITHMS`] says which keys each one has.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "algorithm", rename_all = "snake_case")]
 pub enum Algorithm {
-    Adamw { betas: Setting<[f64; 2]>, eps: Setting<f64> },
+    /// Adam with decoupled weight decay.
+    Adamw {
+        betas: Setting<[f64; 2]>,
+        eps: Setting<f64>,
+    },
+    /// Adam; weight decay is a part of the gradient.
+    Adam {
+        betas: Setting<[f64; 2]>,
+        eps: Setting<f64>,
+    },
     Sgd,
-    Sgdm { momentum: Setting<f64> },
+    Sgdm {
+        momentum: Setting<f64>,
+        nesterov: Setting<bool>,
+    },
+    Adagrad {
+        eps: Setting<f64>,
+    },
+    Rmsprop {
+        alpha: Setting<f64>,
+        eps: Setting<f64>,
+        /// 0: none, and no state for it.
+        momentum: Setting<f64>,
+        /// The variance instead of the square; one more state.
+        centered: Setting<bool>,
+    },
+    Adafactor {
+        eps: Setting<f64>,
+        decay_rate: Setting<f64>,
+        clip_threshold: Setting<f64>,
+        /// None: no first moment, and no state for it.
+        beta1: Setting<Option<f64>>,
+        scale_parameter: Setting<bool>,
+    },
+    Lion {
+        betas: Setting<[f64; 2]>,
+    },
+    Lamb {
+        betas: Setting<[f64; 2]>,
+        eps: Setting<f64>,
+    },
+    Lars {
+        momentum: Setting<f64>,
+        nesterov: Setting<bool>,
+        trust: Setting<f64>,
+    },
+    /// AdamW with one second moment for each row or head.
+    AdamMini {
+        betas: Setting<[f64; 2]>,
+        eps: Setting<f64>,
+    },
+    /// AdamW whose moments have 8 bits.
+    Adamw8bit {
+        betas: Setting<[f64; 2]>,
+        eps: Setting<f64>,
+    },
+    /// Adam whose moments have 8 bits.
+    Adam8bit {
+        betas: Setting<[f64; 2]>,
+        eps: Setting<f64>,
+    },
+    /// Lion whose moment has 8 bits.
+    Lion8bit {
+        betas: Setting<[f64; 2]>,
+    },
 }
 
 /// `train NAME { ... }`

@@ -3,6 +3,8 @@
 //! Checking, suggestions, defaults, completion and the manual all read this table. A default is written
 //! in the language itself and passes the same checks as a user's value.
 
+use std::fmt;
+
 /// A kind of block.
 #[derive(Debug)]
 pub struct Kind {
@@ -206,6 +208,7 @@ const FROM_0: Range = Range { low: 0.0, high: ANY, above: false, below: false };
 const FROM_1: Range = Range { low: 1.0, high: ANY, above: false, below: false };
 const ABOVE_0: Range = Range { low: 0.0, high: ANY, above: true, below: false };
 const BELOW_1: Range = Range { low: 0.0, high: 1.0, above: false, below: true };
+const UP_TO_1: Range = Range { low: 0.0, high: 1.0, above: true, below: false };
 const PERCENT: Range = Range { low: 0.0, high: 100.0, above: false, below: true };
 const CUDA: Range = Range { low: 0.0, high: 255.0, above: false, below: false };
 
@@ -582,6 +585,21 @@ const MODEL: &[Key] = &[
 
 const PATTERNS: &[Form] = &[Form::List(&[Form::Text], None)];
 
+const TAIL: Key = default(
+    "tail",
+    &[
+        Form::Word(
+            "joined",
+            "The final norm and the head are one layer, `head`. Where the head shares the embedding's matrix, the \
+             norm joins the last block and the matrix is `embedding`.",
+        ),
+        Form::Word("split", "The final norm, the pooler and the head are layers of their own."),
+    ],
+    "joined",
+    "split",
+    "What the layers behind the blocks are.",
+);
+
 const GROUPS: &[Key] = &[
     required(
         "split",
@@ -596,27 +614,23 @@ const GROUPS: &[Key] = &[
                         "How many layers train together: m in the paper. Where it does not divide the \
                          number of layers, the last group is shorter, unless `rotate` says otherwise.",
                     ),
-                    default(
-                        "tail",
-                        &[
-                            Form::Word(
-                                "joined",
-                                "The final norm and the head are one layer, `head`. Where the head \
-                                     shares the embedding's matrix, the norm joins the last block and the \
-                                     matrix is `embedding`.",
-                            ),
-                            Form::Word(
-                                "split",
-                                "The final norm, the pooler and the head are layers of their own.",
-                            ),
-                        ],
-                        "joined",
-                        "split",
-                        "What the layers behind the blocks are.",
-                    ),
+                    TAIL,
                 ],
                 doc: "So many layers in a row train together. The layers are `embedding`, `block.0` and \
                       so on, `head`.",
+            }),
+            Form::Function(&Function {
+                name: "by_size",
+                arguments: &[
+                    required(
+                        "size",
+                        &[Form::Amount(&[(Unit::Bytes, ABOVE_0)])],
+                        "400 MiB",
+                        "The most that the weights of a group take, in 32-bit floats.",
+                    ),
+                    TAIL,
+                ],
+                doc: "Consecutive layers, in groups of about the same size; a larger layer is a group of its own.",
             }),
             Form::Function(&Function {
                 name: "all",
@@ -652,6 +666,21 @@ const GROUPS: &[Key] = &[
          states; one that matches nothing is an error.",
     )
     .also(&["frozen", "exclude"]),
+    default(
+        "always",
+        PATTERNS,
+        "[]",
+        "[\"embedding\", \"head\"]",
+        "Names or patterns of layers or parameters that every turn trains, beside its group.",
+    )
+    .also(&["always_active"]),
+    default(
+        "grow",
+        &[Form::Boolean],
+        "false",
+        "true",
+        "Whether each turn trains the groups before it, too; the last one then keeps its turn.",
+    ),
     default(
         "rotate",
         &[Form::Boolean],
@@ -693,16 +722,37 @@ const SCHEDULE: &[Key] = &[
                 name: "random",
                 arguments: &[
                     required("seed", SEED, "7", "What the order is drawn from."),
-                    soon("redraw", "When a new order is drawn."),
+                    default(
+                        "redraw",
+                        &[
+                            Form::Word("never", "The order is drawn once and then kept."),
+                            Form::Word("per_cycle", "Each cycle has an order of its own."),
+                        ],
+                        "never",
+                        "per_cycle",
+                        "When a new order is drawn.",
+                    ),
                 ],
-                doc: "Drawn once from the seed, then kept for the whole run.",
+                doc: "Drawn from the seed.",
             }),
-            Form::List(&[Form::Text], None),
+            Form::Function(&Function {
+                name: "sample",
+                arguments: &[
+                    required("seed", SEED, "7", "What the turns are drawn from."),
+                    default("size", &[Form::Whole(FROM_1)], "1", "2", "How many groups a turn trains."),
+                ],
+                doc: "Each turn draws which groups it trains, whatever was drawn before.",
+            }),
+            Form::Word(
+                "importance",
+                "The group whose gradient was longest the last time; at first as `bottom_up`.",
+            ),
+            Form::List(&[Form::Text, Form::List(&[Form::Text], None)], None),
         ],
         "bottom_up",
         "top_down",
         "In which order the groups have their turns: the paper's update strategy. A list names layers, or \
-         groups with `named`, first to last; each stands once.",
+         groups with `named`, first to last; a list inside it is a turn of several.",
     ),
     default(
         "dwell",
@@ -719,6 +769,11 @@ const SCHEDULE: &[Key] = &[
                 "per_cycle",
                 "The rate moves when every group has had its turn: the paper's delayed rate, so that \
                      all groups of a cycle learn at the same rate.",
+            ),
+            Form::Word(
+                "per_short_cycle",
+                "The same, but where the layers do not divide evenly, one turn earlier, as in the reference \
+                 implementation.",
             ),
             Form::Word("per_step", "The rate moves with every update."),
         ],
@@ -782,47 +837,267 @@ const SCHEDULE: &[Key] = &[
                 arguments: &[PEAK, WARMUP, END],
                 doc: "Down to `end` along half a cosine.",
             }),
+            Form::Function(&Function {
+                name: "cosine_with_restarts",
+                arguments: &[
+                    PEAK,
+                    default(
+                        "periods",
+                        &[Form::Whole(FROM_1)],
+                        "1",
+                        "3",
+                        "How often the rate starts at its highest.",
+                    )
+                    .also(&["num_cycles", "cycles", "restarts"]),
+                    WARMUP,
+                    END,
+                ],
+                doc: "Along several half cosines, each from the highest rate down to `end`.",
+            }),
+            Form::Function(&Function {
+                name: "polynomial",
+                arguments: &[
+                    PEAK,
+                    default(
+                        "power",
+                        REAL,
+                        "1",
+                        "2.0",
+                        "To which power what is left of the course is raised.",
+                    ),
+                    WARMUP,
+                    END,
+                ],
+                doc: "Down to `end` along a power of what is left of the course.",
+            }),
+            Form::Function(&Function {
+                name: "inverse_sqrt",
+                arguments: &[
+                    PEAK,
+                    WARMUP,
+                    default(
+                        "timescale",
+                        &[
+                            Form::Word("warmup", "The length of the warm-up, or 10,000 where there is none."),
+                            Form::Amount(&[(Unit::Steps, FROM_1), (Unit::Cycles, FROM_1)]),
+                        ],
+                        "warmup",
+                        "200 steps",
+                        "The time in whose units the square root is taken.",
+                    ),
+                ],
+                doc: "Down by one over the square root of the time, without an end.",
+            }),
+            Form::Function(&Function {
+                name: "wsd",
+                arguments: &[
+                    PEAK,
+                    default(
+                        "decay",
+                        &[Form::Amount(&[
+                            (Unit::Percent, PERCENT),
+                            (Unit::Steps, FROM_1),
+                            (Unit::Cycles, FROM_1),
+                        ])],
+                        "10 %",
+                        "20 %",
+                        "How long before the end the rate begins to go down; percent are of the whole run.",
+                    )
+                    .also(&["num_decay_steps"]),
+                    default(
+                        "shape",
+                        &[
+                            Form::Word("linear", "In a straight line."),
+                            Form::Word("cosine", "Along half a cosine."),
+                            Form::Word(
+                                "sqrt",
+                                "By the square root of the progress: fast first, then slower.",
+                            ),
+                        ],
+                        "cosine",
+                        "sqrt",
+                        "How the rate goes down.",
+                    )
+                    .also(&["decay_type"]),
+                    WARMUP,
+                    END,
+                ],
+                doc: "Warm-up, stable, decay: at its highest until shortly before the end.",
+            }),
         ],
         "cosine(peak = 2e-5, warmup = 3 %)",
         "The learning rate and its course over the run.",
     )
     .also(&["lr", "learning_rate", "lr_scheduler", "lr_scheduler_type"]),
+    default(
+        "layer_decay",
+        &[Form::Real(UP_TO_1)],
+        "1",
+        "0.9",
+        "What the rate of a layer is multiplied by for each layer above it; the head has the rate itself.",
+    )
+    .also(&["layerwise_lr_decay", "llrd"]),
+    default(
+        "factors",
+        &[Form::Word("none", "All have the rate itself."), Form::Record(REAL, "10")],
+        "none",
+        "{ head = 10 }",
+        "What the rate of some groups or layers is multiplied by, by their names.",
+    ),
 ];
 
+/// An algorithm of an optimizer block, and the keys that it has.
+#[derive(Debug)]
+pub struct AlgorithmKeys {
+    pub name: &'static str,
+    pub doc: &'static str,
+    /// Keys of the block with what applies where one is not written.
+    pub keys: &'static [(&'static str, Preset)],
+}
+
+/// What applies for an algorithm where a key is not written. Prints as it is written in the language.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Preset {
+    Real(f64),
+    Pair(f64, f64),
+    Flag(bool),
+    /// The word `none`.
+    Nothing,
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Preset::Real(x) if *x != 0.0 && *x < 1e-3 => write!(f, "{x:e}"),
+            Preset::Real(x) => write!(f, "{x}"),
+            Preset::Pair(a, b) => write!(f, "[{a}, {b}]"),
+            Preset::Flag(flag) => write!(f, "{flag}"),
+            Preset::Nothing => f.write_str("none"),
+        }
+    }
+}
+
+/// The table of the algorithms, and the words of the key `algorithm`.
+macro_rules! algorithms {
+    ($($name:literal, $doc:literal, { $($key:literal: $preset:expr),* $(,)? };)*) => {
+        /// Every algorithm with its keys and their defaults.
+        pub const ALGORITHMS: &[AlgorithmKeys] =
+            &[$(AlgorithmKeys { name: $name, doc: $doc, keys: &[$(($key, $preset)),*] }),*];
+        const ALGORITHM_WORDS: &[Form] = &[$(Form::Word($name, $doc)),*];
+    };
+}
+
+algorithms! {
+    "adamw", "Adam with decoupled weight decay.",
+        { "betas": Preset::Pair(0.9, 0.999), "eps": Preset::Real(1e-8), "weight_decay": Preset::Real(0.01) };
+    "adam", "Adam; weight decay is a part of the gradient.",
+        { "betas": Preset::Pair(0.9, 0.999), "eps": Preset::Real(1e-8), "weight_decay": Preset::Real(0.0) };
+    "sgd", "Plain gradient descent, without states.",
+        { "weight_decay": Preset::Real(0.0) };
+    "sgdm", "Gradient descent with momentum.",
+        { "momentum": Preset::Real(0.9), "nesterov": Preset::Flag(false), "weight_decay": Preset::Real(0.0) };
+    "adagrad", "Steps shrink with the sum of the squared gradients.",
+        { "eps": Preset::Real(1e-10), "weight_decay": Preset::Real(0.0) };
+    "rmsprop", "Steps shrink with an average of the squared gradients.",
+        { "alpha": Preset::Real(0.99), "eps": Preset::Real(1e-8), "momentum": Preset::Real(0.0),
+          "centered": Preset::Flag(false), "weight_decay": Preset::Real(0.0) };
+    "adafactor", "The squared gradient's average is kept as a row and a column of each matrix.",
+        { "eps": Preset::Real(1e-30), "decay_rate": Preset::Real(0.8), "clip_threshold": Preset::Real(1.0),
+          "beta1": Preset::Nothing, "scale_parameter": Preset::Flag(false), "weight_decay": Preset::Real(0.0) };
+    "lion", "The sign of an average of the gradient; wants about a tenth of Adam's rate.",
+        { "betas": Preset::Pair(0.9, 0.99), "weight_decay": Preset::Real(0.0) };
+    "lamb", "AdamW whose step is as large as the weights of its tensor ask for.",
+        { "betas": Preset::Pair(0.9, 0.999), "eps": Preset::Real(1e-6), "weight_decay": Preset::Real(0.01) };
+    "lars", "Momentum whose step is as large as the weights of its tensor ask for.",
+        { "momentum": Preset::Real(0.9), "nesterov": Preset::Flag(false), "trust": Preset::Real(0.001),
+          "weight_decay": Preset::Real(0.0) };
+    "adam_mini", "AdamW with one second moment for each head or row instead of each weight.",
+        { "betas": Preset::Pair(0.9, 0.999), "eps": Preset::Real(1e-8), "weight_decay": Preset::Real(0.01) };
+    "adamw8bit", "AdamW whose moments have 8 bits.",
+        { "betas": Preset::Pair(0.9, 0.999), "eps": Preset::Real(1e-8), "weight_decay": Preset::Real(0.01) };
+    "adam8bit", "Adam whose moments have 8 bits.",
+        { "betas": Preset::Pair(0.9, 0.999), "eps": Preset::Real(1e-8), "weight_decay": Preset::Real(0.0) };
+    "lion8bit", "Lion whose moment has 8 bits.",
+        { "betas": Preset::Pair(0.9, 0.99), "weight_decay": Preset::Real(0.0) };
+}
+
+const BETA: &[Form] = &[Form::Real(BELOW_1)];
+
 const OPTIMIZER: &[Key] = &[
-    depends(
-        "algorithm",
-        &[
-            Form::Word("adamw", "Adam with decoupled weight decay."),
-            Form::Word("sgd", "Plain gradient descent, without states."),
-            Form::Word("sgdm", "Gradient descent with momentum."),
-        ],
-        "the block's name",
-        "adamw",
-        "How a gradient changes a weight.",
-    )
-    .also(&["type", "name", "optim"]),
+    depends("algorithm", ALGORITHM_WORDS, "the block's name", "adamw", "How a gradient changes a weight.")
+        .also(&["type", "name", "optim"]),
     depends(
         "betas",
-        &[Form::List(&[Form::Real(BELOW_1)], Some(2))],
-        "`[0.9, 0.999]`; for `adamw`",
+        &[Form::List(BETA, Some(2))],
+        "`[0.9, 0.999]`, `[0.9, 0.99]` for `lion`",
         "[0.9, 0.999]",
         "How slowly the averages of the gradient and of its square move. Both are a group's own and count \
          its own updates.",
     ),
-    depends("eps", REAL, "`1e-8`; for `adamw`", "1e-8", "What keeps the division from zero.")
-        .also(&["epsilon"]),
+    depends(
+        "eps",
+        REAL,
+        "`1e-8`; `1e-10` for `adagrad`, `1e-6` for `lamb`, `1e-30` for `adafactor`",
+        "1e-8",
+        "What keeps the division from zero.",
+    )
+    .also(&["epsilon"]),
     depends(
         "momentum",
-        &[Form::Real(BELOW_1)],
-        "`0.9`; for `sgdm`",
+        BETA,
+        "`0.9` for `sgdm` and `lars`, `0` for `rmsprop`",
         "0.9",
         "How slowly the average of the gradient moves.",
     ),
+    depends("nesterov", &[Form::Boolean], "`false`", "true", "Whether momentum looks one step ahead."),
+    depends("alpha", BETA, "`0.99`", "0.99", "How slowly the average of the squared gradient moves."),
+    depends(
+        "centered",
+        &[Form::Boolean],
+        "`false`",
+        "true",
+        "Whether the variance of the gradient counts instead of its square.",
+    ),
+    depends(
+        "decay_rate",
+        REAL,
+        "`0.8`",
+        "0.8",
+        "How the averages settle: at a tensor's t-th update the new square has the share t to the minus this.",
+    ),
+    depends(
+        "clip_threshold",
+        REAL,
+        "`1`",
+        "1.0",
+        "The largest root mean square of an update, before the rate.",
+    ),
+    depends(
+        "beta1",
+        &[Form::Word("none", "Updates are taken as they are."), Form::Real(BELOW_1)],
+        "`none`",
+        "0.9",
+        "How slowly an average of the updates moves, which costs a state as large as the weights.",
+    ),
+    depends(
+        "scale_parameter",
+        &[Form::Boolean],
+        "`false`",
+        "true",
+        "Whether the rate is in units of the root mean square of a tensor's weights.",
+    ),
+    depends(
+        "trust",
+        REAL,
+        "`0.001`",
+        "0.001",
+        "The size of a step in units of the norm of its tensor's weights.",
+    )
+    .also(&["trust_coefficient", "eta"]),
     depends(
         "weight_decay",
         &[Form::Real(FROM_0)],
-        "`0.01` for `adamw`, else `0`",
+        "`0.01` for `adamw`, `adamw8bit`, `adam_mini` and `lamb`, else `0`",
         "0.01",
         "How fast weights shrink, in units of the rate. Only the active group's do, and tensors with one \
          axis (norms, biases) never do.",

@@ -4,7 +4,7 @@
 //! it all start from the same value. It is complete: no later room finds a user's mistake, save that the machine
 //! is too small.
 //!
-//! Reading order: [`group`] (what trains together, and in which turn), [`rate`] (how fast), [`optimizer`] (what
+//! Reading order: [`group`] (what trains together), [`turn`] (whose turn it is), [`rate`] (how fast), [`optimizer`] (what
 //! is kept for each parameter), then [`compile`].
 //!
 //! This room must not know the device: how much memory it has is the caller's question. It reads no file itself:
@@ -13,6 +13,7 @@
 pub mod group;
 pub mod optimizer;
 pub mod rate;
+pub mod turn;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,11 +28,12 @@ use crate::lang::pipeline::{
 use crate::model::Model;
 use crate::problem::{Problem, Problems, Span};
 use crate::program::builder::BatchShape;
-use crate::program::{Program, Settings, StepPrograms, forward_only, step_programs};
+use crate::program::{ParamId, Program, Settings, StepPrograms, forward_only, step_programs};
 use crate::units::{Bytes, Dtype};
 
 pub use group::Group;
 pub use rate::RatePlan;
+pub use turn::{Queue, Visits};
 
 /// The version of `plan.json`.
 pub const SCHEMA: u32 = 1;
@@ -144,8 +146,9 @@ pub struct TrainPlan {
     pub data: Data,
     pub tokenizer: Tokenizer,
     pub rows: Option<Rows>,
-    /// In the order of their turns.
+    /// Every set of parameters that a turn can train; in the order of their turns, where they follow one another.
     pub groups: Vec<Group>,
+    pub visits: Visits,
     pub turns_per_cycle: u64,
     /// Optimizer updates per turn.
     pub dwell: u64,
@@ -153,6 +156,13 @@ pub struct TrainPlan {
     pub steps: Option<u64>,
     pub steps_per_epoch: Option<u64>,
     pub rate: RatePlan,
+    /// What a layer's rate is multiplied by for each layer above it.
+    pub layer_decay: f64,
+    /// Groups or layers whose rate is multiplied by a number of their own.
+    pub named_factors: Vec<(String, f64)>,
+    /// What that makes of the rate for each parameter, by [`ParamId`]; empty where all have the rate itself.
+    #[serde(skip)]
+    pub factors: Vec<f64>,
     pub algorithm: Algorithm,
     pub weight_decay: f64,
     pub states: Rest,
@@ -230,9 +240,9 @@ pub struct ExportPlan {
 }
 
 impl TrainPlan {
-    /// Which group has its turn at a step, counted from 0.
+    /// Which group has its turn at a step, counted from 0, where that does not depend on what a run measures.
     pub fn group_at(&self, step: u64) -> usize {
-        ((step / self.dwell) % self.groups.len() as u64) as usize
+        self.visits.group(step / self.dwell, self.groups.len())
     }
 
     /// Cycles completed before a step.
@@ -263,7 +273,7 @@ impl TrainPlan {
         }
         let settings = Settings {
             active: &active,
-            states: &|shape| optimizer::states(&self.algorithm, shape),
+            states: &|id| optimizer::states(&self.algorithm, model, id),
             clip: self.clip.map(|clip| clip as f32),
             accumulate: self.accumulate > 1,
             recompute_blocks: self.recompute_blocks,
@@ -279,12 +289,8 @@ impl TrainPlan {
 
     /// Optimizer states of a group.
     pub fn state_bytes(&self, group: &Group) -> Bytes {
-        let model = &self.model.model;
-        let elements = |id| {
-            let states = optimizer::states(&self.algorithm, &model.param(id).shape);
-            states.iter().map(|shape| shape.iter().product::<usize>() as u64).sum::<u64>()
-        };
-        Bytes(4 * group.params.iter().map(|id| elements(*id)).sum::<u64>())
+        let states = |id: &ParamId| optimizer::states(&self.algorithm, &self.model.model, *id);
+        group.params.iter().flat_map(states).map(|state| state.bytes()).sum()
     }
 
     /// Optimizer states of everything that is trained, each counted once.
@@ -447,6 +453,7 @@ fn train(
         Length::Epochs(epochs) => steps_per_epoch.map(|steps| (epochs * steps as f64).ceil() as u64),
     };
     let dwell = *stage.schedule.dwell;
+    let layer_decay = *stage.schedule.layer_decay;
     let steps_per_cycle = turns.per_cycle.saturating_mul(dwell);
     let interval = |every: Interval| match every {
         Interval::Steps(steps) => steps,
@@ -472,12 +479,27 @@ fn train(
         name: stage.name.clone(),
         span: stage.span,
         from: stage.from.clone(),
-        rate: RatePlan::new(&stage.schedule, steps.unwrap_or(u64::MAX), steps_per_cycle),
+        rate: RatePlan::new(
+            &stage.schedule,
+            steps.unwrap_or(u64::MAX),
+            steps_per_cycle,
+            turns.short_cycle.saturating_mul(dwell),
+        ),
+        layer_decay,
+        named_factors: stage.schedule.factors.iter().map(|(name, by)| (name.value.clone(), *by)).collect(),
+        factors: match layer_decay == 1.0 && stage.schedule.factors.is_empty() {
+            true => Vec::new(),
+            false => {
+                let by_depth = rate::layer_factors(&model.model, layer_decay);
+                by_depth.iter().zip(&turns.factors).map(|(a, b)| a * b).collect()
+            }
+        },
         model,
         data: stage.data.clone(),
         tokenizer: stage.tokenizer.clone(),
         rows,
         groups: turns.groups,
+        visits: turns.visits,
         turns_per_cycle: turns.per_cycle,
         dwell,
         steps,

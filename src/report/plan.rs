@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use crate::estimate::{Breakdown, Estimate, GroupEstimate, StageEstimate};
-use crate::lang::pipeline::{Advance, Algorithm, Device, Rest, Weights};
+use crate::lang::pipeline::{Algorithm, Device, Rest, Setting, Weights};
 use crate::plan::rate::Shape;
-use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, StagePlan, TrainPlan};
+use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, StagePlan, TrainPlan, Visits};
 use crate::units::{Bytes, Count};
 
 use super::table::table;
@@ -71,33 +71,36 @@ fn order(plan: &TrainPlan) -> String {
 }
 
 fn rates(plan: &TrainPlan) -> String {
-    let shape = match plan.rate.shape {
-        Shape::Constant => "constant",
-        Shape::Linear => "linear",
-        Shape::Cosine => "cosine",
-    };
-    let mut text = format!("{shape} {}", rate(plan.rate.peak));
+    let ticks = if plan.rate.steps_per_tick > 1 { "cycles" } else { "steps" };
+    let mut text = format!("{} {}", plan.rate.shape.name(), rate(plan.rate.peak));
+    match plan.rate.shape {
+        Shape::CosineWithRestarts { periods } => text += &format!(" in {periods} periods"),
+        Shape::Polynomial { power } => text += &format!(" to the power of {power}"),
+        Shape::Constant | Shape::Linear | Shape::Cosine | Shape::InverseSqrt { .. } | Shape::Wsd { .. } => {}
+    }
     if plan.rate.warmup > 0 && plan.steps.is_none() {
         // A share of a run whose length nobody knows yet.
         text += " after its warm-up";
     } else if plan.rate.warmup > 0 {
-        let _ = write!(text, " after {} warm-up", plan.rate.warmup);
-        text += if plan.rate.steps_per_tick > 1 { " cycles" } else { " steps" };
+        let _ = write!(text, " after {} warm-up {ticks}", plan.rate.warmup);
     }
     if let Some(steps) = plan.steps.filter(|steps| *steps > 0 && plan.rate.shape != Shape::Constant) {
+        if let Shape::Wsd { decay, .. } = plan.rate.shape {
+            let _ = write!(text, ", falling in the last {decay} {ticks}");
+        }
         let _ = write!(text, ", {} at the end", rate(plan.rate.at(steps - 1)));
+    }
+    if plan.layer_decay < 1.0 {
+        let _ = write!(text, "; times {} for each layer above", plan.layer_decay);
+    }
+    for (name, factor) in &plan.named_factors {
+        let _ = write!(text, "; times {factor} for {name}");
     }
     text
 }
 
 fn optimizer(plan: &TrainPlan) -> String {
-    let algorithm = match &plan.algorithm {
-        Algorithm::Adamw { betas, eps } => {
-            format!("adamw (betas {}, {}, eps {})", betas[0], betas[1], rate(**eps))
-        }
-        Algorithm::Sgd => "sgd".to_string(),
-        Algorithm::Sgdm { momentum } => format!("sgdm (momentum {})", **momentum),
-    };
+    let algorithm = algorithm(&plan.algorithm);
     let states = match plan.states {
         Rest::Device => "states stay on the device",
         Rest::Host => "states rest on the host",
@@ -105,6 +108,49 @@ fn optimizer(plan: &TrainPlan) -> String {
     };
     let clip = plan.clip.map_or(String::new(), |clip| format!(", clipped at norm {clip}"));
     format!("{algorithm}, weight decay {}{clip}; {states}", plan.weight_decay)
+}
+
+/// `adamw (betas 0.9, 0.999, eps 1e-8)`
+fn algorithm(algorithm: &Algorithm) -> String {
+    type Pair = Setting<[f64; 2]>;
+    let adam = |name: &str, betas: &Pair, eps: &Setting<f64>| {
+        format!("{name} (betas {}, {}, eps {})", betas[0], betas[1], rate(**eps))
+    };
+    let lion = |name: &str, betas: &Pair| format!("{name} (betas {}, {})", betas[0], betas[1]);
+    let momentum = |momentum: &Setting<f64>, nesterov: &Setting<bool>| {
+        format!("momentum {}{}", **momentum, if **nesterov { ", Nesterov's" } else { "" })
+    };
+    match algorithm {
+        Algorithm::Adamw { betas, eps } => adam("adamw", betas, eps),
+        Algorithm::Adam { betas, eps } => adam("adam", betas, eps),
+        Algorithm::Sgd => "sgd".to_string(),
+        Algorithm::Sgdm { momentum: of, nesterov } => format!("sgdm ({})", momentum(of, nesterov)),
+        Algorithm::Adagrad { eps } => format!("adagrad (eps {})", rate(**eps)),
+        Algorithm::Rmsprop { alpha, eps, momentum, centered } => format!(
+            "rmsprop (alpha {}, eps {}, momentum {}{})",
+            **alpha,
+            rate(**eps),
+            **momentum,
+            if **centered { ", centered" } else { "" }
+        ),
+        Algorithm::Adafactor { eps, decay_rate, clip_threshold, beta1, scale_parameter } => format!(
+            "adafactor (decay rate {}, eps {}, updates cut at {}{}{})",
+            **decay_rate,
+            rate(**eps),
+            **clip_threshold,
+            beta1.map_or(String::new(), |beta1| format!(", beta1 {beta1}")),
+            if **scale_parameter { ", rate in units of the weights" } else { "" }
+        ),
+        Algorithm::Lion { betas } => lion("lion", betas),
+        Algorithm::Lamb { betas, eps } => adam("lamb", betas, eps),
+        Algorithm::Lars { momentum: of, nesterov, trust } => {
+            format!("lars ({}, trust {})", momentum(of, nesterov), **trust)
+        }
+        Algorithm::AdamMini { betas, eps } => adam("adam_mini", betas, eps),
+        Algorithm::Adamw8bit { betas, eps } => adam("adamw8bit", betas, eps),
+        Algorithm::Adam8bit { betas, eps } => adam("adam8bit", betas, eps),
+        Algorithm::Lion8bit { betas } => lion("lion8bit", betas),
+    }
 }
 
 fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: usize) {
@@ -148,15 +194,22 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
         text,
         "steps",
         &format!(
-            "{steps}; {} turns a cycle, {} a turn{epoch}",
+            "{steps}; {} turns a cycle, {} a turn{}{epoch}",
             plan.turns_per_cycle,
             if plan.dwell == 1 { "1 step".to_string() } else { format!("{} steps", plan.dwell) },
+            match plan.visits {
+                Visits::Fixed => String::new(),
+                Visits::Redrawn { .. } => ", each cycle in an order of its own".to_string(),
+                Visits::Drawn { units, size, .. } => format!(", each of {size} drawn from {units}"),
+                Visits::Importance => ", the longest gradient first".to_string(),
+                Visits::Growing => ", each with those before it, the last to the end".to_string(),
+            }
         ),
     );
-    let advance = if plan.rate.steps_per_tick == 1 { Advance::PerStep } else { Advance::PerCycle };
-    let advance = match advance {
-        Advance::PerStep => "moves every step",
-        Advance::PerCycle => "moves when a cycle ends",
+    let advance = match plan.rate.steps_per_tick {
+        1 => "moves every step".to_string(),
+        steps if steps == plan.steps_per_cycle() => "moves when a cycle ends".to_string(),
+        steps => format!("moves every {steps} steps"),
     };
     line(text, "rate", &format!("{}; {advance}", rates(plan)));
     line(text, "optimizer", &optimizer(plan));
@@ -206,8 +259,11 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
     }
 }
 
-/// One line a group: what makes up its peak. Columns that are zero everywhere are left out, as are equal groups after
-/// the third.
+/// Groups that are all shown, and those that are where there are more.
+const MOST_GROUPS: usize = 48;
+const HIGHEST: usize = 10;
+
+/// One line a group: what makes up its peak. Columns that are zero everywhere are left out.
 fn groups(groups: &[GroupEstimate]) -> String {
     let parts = |by: &Breakdown| by.parts();
     let shown: Vec<usize> =
@@ -221,13 +277,24 @@ fn groups(groups: &[GroupEstimate]) -> String {
     }));
     header.push("at");
     let mut rows = Vec::new();
-    for group in groups {
+    // Of many sets, those that need the most.
+    let mut highest: Vec<&GroupEstimate> = groups.iter().collect();
+    if groups.len() > MOST_GROUPS {
+        highest.sort_by_key(|group| std::cmp::Reverse(group.peak));
+        highest.truncate(HIGHEST);
+    }
+    for group in &highest {
         let mut row = vec![names(&group.names), Count(group.n_elements).to_string(), group.peak.to_string()];
         row.extend(shown.iter().map(|i| parts(&group.by)[*i].1.to_string()));
         row.push(group.operation.clone());
         rows.push(row);
     }
-    table(&header, &rows, 1)
+    let mut text = table(&header, &rows, 1);
+    if highest.len() < groups.len() {
+        let more = groups.len() - highest.len();
+        let _ = write!(text, "\n  and {more} further sets, none of which needs more");
+    }
+    text
 }
 
 fn phases(text: &mut String, figures: &StageEstimate) {

@@ -4,12 +4,13 @@
 
 use crate::lang::names::{nearest, quoted};
 use crate::lang::pipeline::{
-    Advance, Algorithm, Data, Format, Groups, Holdout, Horizon, LossOn, Mark, Model, Optimizer, Order,
-    Origin, Precision, Rate, Recompute, Rest, Schedule, Setting, Shuffle, Source, Split, Tail, Tokenizer,
-    TooLong, Warmup, Weights,
+    Advance, Algorithm, Data, Decline, Format, Groups, Holdout, Horizon, LossOn, Mark, Model, Optimizer,
+    Order, Origin, Precision, Rate, Recompute, Rest, Schedule, Setting, Shuffle, Source, Split, Tail,
+    Timescale, Tokenizer, TooLong, Warmup, Weights,
 };
-use crate::lang::schema::Unit;
+use crate::lang::schema::{ALGORITHMS, AlgorithmKeys, Preset, Unit};
 use crate::problem::{Problem, Problems};
+use crate::units::Bytes;
 
 use super::complain::missing;
 use super::datum::{Checked, Datum, Fields};
@@ -160,15 +161,18 @@ pub(super) fn model(checked: &Checked) -> Option<Model> {
 
 pub(super) fn groups(checked: &Checked, problems: &mut Problems) -> Option<Groups> {
     let fields = &checked.fields;
+    let tail = |of: &Fields| match of.get("tail")?.word()? {
+        "joined" => Some(Tail::Joined),
+        "split" => Some(Tail::Split),
+        _ => None,
+    };
     let split = fields.read("split", |split| match split {
-        Datum::Call("by_layer", of) => Some(Split::ByLayer {
-            size: of.whole("size")?.value,
-            tail: match of.get("tail")?.word()? {
-                "joined" => Tail::Joined,
-                "split" => Tail::Split,
-                _ => return None,
-            },
-        }),
+        Datum::Call("by_layer", of) => {
+            Some(Split::ByLayer { size: of.whole("size")?.value, tail: tail(of)? })
+        }
+        Datum::Call("by_size", of) => {
+            Some(Split::BySize { bytes: Bytes(of.whole("size")?.value), tail: tail(of)? })
+        }
         Datum::Call("all", _) => Some(Split::All),
         Datum::Call("named", of) => named(of.get("groups")?),
         Datum::Record(_) => named(fields.get("split")?),
@@ -183,11 +187,22 @@ pub(super) fn groups(checked: &Checked, problems: &mut Problems) -> Option<Group
                 .help("remove `rotate`, or write `split = by_layer(...)`"),
         );
     }
+    let grow = fields.boolean("grow")?;
+    if grow.value && rotate.value {
+        problems.push(
+            Problem::new("hift::lang::conflict", "groups that grow cannot rotate")
+                .label_at(rotate.span(), "asks for rotation")
+                .label_at(grow.span(), "asks for growth")
+                .help("remove one of them"),
+        );
+    }
     Some(Groups {
         name: checked.name.clone(),
         span: checked.head(),
         split,
         freeze: fields.read("freeze", Datum::texts)?,
+        always: fields.read("always", Datum::texts)?,
+        grow,
         rotate,
     })
 }
@@ -202,6 +217,7 @@ pub(super) fn schedule(checked: &Checked, problems: &mut Problems) -> Option<Sch
     let fields = &checked.fields;
     let advance = fields.read("advance", |word| match word.word()? {
         "per_cycle" => Some(Advance::PerCycle),
+        "per_short_cycle" => Some(Advance::PerShortCycle),
         "per_step" => Some(Advance::PerStep),
         _ => None,
     });
@@ -227,8 +243,29 @@ pub(super) fn schedule(checked: &Checked, problems: &mut Problems) -> Option<Sch
         order: fields.read("order", |order| match order {
             Datum::Word("bottom_up") => Some(Order::BottomUp),
             Datum::Word("top_down") => Some(Order::TopDown),
-            Datum::Call("random", of) => Some(Order::Random { seed: of.whole("seed")?.value }),
-            list => Some(Order::List { names: list.texts()? }),
+            Datum::Word("importance") => Some(Order::Importance),
+            Datum::Call("random", of) => Some(Order::Random {
+                seed: of.whole("seed")?.value,
+                redraw: match of.get("redraw")?.word()? {
+                    "never" => false,
+                    "per_cycle" => true,
+                    _ => return None,
+                },
+            }),
+            Datum::Call("sample", of) => {
+                Some(Order::Sample { seed: of.whole("seed")?.value, size: of.whole("size")?.value })
+            }
+            Datum::List(turns) => {
+                let turn = |turn: &Setting<Datum>| {
+                    let names = match &turn.value {
+                        Datum::Text(name) => vec![Setting { value: name.clone(), origin: turn.origin }],
+                        several => several.texts()?,
+                    };
+                    Some(Setting { value: names, origin: turn.origin })
+                };
+                Some(Order::List { turns: turns.iter().map(turn).collect::<Option<_>>()? })
+            }
+            _ => None,
         })?,
         dwell: fields.whole("dwell")?,
         advance: advance?,
@@ -240,36 +277,72 @@ pub(super) fn schedule(checked: &Checked, problems: &mut Problems) -> Option<Sch
             _ => None,
         })?,
         rate: fields.read("rate", rate)?,
+        layer_decay: fields.real("layer_decay")?,
+        factors: fields.read("factors", |factors| match factors {
+            Datum::Word("none") => Some(Vec::new()),
+            Datum::Record(factors) => {
+                factors.iter().map(|(name, factor)| Some((name.clone(), factor.value.real()?))).collect()
+            }
+            _ => None,
+        })?,
     })
 }
 
 fn rate(rate: &Datum) -> Option<Rate> {
     let Datum::Call(function, of) = rate else { return None };
     let peak = of.real("peak")?;
-    let warmup = of.read("warmup", |warmup| match warmup {
+    let part = |part: &Datum| match part {
         Datum::Word("none") => Some(Warmup::None),
         Datum::Amount(percent, Unit::Percent) => Some(Warmup::Share(percent / 100.0)),
         Datum::Amount(steps, Unit::Steps) => Some(Warmup::Steps(*steps as u64)),
         Datum::Amount(cycles, Unit::Cycles) => Some(Warmup::Cycles(*cycles as u64)),
         _ => None,
-    })?;
+    };
+    let warmup = of.read("warmup", part)?;
+    let end = || of.real("end");
     match *function {
         "constant" => Some(Rate::Constant { peak, warmup }),
-        "linear" => Some(Rate::Linear { peak, warmup, end: of.real("end")? }),
-        "cosine" => Some(Rate::Cosine { peak, warmup, end: of.real("end")? }),
+        "linear" => Some(Rate::Linear { peak, warmup, end: end()? }),
+        "cosine" => Some(Rate::Cosine { peak, warmup, end: end()? }),
+        "cosine_with_restarts" => {
+            Some(Rate::CosineWithRestarts { peak, warmup, end: end()?, periods: of.whole("periods")? })
+        }
+        "polynomial" => Some(Rate::Polynomial { peak, warmup, end: end()?, power: of.real("power")? }),
+        "inverse_sqrt" => Some(Rate::InverseSqrt {
+            peak,
+            warmup,
+            timescale: of.read("timescale", |timescale| match timescale {
+                Datum::Word("warmup") => Some(Timescale::Warmup),
+                Datum::Amount(steps, Unit::Steps) => Some(Timescale::Steps(*steps as u64)),
+                Datum::Amount(cycles, Unit::Cycles) => Some(Timescale::Cycles(*cycles as u64)),
+                _ => None,
+            })?,
+        }),
+        "wsd" => Some(Rate::Wsd {
+            peak,
+            warmup,
+            end: end()?,
+            decay: of.read("decay", part)?,
+            shape: of.read("shape", |shape| match shape.word()? {
+                "linear" => Some(Decline::Linear),
+                "cosine" => Some(Decline::Cosine),
+                "sqrt" => Some(Decline::Sqrt),
+                _ => None,
+            })?,
+        }),
         _ => None,
     }
 }
 
 pub(super) fn optimizer(checked: &Checked, problems: &mut Problems) -> Option<Optimizer> {
-    const ALGORITHMS: [&str; 3] = ["adamw", "sgd", "sgdm"];
+    let names = || ALGORITHMS.iter().map(|algorithm| algorithm.name);
     let fields = &checked.fields;
     let written = checked.block.entries.iter().find(|entry| entry.name.text == "algorithm");
     let algorithm = match (fields.get("algorithm"), written) {
         (Some(algorithm), _) => algorithm.value.word()?,
         // Written, but wrong: the checks have said so.
         (None, Some(_)) => return None,
-        (None, None) => match ALGORITHMS.iter().find(|known| **known == checked.name) {
+        (None, None) => match names().find(|known| *known == checked.name) {
             Some(known) => known,
             None => {
                 let name = checked.block.name.as_ref()?;
@@ -278,57 +351,139 @@ pub(super) fn optimizer(checked: &Checked, problems: &mut Problems) -> Option<Op
                     format!("`{}` is no algorithm, and the block names none", name.text),
                 )
                 .label(name.span, "not an algorithm")
-                .help(match nearest(&name.text, ALGORITHMS) {
+                .help(match nearest(&name.text, names()) {
                     Some(meant) => format!("did you mean `optimizer {meant}`?"),
-                    None => format!("add `algorithm = adamw`, or another of {}", quoted(ALGORITHMS, "and")),
+                    None => format!("add `algorithm = adamw`, or another of {}", quoted(names(), "and")),
                 });
                 problems.push(problem);
                 return None;
             }
         },
     };
+    let algorithm = ALGORITHMS.iter().find(|known| known.name == algorithm)?;
+    let keys = algorithm.keys.iter().map(|(key, _)| *key);
     // A key that the algorithm does not use would be a dead one.
-    let used: &[&str] = match algorithm {
-        "adamw" => &["algorithm", "betas", "eps", "weight_decay"],
-        "sgdm" => &["algorithm", "momentum", "weight_decay"],
-        _ => &["algorithm", "weight_decay"],
-    };
     for entry in &checked.block.entries {
-        if fields.get(&entry.name.text).is_some() && !used.contains(&entry.name.text.as_str()) {
+        let name = entry.name.text.as_str();
+        if fields.get(name).is_some() && name != "algorithm" && !keys.clone().any(|key| key == name) {
             problems.push(
-                Problem::new("hift::lang::conflict", format!("`{algorithm}` has no `{}`", entry.name.text))
+                Problem::new("hift::lang::conflict", format!("`{}` has no `{name}`", algorithm.name))
                     .label(entry.name.span, "does nothing")
                     .label_at(
                         fields.get("algorithm").and_then(Setting::span).or(Some(checked.head())),
                         "because of this",
                     )
                     .help(format!(
-                        "remove it; the keys of `{algorithm}` are {}",
-                        quoted(used[1..].iter().copied(), "and")
+                        "remove it; the keys of `{}` are {}",
+                        algorithm.name,
+                        quoted(keys.clone(), "and")
                     )),
             );
         }
     }
-    let or = |name: &str, value: f64| fields.real(name).unwrap_or(Setting::default(value));
+    let of = Tuned { algorithm, fields };
     Some(Optimizer {
         name: checked.name.clone(),
         span: checked.head(),
-        algorithm: match algorithm {
-            "adamw" => Algorithm::Adamw { betas: betas(fields), eps: or("eps", 1e-8) },
-            "sgdm" => Algorithm::Sgdm { momentum: or("momentum", 0.9) },
-            _ => Algorithm::Sgd,
+        algorithm: match algorithm.name {
+            "adamw" => Algorithm::Adamw { betas: of.pair("betas")?, eps: of.real("eps")? },
+            "adam" => Algorithm::Adam { betas: of.pair("betas")?, eps: of.real("eps")? },
+            "sgd" => Algorithm::Sgd,
+            "sgdm" => Algorithm::Sgdm { momentum: of.real("momentum")?, nesterov: of.flag("nesterov")? },
+            "adagrad" => Algorithm::Adagrad { eps: of.real("eps")? },
+            "rmsprop" => Algorithm::Rmsprop {
+                alpha: of.real("alpha")?,
+                eps: of.real("eps")?,
+                momentum: of.real("momentum")?,
+                centered: of.flag("centered")?,
+            },
+            "adafactor" => Algorithm::Adafactor {
+                eps: of.real("eps")?,
+                decay_rate: of.real("decay_rate")?,
+                clip_threshold: of.real("clip_threshold")?,
+                beta1: of.optional("beta1")?,
+                scale_parameter: of.flag("scale_parameter")?,
+            },
+            "lion" => Algorithm::Lion { betas: of.pair("betas")? },
+            "lamb" => Algorithm::Lamb { betas: of.pair("betas")?, eps: of.real("eps")? },
+            "lars" => Algorithm::Lars {
+                momentum: of.real("momentum")?,
+                nesterov: of.flag("nesterov")?,
+                trust: of.real("trust")?,
+            },
+            "adam_mini" => Algorithm::AdamMini { betas: of.pair("betas")?, eps: of.real("eps")? },
+            "adamw8bit" => Algorithm::Adamw8bit { betas: of.pair("betas")?, eps: of.real("eps")? },
+            "adam8bit" => Algorithm::Adam8bit { betas: of.pair("betas")?, eps: of.real("eps")? },
+            "lion8bit" => Algorithm::Lion8bit { betas: of.pair("betas")? },
+            _ => return None,
         },
-        weight_decay: or("weight_decay", if algorithm == "adamw" { 0.01 } else { 0.0 }),
+        weight_decay: of.real("weight_decay")?,
     })
 }
 
-fn betas(fields: &Fields) -> Setting<[f64; 2]> {
-    let written = fields.read("betas", |betas| match betas {
-        Datum::List(betas) => match betas.as_slice() {
-            [first, second] => Some([first.value.real()?, second.value.real()?]),
+/// The keys of an optimizer block, with what its algorithm has where one is not written.
+struct Tuned<'c> {
+    algorithm: &'static AlgorithmKeys,
+    fields: &'c Fields,
+}
+
+impl Tuned<'_> {
+    /// What is written, as `read` makes it, or the preset, as `preset` does.
+    fn value<T>(
+        &self,
+        key: &str,
+        read: impl FnOnce(&Datum) -> Option<T>,
+        preset: impl FnOnce(Preset) -> Option<T>,
+    ) -> Option<Setting<T>> {
+        if self.fields.get(key).is_some() {
+            return self.fields.read(key, read);
+        }
+        let (_, value) = self.algorithm.keys.iter().find(|(known, _)| *known == key)?;
+        preset(*value).map(Setting::default)
+    }
+
+    fn real(&self, key: &str) -> Option<Setting<f64>> {
+        self.value(key, Datum::real, |preset| match preset {
+            Preset::Real(x) => Some(x),
+            Preset::Pair(..) | Preset::Flag(_) | Preset::Nothing => None,
+        })
+    }
+
+    fn flag(&self, key: &str) -> Option<Setting<bool>> {
+        let read = |datum: &Datum| match datum {
+            Datum::Boolean(flag) => Some(*flag),
             _ => None,
-        },
-        _ => None,
-    });
-    written.unwrap_or(Setting::default([0.9, 0.999]))
+        };
+        self.value(key, read, |preset| match preset {
+            Preset::Flag(flag) => Some(flag),
+            Preset::Real(_) | Preset::Pair(..) | Preset::Nothing => None,
+        })
+    }
+
+    fn pair(&self, key: &str) -> Option<Setting<[f64; 2]>> {
+        let read = |datum: &Datum| match datum {
+            Datum::List(values) => match values.as_slice() {
+                [first, second] => Some([first.value.real()?, second.value.real()?]),
+                _ => None,
+            },
+            _ => None,
+        };
+        self.value(key, read, |preset| match preset {
+            Preset::Pair(first, second) => Some([first, second]),
+            Preset::Real(_) | Preset::Flag(_) | Preset::Nothing => None,
+        })
+    }
+
+    /// A number, or none for `none`.
+    fn optional(&self, key: &str) -> Option<Setting<Option<f64>>> {
+        self.value(
+            key,
+            |datum| Some(datum.real()),
+            |preset| match preset {
+                Preset::Real(x) => Some(Some(x)),
+                Preset::Nothing => Some(None),
+                Preset::Pair(..) | Preset::Flag(_) => None,
+            },
+        )
+    }
 }
