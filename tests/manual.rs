@@ -94,6 +94,7 @@ fn every_example_is_right() {
             n_keys += 1;
             continue;
         }
+        assert_eq!(lang::format(&text).as_ref(), Ok(&text), "{heading}: in the canonical layout");
         let is_whole = text.starts_with("hift 1");
         let whole = if is_whole { text.clone() } else { completed(&text) };
         let reading = lang::read(Source::new("example.hift", whole.clone()), &options);

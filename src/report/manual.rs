@@ -168,7 +168,7 @@ fn key_text(key: &Key) -> String {
     match said.as_slice() {
         [one] if !is_named(one) => _ = write!(text, "Takes {}.", form(one)),
         _ => {
-            text += "Takes one of:\n\n";
+            text += if said.len() > 1 { "Takes one of:\n\n" } else { "Takes:\n\n" };
             let mut told = Vec::new();
             said.iter().for_each(|form| text += &value_text(form, &mut told));
             text = text.trim_end().to_owned();
@@ -329,7 +329,10 @@ fn form(form: &Form) -> String {
             match parts.as_slice() {
                 [one] if one.starts_with('`') => format!("a number of {one}"),
                 [one] => format!("an amount of {one}"),
-                parts => format!("an amount in {}", joined(parts, "or in")),
+                parts => {
+                    let parts: Vec<String> = parts.iter().map(|part| format!("in {part}")).collect();
+                    format!("an amount {}", joined(&parts, "or"))
+                }
             }
         }
         Form::Boolean => "`true` or `false`".into(),
@@ -337,8 +340,9 @@ fn form(form: &Form) -> String {
         Form::Path => "a path".into(),
         Form::Template => "a text with columns in `{}`".into(),
         Form::Block(kinds) => {
+            let article = if kinds[0].starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
             let kinds: Vec<String> = kinds.iter().map(|kind| format!("`{kind}`")).collect();
-            format!("the name of a {} block", kinds.join(" or "))
+            format!("the name of {article} {} block", joined(&kinds, "or"))
         }
         Form::List(inner, None) => format!("a list of {}", plural(inner)),
         Form::List(inner, Some(n)) => format!("a list of {n} values, each {}", takes(inner)),

@@ -301,7 +301,7 @@ mod tests {
                     });
                     let (_, problems) = lang::check(&text, &lang::Options::default());
                     assert!(problems.0.is_empty(), "{problems}\n{text}");
-                    assert!(text.lines().all(|line| line.trim_end() == line), "{text}");
+                    assert_eq!(lang::format(&text).as_ref(), Ok(&text), "in the canonical layout");
                 }
             }
         }
