@@ -117,9 +117,9 @@ impl Directory {
         Some((entry, &self.maps[entry.file][entry.range.clone()]))
     }
 
-    /// A parameter's tensor, under its name or its alias.
+    /// A parameter's tensor, under its name or another that it may have.
     pub fn of(&self, param: &Param) -> Option<(&Entry, &[u8])> {
-        self.get(&param.name).or_else(|| self.get(param.alias?))
+        self.get(&param.name).or_else(|| param.aliases.iter().find_map(|name| self.get(name)))
     }
 
     /// Holds the headers against what the model needs.
@@ -127,6 +127,9 @@ impl Directory {
         let mut problems = Problems::default();
         for param in &model.params {
             let Some((entry, _)) = self.of(param) else {
+                if param.may_be_missing {
+                    continue;
+                }
                 problems.push(
                     Problem::new(
                         "hift::weights::missing_tensor",

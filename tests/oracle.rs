@@ -98,8 +98,8 @@ fn check(folder: &std::path::Path, text: &str, name: &str) -> usize {
     let mut library = Library::new(folder.to_path_buf(), &|| false);
     let plan = planned(&pipeline, &mut library).unwrap_or_else(|e| panic!("{name}: {e}"));
     let [StagePlan::Train(plan)] = &plan.stages[..] else { panic!("one stage") };
-    let limits = hift::data::Limits { vocab: plan.model.model.vocab, positions: plan.model.model.positions };
-    let dataset = library.get(&plan.data, &plan.tokenizer, limits).unwrap();
+    let limits = hift::run::limits(&plan.model.model);
+    let dataset = library.get(&plan.data, &plan.tokenizer, &limits).unwrap();
     let weights = Weights::Random { config: "config.json".into(), seed: 1 };
     let empty = memory::live();
     let mut store = Store::new(store::load(&plan.model.model, &weights, folder).unwrap());

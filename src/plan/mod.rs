@@ -21,10 +21,10 @@ use serde::Serialize;
 
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{
-    Algorithm, Data, Device, Evaluate, Export, Generate, Interval, Length, Metric, Recompute, Rest, Setting,
-    Shuffle, Stage, Tokenizer, Train, Weights,
+    Algorithm, Data, Device, Evaluate, Export, Format, Generate, Interval, Length, Metric, Recompute, Rest,
+    Setting, Shuffle, Stage, Tokenizer, Train, Weights,
 };
-use crate::model::Model;
+use crate::model::{Model, Task};
 use crate::problem::{Problem, Problems, Span};
 use crate::program::builder::BatchShape;
 use crate::program::{Program, Settings, StepPrograms, forward_only, step_programs};
@@ -326,6 +326,16 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
             Stage::Evaluate(stage) => {
                 evaluate(pipeline, stage, model, world).map(|p| StagePlan::Evaluate(Box::new(p)))
             }
+            Stage::Generate(stage) if model.model.task() != Task::NextToken => Err(Problem::new(
+                "hift::plan::task",
+                format!("`{}` writes text, which a classifier cannot", stage.name),
+            )
+            .label(stage.span, "generates")
+            .label_at(stage.model.weights.span(), "this model gives each sequence a class")
+            .help(
+                "remove the stage, or use a model whose config.json names a class that ends in `ForCausalLM`",
+            )
+            .into()),
             Stage::Generate(stage) => world
                 .check_prompts(pipeline, stage, &model.model)
                 .map(|()| StagePlan::Generate(Box::new(generate(stage, model)))),
@@ -386,6 +396,46 @@ pub fn read_model(
     })
 }
 
+/// Holds the rows of a data block against the model's task.
+///
+/// # Errors
+/// When rows have classes and the model has none, or the other way round; or when a classifier's rows are to be packed.
+pub fn check_task(data: &Data, tokenizer: &Tokenizer, model: &Model) -> Result<(), Problem> {
+    let classified = match &data.format.value {
+        Format::Classify { .. } => true,
+        Format::Tokens { label, .. } => label.is_some(),
+        Format::Text { .. } | Format::Instruct { .. } => false,
+    };
+    let problem = |message: String, label: &str, help: &str| {
+        Err(Problem::new("hift::plan::task", message).label_at(data.format.span(), label).help(help))
+    };
+    match model.task() {
+        Task::NextToken if classified => problem(
+            format!("the rows of `{}` have classes, but the model predicts the next token", data.name),
+            "gives each row a class",
+            "write another `format`, or name the task in the model's config.json: `\"architectures\": \
+             [\"...ForSequenceClassification\"]`",
+        ),
+        Task::Classify { classes } if !classified => problem(
+            format!(
+                "the model tells {} classes apart, but the rows of `{}` have none",
+                classes.len(),
+                data.name
+            ),
+            "gives the rows no class",
+            "write `format = classify(text = \"{text}\", label = \"label\")` with the columns' names",
+        ),
+        Task::Classify { .. } if *tokenizer.pack => Err(Problem::new(
+            "hift::plan::task",
+            "rows that each have a class cannot be packed into one sequence",
+        )
+        .label_at(tokenizer.pack.span(), "asks for packing")
+        .label_at(data.format.span(), "gives each row a class")
+        .help("write `pack = false`")),
+        Task::NextToken | Task::Classify { .. } => Ok(()),
+    }
+}
+
 /// The longest sequence to plan for: what the rows really hold, else what the tokenizer may give.
 fn longest(tokenizer: &Tokenizer, model: &Model, rows: Option<u64>) -> Result<u64, Problem> {
     let positions = model.positions as u64;
@@ -428,6 +478,7 @@ fn train(
     world: &mut dyn World,
 ) -> Result<TrainPlan, Problems> {
     let mut problems = Problems::default();
+    check_task(&stage.data, &stage.tokenizer, &model.model)?;
     let turns = group::turns(&stage.groups, &stage.schedule, &model.model);
     longest(&stage.tokenizer, &model.model, None)?;
     let rows = world.rows(pipeline, &stage.data, &stage.tokenizer, &model.model);
@@ -468,6 +519,8 @@ fn train(
         .help(format!("write `holdout = 2 %` in `data {}`", stage.data.name))
         .into());
     }
+    // What hides packed rows from each other hides padding, too.
+    let packed = *stage.tokenizer.pack || model.model.both_ways;
     Ok(TrainPlan {
         name: stage.name.clone(),
         span: stage.span,
@@ -489,7 +542,7 @@ fn train(
         micro_batch,
         accumulate: *stage.accumulate,
         seq,
-        packed: *stage.tokenizer.pack,
+        packed,
         recompute: *stage.model.recompute,
         recompute_blocks: *stage.model.recompute == Recompute::Blocks,
         shuffle: *stage.data.shuffle,
@@ -513,6 +566,7 @@ fn evaluate(
     model: ModelPlan,
     world: &mut dyn World,
 ) -> Result<EvaluatePlan, Problems> {
+    check_task(&stage.data, &stage.tokenizer, &model.model)?;
     longest(&stage.tokenizer, &model.model, None)?;
     let rows = world.rows(pipeline, &stage.data, &stage.tokenizer, &model.model)?;
     let seen = rows.map(|rows| match rows.holdout {
@@ -529,7 +583,7 @@ fn evaluate(
         metrics: stage.metrics.value.clone(),
         micro_batch: batch(&stage.micro_batch, seen.map(|(rows, _)| rows), seq)?,
         seq,
-        packed: *stage.tokenizer.pack,
+        packed: *stage.tokenizer.pack || model.model.both_ways,
         device: *stage.device,
         model,
     })

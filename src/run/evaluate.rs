@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value as Json};
 
-use crate::data::{Batch, Sequences, in_order};
+use crate::data::{Batch, IGNORE, Sequences, in_order};
 use crate::engine::{Inputs, Knobs, Store, play, store};
 use crate::lang::pipeline::{Algorithm, Metric};
-use crate::model::Model;
+use crate::model::{Head, Model};
 use crate::problem::{Fault, Problem};
 use crate::program::builder::BatchShape;
 use crate::program::forward_only;
@@ -56,9 +56,18 @@ pub fn json(metrics: &[(Metric, f64)]) -> Json {
 }
 
 /// The numbers of a batch, as the engine takes them.
-pub(super) fn inputs(batch: Batch) -> Inputs {
+pub(super) fn inputs(batch: Batch, model: &Model) -> Inputs {
     let Batch { ids, labels, positions, starts, .. } = batch;
-    Inputs { ids, labels, positions, starts, queries: Vec::new() }
+    match &model.head {
+        Head::Tokens { .. } => Inputs { ids, labels, positions, starts, ..Inputs::default() },
+        // The one position of each row that has a label is where its class is read.
+        Head::Classes { .. } => {
+            let labelled = || labels.iter().enumerate().filter(|(_, label)| **label != IGNORE);
+            let queries = labelled().map(|(at, _)| at as u32).collect();
+            let classes = labelled().map(|(_, class)| *class).collect();
+            Inputs { ids, positions, starts, queries, classes, ..Inputs::default() }
+        }
+    }
 }
 
 /// Knobs for a pass that trains nothing.
@@ -87,7 +96,7 @@ pub fn evaluate(
         scores.tokens += batch.trained;
         let program = programs.entry(shape).or_insert_with(|| forward_only(&model.loss(shape), threads));
         let played =
-            play(program, store, inputs(batch), Vec::new(), &STILL).map_err(|e| store::failed(&e))?;
+            play(program, store, inputs(batch, model), Vec::new(), &STILL).map_err(|e| store::failed(&e))?;
         let sums = played.numbers(0);
         scores.nll += f64::from(sums[0]);
         scores.correct += f64::from(sums[1]);

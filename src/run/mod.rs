@@ -20,12 +20,13 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::data::{Library, Limits};
+use crate::data::{Classes, Library, Limits};
 use crate::engine::{Store, Tensor, store};
 use crate::estimate::Estimate;
 use crate::lang::pipeline::Weights;
 use crate::lock::{Listing, Lock, Locked};
-use crate::plan::{ModelPlan, Plan, StagePlan};
+use crate::model::{Head, Model, Read};
+use crate::plan::{Plan, StagePlan};
 use crate::problem::{Fault, Problem, Problems};
 use crate::weights::Directory;
 
@@ -165,7 +166,7 @@ fn stages(
         watch.stage(stage, index, order.plan.stages.len());
         match stage {
             StagePlan::Train(plan) => {
-                let dataset = library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?;
+                let dataset = library.get(&plan.data, &plan.tokenizer, &limits(&plan.model.model))?;
                 for warning in &dataset.audit.warnings {
                     watch.note(&warning.message);
                 }
@@ -189,7 +190,7 @@ fn stages(
                 }
             }
             StagePlan::Evaluate(plan) => {
-                let dataset = library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?;
+                let dataset = library.get(&plan.data, &plan.tokenizer, &limits(&plan.model.model))?;
                 let mut store = Store::new(weights(order, results, stage)?);
                 let sequences = if dataset.holdout.is_empty() { &dataset.train } else { &dataset.holdout };
                 let model = &plan.model.model;
@@ -249,8 +250,10 @@ fn take(order: &Order<'_>, library: &mut Library<'_>) -> Result<Lock, Problems> 
     for stage in &order.plan.stages {
         // Planning has read the rows already, so this costs nothing.
         let dataset = match stage {
-            StagePlan::Train(plan) => library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?,
-            StagePlan::Evaluate(plan) => library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?,
+            StagePlan::Train(plan) => library.get(&plan.data, &plan.tokenizer, &limits(&plan.model.model))?,
+            StagePlan::Evaluate(plan) => {
+                library.get(&plan.data, &plan.tokenizer, &limits(&plan.model.model))?
+            }
             StagePlan::Generate(_) | StagePlan::Export(_) => continue,
         };
         listing.remember(&dataset.hashes);
@@ -279,8 +282,15 @@ fn keep_results(
     Ok(path)
 }
 
-fn limits(model: &ModelPlan) -> Limits {
-    Limits { vocab: model.model.vocab, positions: model.model.positions }
+/// What the data has to know of a model.
+pub fn limits(model: &Model) -> Limits {
+    let classes = match &model.head {
+        Head::Tokens { .. } => None,
+        Head::Classes { classes, read, .. } => {
+            Some(Classes { names: classes.clone(), at_first: *read == Read::First })
+        }
+    };
+    Limits { vocab: model.vocab, positions: model.positions, classes, both_ways: model.both_ways }
 }
 
 /// The weights that a stage begins with: of the train stage that it names, or of its model. Tensors share their
