@@ -236,6 +236,44 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_classifier_s_head_may_be_missing_and_a_bare_trunk_s_names_are_shorter() {
+        let model = Model::from_config(
+            r#"{"model_type": "bert", "hidden_size": 2, "intermediate_size": 2, "num_hidden_layers": 1,
+                "num_attention_heads": 1, "vocab_size": 3, "max_position_embeddings": 4}"#,
+        )
+        .unwrap();
+        let check =
+            |keep: &dyn Fn(&str) -> bool, rename: &dyn Fn(&str) -> String, complaint: Option<&str>| {
+                let kept = model.params.iter().filter(|param| keep(&param.name));
+                let tensors = kept.map(|param| {
+                    let bytes = bytes(&param.shape);
+                    let view = TensorView::new(FileDtype::F32, param.shape.clone(), bytes).unwrap();
+                    (rename(&param.name), view)
+                });
+                let folder = tempfile::tempdir().unwrap();
+                serialize_to_file(tensors, None, &folder.path().join(SINGLE)).unwrap();
+                let problems = Directory::open(folder.path()).unwrap().unwrap().check(&model);
+                assert_eq!(problems.0.first().map(|problem| problem.message.as_str()), complaint);
+            };
+        let same = |name: &str| name.to_string();
+        let bare = |name: &str| name.trim_start_matches("bert.").to_string();
+        let old = |name: &str| {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        };
+        check(&|_| true, &same, None);
+        check(&|name| !name.starts_with("classifier"), &same, None);
+        check(&|name| !name.contains("pooler"), &same, None);
+        check(&|name| !name.starts_with("classifier"), &bare, None);
+        check(&|_| true, &old, None);
+        check(&|_| true, &|name| bare(&old(name)), None);
+        check(
+            &|name| !name.contains("position"),
+            &same,
+            Some("the weights have no tensor `bert.embeddings.position_embeddings.weight`"),
+        );
+    }
+
     fn bytes(shape: &[usize]) -> &'static [u8] {
         &[0; 64][..4 * shape.iter().product::<usize>()]
     }

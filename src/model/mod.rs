@@ -545,3 +545,101 @@ fn unsupported(key: &str, value: &str, known: &str) -> Problem {
     )
     .help(format!("known here: {known}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaint(config: &str) -> String {
+        let problem = Model::from_config(config).expect_err(config);
+        format!("{}; {}", problem.message, problem.help.unwrap_or_default())
+    }
+
+    #[test]
+    fn an_unknown_family_is_refused_with_the_list_and_the_nearest() {
+        let check = |name: &str, nearest: &str| {
+            let said = complaint(&format!(r#"{{"model_type": "{name}"}}"#));
+            assert!(
+                said.starts_with(&format!("`{name}` is not a model family known here; known families are: "))
+            );
+            assert!(
+                said.contains("bert, distilbert, gemma, ") && said.contains(", qwen3, roberta"),
+                "{said}"
+            );
+            assert!(said.ends_with(nearest), "{said}");
+        };
+        check("lama", "; the nearest is `llama`");
+        check("qwen4", "; the nearest is `qwen2`");
+        check("gemma3", "; the nearest is `gemma3_text`");
+        check("mamba", "roberta");
+        assert!(complaint("{}").starts_with("the model's config.json has no `model_type`"));
+    }
+
+    /// The complaint about a small model of a family with one thing that is not computed here.
+    fn check(family: &str, entry: &str, expected: &str) {
+        let sizes = r#""hidden_size": 8, "intermediate_size": 8, "ffn_dim": 8, "num_hidden_layers": 2, "num_layers": 2,
+            "num_attention_heads": 2, "num_heads": 2, "vocab_size": 9, "max_position_embeddings": 16"#;
+        let said = complaint(&format!(r#"{{"model_type": "{family}", {sizes}, {entry}}}"#));
+        assert!(said.contains(expected), "{said}");
+    }
+
+    #[test]
+    fn what_a_family_does_not_compute_is_refused_by_its_key() {
+        check("llama", r#""hidden_act": "gelu""#, "`hidden_act` in the model's config.json is gelu");
+        check("llama", r#""rope_scaling": {"rope_type": "yarn"}"#, "`rope_scaling.rope_type`");
+        check("llama", r#""architectures": ["LlamaForTokenClassification"]"#, "`architectures`");
+        check("phi3", r#""rope_scaling": {"type": "longrope"}"#, "longrope");
+        check("qwen2", r#""layer_types": ["full_attention"]"#, "for 2 blocks");
+        check("gemma3_text", r#""use_bidirectional_attention": true"#, "`use_bidirectional_attention`");
+        check("gpt_neo", r#""attention_types": [[["global", "local"], 12]]"#, "for 2 blocks");
+        check("gpt_neox", r#""rotary_pct": 0.3"#, "an even part of a head");
+        check("opt", r#""layer_norm_elementwise_affine": false"#, "`layer_norm_elementwise_affine`");
+        check("bert", r#""position_embedding_type": "relative_key""#, "`position_embedding_type`");
+        check("bert", r#""problem_type": "regression""#, "`problem_type`");
+        check("roberta", r#""id2label": {"0": "one"}"#, "two classes or more");
+        check("roberta", r#""id2label": {"1": "one", "2": "two"}"#, "`id2label`");
+        check("roberta", r#""num_attention_heads": 3"#, "numbers that divide 8");
+    }
+
+    #[test]
+    fn an_encoder_is_a_classifier_whatever_its_checkpoint_was_for() {
+        let model = Model::from_config(
+            r#"{"model_type": "roberta", "architectures": ["RobertaForMaskedLM"], "hidden_size": 8,
+                "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9,
+                "max_position_embeddings": 18, "id2label": {"0": "good", "1": "bad"}}"#,
+        )
+        .unwrap();
+        assert_eq!(model.task(), Task::Classify { classes: vec!["good".into(), "bad".into()] });
+        assert_eq!(model.config["architectures"][0], "RobertaForSequenceClassification");
+        assert_eq!(model.positions, 16, "two rows of the table are the padding's");
+    }
+
+    #[test]
+    fn the_tail_is_one_layer_unless_it_is_split() {
+        let names = |model: &Model, split| -> Vec<String> {
+            model.tail(split).into_iter().map(|layer| layer.name).collect()
+        };
+        let bert = Model::from_config(
+            r#"{"model_type": "bert", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+                "num_attention_heads": 2, "vocab_size": 9}"#,
+        )
+        .unwrap();
+        assert_eq!(names(&bert, true), ["embedding", "block.0", "pooler", "head"]);
+        assert_eq!(names(&bert, false), ["embedding", "block.0", "head"]);
+        let gpt2 =
+            Model::from_config(r#"{"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2}"#).unwrap();
+        assert_eq!(names(&gpt2, true), ["embedding", "block.0", "norm"]);
+        assert_eq!(names(&gpt2, false), ["embedding", "block.0"]);
+        let elements = |model: &Model, split| -> u64 {
+            model
+                .tail(split)
+                .iter()
+                .flat_map(|layer| &layer.params)
+                .map(|id| model.param(*id).elements())
+                .sum()
+        };
+        for model in [bert, gpt2] {
+            assert_eq!([true, false].map(|split| elements(&model, split)), [model.n_elements(); 2]);
+        }
+    }
+}

@@ -409,6 +409,13 @@ pub fn check_task(data: &Data, tokenizer: &Tokenizer, model: &Model) -> Result<(
     let problem = |message: String, label: &str, help: &str| {
         Err(Problem::new("hift::plan::task", message).label_at(data.format.span(), label).help(help))
     };
+    if let Format::Tokens { labels: Some(labels), label: Some(label), .. } = &data.format.value {
+        return problem(
+            format!("the rows of `{}` have both labels for each token and a class", data.name),
+            &format!("`{labels}` is for models that predict tokens, `{label}` for classifiers"),
+            "keep `labels` or `label`, whichever the model is trained for",
+        );
+    }
     match model.task() {
         Task::NextToken if classified => problem(
             format!("the rows of `{}` have classes, but the model predicts the next token", data.name),

@@ -57,14 +57,18 @@ pub fn json(metrics: &[(Metric, f64)]) -> Json {
 
 /// The numbers of a batch, as the engine takes them.
 pub(super) fn inputs(batch: Batch, model: &Model) -> Inputs {
-    let Batch { ids, labels, positions, starts, .. } = batch;
+    let Batch { rows, ids, labels, positions, starts, .. } = batch;
     match &model.head {
         Head::Tokens { .. } => Inputs { ids, labels, positions, starts, ..Inputs::default() },
         // The one position of each row that has a label is where its class is read.
         Head::Classes { .. } => {
-            let labelled = || labels.iter().enumerate().filter(|(_, label)| **label != IGNORE);
-            let queries = labelled().map(|(at, _)| at as u32).collect();
-            let classes = labelled().map(|(_, class)| *class).collect();
+            let labelled = labels.iter().enumerate().filter(|(_, label)| **label != IGNORE);
+            // Of just their size: these become tensors, and every byte of a tensor is planned.
+            let (mut queries, mut classes) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+            for (at, class) in labelled {
+                queries.push(at as u32);
+                classes.push(*class);
+            }
             Inputs { ids, positions, starts, queries, classes, ..Inputs::default() }
         }
     }
