@@ -64,7 +64,7 @@ impl Curve for Gelu {
 
 impl GeluTanh {
     /// `2 sqrt(2 / pi)`: half of one plus a tangent is a sigmoid of twice its argument.
-    const RATE: f32 = 1.595_769_1;
+    const RATE: f32 = 1.595_769;
     const CUBE: f32 = 0.044_715;
 
     #[inline(always)]

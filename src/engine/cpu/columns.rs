@@ -21,7 +21,10 @@ impl Columns {
     fn check(self, narrow: usize, wide: usize) {
         let Self { start, width, period } = self;
         assert!(
-            width > 0 && start + width <= period && narrow / width * period == wide && narrow % width == 0,
+            width > 0
+                && start + width <= period
+                && narrow / width * period == wide
+                && narrow.is_multiple_of(width),
             "columns: {narrow} and {wide} numbers do not fit {self:?}"
         );
     }
