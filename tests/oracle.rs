@@ -108,7 +108,7 @@ fn check_family(name: &str, config: &str, at: usize) -> usize {
     let model = hift::model::Model::from_config(config).unwrap();
     let class = match model.head {
         Head::Tokens { .. } => "",
-        Head::Classes { .. } => r#", label = "class""#,
+        Head::Sequence { .. } => r#", label = "class""#,
     };
     let (groups, optimizer, train) = SETTINGS[at % SETTINGS.len()];
     let recompute = ["none", "blocks"][at / SETTINGS.len() % 2];

@@ -123,7 +123,7 @@ impl Inspect {
                     .map_err(|problem| Failure::of(problem, &sources))?,
             ),
         };
-        let previews = preview(&dataset.train, encoder.as_ref(), limits.classes.as_ref(), self.rows);
+        let previews = preview(&dataset.train, encoder.as_ref(), limits.target.as_ref(), self.rows);
         if self.json {
             let json = json!({ "data": data.name, "rows": previews, "audit": dataset.audit });
             print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("rows are JSON")))?;

@@ -61,8 +61,8 @@ pub struct Limits {
     pub vocab: usize,
     /// The longest sequence.
     pub positions: usize,
-    /// What a classifier tells apart; None where the next token is predicted.
-    pub classes: Option<Classes>,
+    /// What a row is given; None where the next token is predicted.
+    pub target: Option<Target>,
     /// A token sees those after it, too, so that padding must be hidden from it.
     pub both_ways: bool,
 }
@@ -70,17 +70,28 @@ pub struct Limits {
 impl Limits {
     /// Of a model that predicts the next token.
     pub const fn language(vocab: usize, positions: usize) -> Self {
-        Self { vocab, positions, classes: None, both_ways: false }
+        Self { vocab, positions, target: None, both_ways: false }
     }
 }
 
-/// The classes of a model that gives each sequence one.
+/// What a model gives each sequence. In the labels of a row it stands where it is read: the number of a class, or the bits of a
+/// 32-bit float.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Classes {
-    /// In the order of their numbers.
-    pub names: Vec<String>,
-    /// The class is read at the first token of a sequence, not at the last.
+pub struct Target {
+    /// One of these classes, in the order of their numbers; None: any number.
+    pub classes: Option<Vec<String>>,
+    /// It is read at the first token of a sequence, not at the last.
     pub at_first: bool,
+}
+
+impl Target {
+    /// As people write it.
+    fn show(&self, label: u32) -> String {
+        match &self.classes {
+            Some(classes) => classes.get(label as usize).cloned().unwrap_or_default(),
+            None => f32::from_bits(label).to_string(),
+        }
+    }
 }
 
 /// A data block, ready to be trained on.
@@ -157,7 +168,7 @@ pub fn load(
         empty_responses: counts.empty_responses,
         duplicates,
         leaked,
-        warnings: audit::warnings(&counts, &train_part, tokenizer, limits.classes.is_some(), &path),
+        warnings: audit::warnings(&counts, &train_part, tokenizer, limits.target.is_some(), &path),
         train: train_part,
         holdout: holdout_part,
     };

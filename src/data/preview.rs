@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Classes;
+use super::Target;
 use super::encoder::Encoder;
 use super::sequences::{IGNORE, Sequences};
 
@@ -19,7 +19,7 @@ pub struct Segment {
     pub tokens: Vec<Seen>,
     /// The tokens as text, special ones included; empty without a tokenizer.
     pub text: String,
-    /// The class, where rows have one.
+    /// The class or number, where rows have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
 }
@@ -34,17 +34,17 @@ pub struct Seen {
     pub trained: bool,
 }
 
-/// The first `n` sequences. `classes`: what their rows may be.
+/// The first `n` sequences. `target`: what their rows are given.
 pub fn preview(
     sequences: &Sequences,
     encoder: Option<&Encoder>,
-    classes: Option<&Classes>,
+    target: Option<&Target>,
     n: usize,
 ) -> Vec<Preview> {
     let seen = |(t, &id): (usize, &u32), labels: &[u32]| Seen {
         id,
         text: encoder.and_then(|encoder| encoder.token_text(id)).unwrap_or_else(|| id.to_string()),
-        trained: classes.is_none() && t > 0 && labels[t - 1] != IGNORE,
+        trained: target.is_none() && t > 0 && labels[t - 1] != IGNORE,
     };
     let one = |sequence: super::Sequence<'_>| {
         let whole = [sequence.ids.len() as u32];
@@ -56,9 +56,9 @@ pub fn preview(
             Segment {
                 tokens: ids.iter().enumerate().map(|token| seen(token, labels)).collect(),
                 text: encoder.map(|encoder| encoder.decode(ids)).unwrap_or_default(),
-                class: classes.and_then(|classes| {
-                    let class = labels.iter().find(|label| **label != IGNORE)?;
-                    classes.names.get(*class as usize).cloned()
+                class: target.and_then(|target| {
+                    let label = labels.iter().find(|label| **label != IGNORE)?;
+                    Some(target.show(*label))
                 }),
             }
         };

@@ -10,7 +10,7 @@ use super::read::and_more;
 use super::render::{Layout, Rendered};
 use super::sequences::{IGNORE, Sequences, trained};
 use super::table::{Table, int_row, ints, texts};
-use super::{Classes, Limits};
+use super::{Limits, Target};
 use crate::lang::pipeline::{Data, Format, Tokenizer, TooLong};
 use crate::problem::{Fault, Problem, Problems};
 use crate::units::Count;
@@ -95,9 +95,9 @@ pub(super) fn text_rows(
                 ids.clear();
                 ids.extend_from_slice(&marks.begin);
                 if let Some(classes) = classes {
-                    let known = limits.classes.as_ref().expect("the plan has asked for the classes");
-                    let Some(class) = class_of(classes.value(at), known) else {
-                        strange.add(|| no_class(data, table, line, classes.value(at), known));
+                    let known = limits.target.as_ref().expect("the plan has asked for it");
+                    let Some(class) = label_of(classes.value(at), known) else {
+                        strange.add(|| no_label(data, table, line, classes.value(at), known));
                         continue;
                     };
                     ids.extend_from_slice(&text_ids);
@@ -124,27 +124,33 @@ pub(super) fn text_rows(
     collector.finish()
 }
 
-/// The number of a class: as it is written, or that of its name.
-fn class_of(text: &str, classes: &Classes) -> Option<u32> {
+/// The label of a row: a class's number, as it is written or that of its name; or the bits of a number.
+fn label_of(text: &str, target: &Target) -> Option<u32> {
     let text = text.trim();
+    let Some(classes) = &target.classes else {
+        return text.parse::<f32>().ok().filter(|number| number.is_finite()).map(f32::to_bits);
+    };
     match text.parse::<usize>() {
-        Ok(number) => (number < classes.names.len()).then_some(number as u32),
-        Err(_) => classes.names.iter().position(|name| name == text).map(|at| at as u32),
+        Ok(number) => (number < classes.len()).then_some(number as u32),
+        Err(_) => classes.iter().position(|name| name == text).map(|at| at as u32),
     }
 }
 
-fn no_class(data: &Data, table: &Table, line: u64, label: &str, classes: &Classes) -> Problem {
-    let names: Vec<_> = classes.names.iter().take(8).map(|name| format!("`{name}`")).collect();
-    let more = if classes.names.len() > 8 { ", ..." } else { "" };
-    Problem::new(
-        "hift::data::class",
-        format!("`{}`, line {line}: `{label}` is no class of the model", table.path),
-    )
-    .label_at(
-        data.format.span(),
-        format!("its classes are 0 to {}: {}{more}", classes.names.len() - 1, names.join(", ")),
-    )
-    .help("give each row the number or the name of a class; `id2label` in the model's config.json says which there are")
+fn no_label(data: &Data, table: &Table, line: u64, label: &str, target: &Target) -> Problem {
+    let place = format!("`{}`, line {line}", table.path);
+    let Some(classes) = &target.classes else {
+        return Problem::new("hift::data::class", format!("{place}: `{label}` is no number"))
+            .label_at(data.format.span(), "the model gives each row a number")
+            .help("give each row a number, or the model classes: two entries or more of `id2label` in its config.json");
+    };
+    let names: Vec<_> = classes.iter().take(8).map(|name| format!("`{name}`")).collect();
+    let more = if classes.len() > 8 { ", ..." } else { "" };
+    Problem::new("hift::data::class", format!("{place}: `{label}` is no class of the model"))
+        .label_at(
+            data.format.span(),
+            format!("its classes are 0 to {}: {}{more}", classes.len() - 1, names.join(", ")),
+        )
+        .help("give each row the number or the name of a class; `id2label` in the model's config.json says which there are")
 }
 
 /// Which tokens of a text carry a loss.
@@ -278,9 +284,9 @@ pub(super) fn token_rows(
                 None => ids.extend(given.iter().map(|&id| id as u32)),
             }
             if let Some(classes) = given_classes {
-                let known = limits.classes.as_ref().expect("the plan has asked for the classes");
-                match class_of(classes.value(row), known) {
-                    None => strange.add(|| no_class(data, table, line, classes.value(row), known)),
+                let known = limits.target.as_ref().expect("the plan has asked for it");
+                match label_of(classes.value(row), known) {
+                    None => strange.add(|| no_label(data, table, line, classes.value(row), known)),
                     Some(class) => collector.classified(line, &mut ids, &[], (class, known), |_, _| {
                         unreachable!("every id was looked at")
                     }),
@@ -426,7 +432,7 @@ impl<'a> Collector<'a> {
         line: u64,
         ids: &mut Vec<u32>,
         end: &[u32],
-        (class, classes): (u32, &Classes),
+        (label, target): (u32, &Target),
         unknown_id: impl FnOnce(u64, u32) -> Problem,
     ) {
         let Some(kept) = self.fits(line, ids.len() + end.len()) else { return };
@@ -438,7 +444,7 @@ impl<'a> Collector<'a> {
             return;
         }
         let mut labels = vec![IGNORE; ids.len()];
-        labels[if classes.at_first { 0 } else { ids.len() - 1 }] = class;
+        labels[if target.at_first { 0 } else { ids.len() - 1 }] = label;
         self.rows.push(ids, &labels);
     }
 

@@ -22,6 +22,8 @@ pub struct Inputs {
     pub starts: Option<Vec<u32>>,
     pub queries: Vec<u32>,
     pub classes: Vec<u32>,
+    /// The bits of floats.
+    pub targets: Vec<u32>,
 }
 
 /// What changes from step to step without changing the program.
@@ -67,6 +69,7 @@ pub fn play(
             Role::Input(Input::Types) if inputs.types.is_empty() => take(vec![0; value.elements()])?,
             Role::Input(Input::Types) => take(std::mem::take(&mut inputs.types))?,
             Role::Input(Input::Classes) => take(std::mem::take(&mut inputs.classes))?,
+            Role::Input(Input::Targets) => take(std::mem::take(&mut inputs.targets))?,
             Role::Input(Input::Labels) => take(std::mem::take(&mut inputs.labels))?,
             Role::Input(Input::Positions) => take(std::mem::take(&mut inputs.positions))?,
             Role::Input(Input::Starts) => take(inputs.starts.take().unwrap_or_default())?,
@@ -397,22 +400,18 @@ impl Player<'_> {
                 self.write(instr, 0, |y| y.copy_from_slice(&[nll as f32, correct as f32]))
             }
             Op::CrossEntropyGrad => {
-                let (labels, classes) = (ids(&input[1]), dims(0)[1]);
-                let mut sums = (0.0, 0);
-                let mut grad = |logits: &mut [f32]| {
-                    let scale = self.knobs.loss_scale;
-                    sums = loss::cross_entropy_grad_in_place(logits, &labels, scale, classes);
-                };
-                if instr.reuses[1].is_some() {
-                    self.write(instr, 1, grad)?;
-                } else {
-                    let logits = floats(&input[0]);
-                    self.write(instr, 1, |d_logits| {
-                        d_logits.copy_from_slice(&logits);
-                        grad(d_logits);
-                    })?;
-                }
-                self.write(instr, 0, |y| y.copy_from_slice(&[sums.0 as f32, sums.1 as f32]))
+                let (labels, classes, scale) = (ids(&input[1]), dims(0)[1], self.knobs.loss_scale);
+                self.loss_grad(instr, &input, |logits| {
+                    loss::cross_entropy_grad_in_place(logits, &labels, scale, classes)
+                })
+            }
+            Op::SquaredError => {
+                let sum = loss::squared_error(&floats(&input[0]), &ids(&input[1]));
+                self.write(instr, 0, |y| y.copy_from_slice(&[sum as f32, 0.0]))
+            }
+            Op::SquaredErrorGrad => {
+                let (targets, scale) = (ids(&input[1]), self.knobs.loss_scale);
+                self.loss_grad(instr, &input, |x| (loss::squared_error_grad_in_place(x, &targets, scale), 0))
             }
             Op::SumSquares { accumulate } => {
                 let sum = reduce::sum_of_squares(&floats(&input[0]));
@@ -459,6 +458,26 @@ impl Player<'_> {
         let shape = self.program.value(id).shape.as_slice();
         self.values[id.0] = Some(Tensor::from_vec(d_up, shape, &Device::Cpu)?);
         Ok(())
+    }
+
+    /// A loss whose input becomes its gradient: `grad` gives the two numbers.
+    fn loss_grad(
+        &mut self,
+        instr: &Instr,
+        input: &[Tensor],
+        grad: impl FnOnce(&mut [f32]) -> (f64, u64),
+    ) -> Result<()> {
+        let mut sums = (0.0, 0);
+        if instr.reuses[1].is_some() {
+            self.write(instr, 1, |x| sums = grad(x))?;
+        } else {
+            let x = floats(&input[0]);
+            self.write(instr, 1, |dx| {
+                dx.copy_from_slice(&x);
+                sums = grad(dx);
+            })?;
+        }
+        self.write(instr, 0, |y| y.copy_from_slice(&[sums.0 as f32, sums.1 as f32]))
     }
 
     /// Loss, `dx` and `dw` in one pass over chunks of logits.

@@ -268,11 +268,11 @@ pub(super) fn language_head(
             let weight = params.matrix("head", names[0], "head.logits", [vocab, width]);
             Head::Tokens { weight, softcap }
         }
-        Task::Classify { classes } => {
+        Task::Sequence(target) => {
             let from = params.params.len();
-            let weight = params.matrix("head", names[1], "head.classes", [classes.len(), width]);
+            let weight = params.matrix("head", names[1], "head.classes", [target.width(), width]);
             params.may_be_missing(from);
-            Head::Classes { classes, read: Read::Last, dense: None, out: Linear::new(weight, None) }
+            Head::Sequence { target, read: Read::Last, dense: None, out: Linear::new(weight, None) }
         }
     }
 }

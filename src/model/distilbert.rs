@@ -8,9 +8,9 @@ use crate::problem::Problem;
 use crate::program::Activation;
 
 use super::encoder::{Dense, Encoder, Names};
-use super::{Keys, Parts};
+use super::{Keys, Parts, Target};
 
-pub(super) fn read(keys: &Keys<'_>, classes: Vec<String>) -> Result<Parts, Problem> {
+pub(super) fn read(keys: &Keys<'_>, target: Target) -> Result<Parts, Problem> {
     let size = |key, default| keys.optional_size(key).map(|size| size.unwrap_or(default));
     let (hidden, heads) = (size("dim", 768)?, size("n_heads", 12)?);
     keys.head_dim(hidden, heads, "n_heads")?;
@@ -36,7 +36,7 @@ pub(super) fn read(keys: &Keys<'_>, classes: Vec<String>) -> Result<Parts, Probl
             mlp_norm: "output_layer_norm",
             classifier: "classifier",
         },
-        classes,
+        target,
         dense: Dense { layer: "head", name: "pre_classifier", activation: Activation::Relu },
     };
     Ok(encoder.parts())

@@ -1,5 +1,5 @@
 //! What the encoders have in common: post-norm blocks of attention that sees all of a sequence, learned positions, and
-//! a class for each sequence, read at its first token.
+//! a class or a number for each sequence, read at its first token.
 //!
 //! A family's file says what is its own as an [`Encoder`].
 
@@ -9,7 +9,7 @@ use crate::program::builder::Builder;
 use crate::program::{Activation, Heads, Input, LayerNorm, Linear, ParamId, ValueId};
 
 use super::params::Params;
-use super::{Family, Head, Parts, Read};
+use super::{Family, Head, Parts, Read, Target};
 
 /// An encoder, described.
 pub(super) struct Encoder {
@@ -27,7 +27,7 @@ pub(super) struct Encoder {
     pub std: f32,
     pub activation: Activation,
     pub names: Names,
-    pub classes: Vec<String>,
+    pub target: Target,
     /// The layer that the class is read through, and its function.
     pub dense: Dense,
 }
@@ -99,7 +99,7 @@ impl Encoder {
         let from = params.params.len();
         let Dense { layer, name, activation } = self.dense;
         let dense = params.linear(layer, name, &format!("{layer}.dense"), [hidden, hidden], true);
-        let shape = [self.classes.len(), hidden];
+        let shape = [self.target.width(), hidden];
         let out = params.linear("head", self.names.classifier, "head.classes", shape, true);
         params.may_be_missing(from);
         // Checkpoints that were converted from TensorFlow keep its words.
@@ -124,7 +124,7 @@ impl Encoder {
             vocab: self.vocab,
             positions: self.table - self.offset,
             both_ways: true,
-            head: Head::Classes { classes: self.classes, read: Read::First, dense, out },
+            head: Head::Sequence { target: self.target, read: Read::First, dense, out },
             trunk: Arc::new(Trunk {
                 heads: self.heads,
                 head_dim: hidden / self.heads,

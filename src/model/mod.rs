@@ -45,8 +45,8 @@ use crate::units::Bytes;
 enum Reader {
     /// It writes from left to right, or gives a class for each sequence.
     Language(fn(&Keys<'_>, Task) -> Result<Parts, Problem>),
-    /// It gives a class for each sequence. With the name that Hugging Face has for it then.
-    Encoder(fn(&Keys<'_>, Vec<String>) -> Result<Parts, Problem>, &'static str),
+    /// It gives a class or a number for each sequence. With the name that Hugging Face has for it then.
+    Encoder(fn(&Keys<'_>, Target) -> Result<Parts, Problem>, &'static str),
 }
 
 /// The families that this program knows, by the `model_type` of their configuration.
@@ -120,11 +120,30 @@ pub struct Layer {
 pub enum Task {
     /// To predict the next token.
     NextToken,
-    /// To give each sequence one of these classes.
-    Classify { classes: Vec<String> },
+    /// To give each sequence a class or a number.
+    Sequence(Target),
 }
 
-/// Where a class is read.
+/// What a sequence is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// One of these classes, learned by cross entropy.
+    Classes(Vec<String>),
+    /// A number, learned by squared error.
+    Number,
+}
+
+impl Target {
+    /// How many numbers the head gives.
+    fn width(&self) -> usize {
+        match self {
+            Target::Classes(classes) => classes.len(),
+            Target::Number => 1,
+        }
+    }
+}
+
+/// Where a class or number is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Read {
     /// At the first token, which sees all others.
@@ -138,8 +157,8 @@ pub enum Read {
 pub enum Head {
     /// Logits of the next token, by a matrix of `[vocab, width]`.
     Tokens { weight: ParamId, softcap: Option<f32> },
-    /// Logits of the classes, `out(f(dense(x)))` of one token.
-    Classes { classes: Vec<String>, read: Read, dense: Option<(Linear, Activation)>, out: Linear },
+    /// Logits of the classes, or a number: `out(f(dense(x)))` of one token.
+    Sequence { target: Target, read: Read, dense: Option<(Linear, Activation)>, out: Linear },
 }
 
 impl Head {
@@ -211,12 +230,16 @@ impl Model {
         let keys = Keys(&config);
         let parts = match reader {
             Reader::Language(read) => read(&keys, task_of(&keys)?)?,
-            Reader::Encoder(read, _) => read(&keys, classes_of(&keys)?)?,
+            Reader::Encoder(read, _) => read(&keys, target_of(&keys)?)?,
         };
         // What is exported is what was trained, whatever task the checkpoint was for.
-        if let (Reader::Encoder(_, name), Head::Classes { classes, .. }) = (reader, &parts.head) {
+        if let (Reader::Encoder(_, name), Head::Sequence { target, .. }) = (reader, &parts.head) {
+            let names = match target {
+                Target::Classes(classes) => classes.clone(),
+                Target::Number => vec![label(0)],
+            };
+            let names = || names.iter().enumerate();
             config.insert("architectures".into(), Json::from(vec![*name]));
-            let names = || classes.iter().enumerate();
             config
                 .insert("id2label".into(), names().map(|(i, name)| (i.to_string(), name.as_str())).collect());
             config.insert("label2id".into(), names().map(|(i, name)| (name.clone(), i)).collect());
@@ -260,7 +283,7 @@ impl Model {
     pub fn task(&self) -> Task {
         match &self.head {
             Head::Tokens { .. } => Task::NextToken,
-            Head::Classes { classes, .. } => Task::Classify { classes: classes.clone() },
+            Head::Sequence { target, .. } => Task::Sequence(target.clone()),
         }
     }
 
@@ -293,9 +316,12 @@ impl Model {
             Head::Tokens { weight, softcap } => {
                 build.linear_cross_entropy("loss", x, *weight, self.chunk(), *softcap)
             }
-            Head::Classes { dense, out, .. } => {
-                let logits = classify(&mut build, x, *dense, *out);
-                build.cross_entropy("loss", logits)
+            Head::Sequence { target, dense, out, .. } => {
+                let x = read(&mut build, x, *dense, *out);
+                match target {
+                    Target::Classes(_) => build.cross_entropy("loss", x),
+                    Target::Number => build.squared_error("loss", x),
+                }
             }
         };
         build.finish(loss)
@@ -316,7 +342,7 @@ impl Model {
                     None => logits,
                 }
             }
-            Head::Classes { dense, out, .. } => classify(&mut build, x, *dense, *out),
+            Head::Sequence { dense, out, .. } => read(&mut build, x, *dense, *out),
         };
         build.finish(logits)
     }
@@ -327,13 +353,8 @@ impl Model {
     }
 }
 
-/// Logits of the classes, from the token that `queries` names in each sequence: `[batch, classes]`.
-fn classify(
-    build: &mut Builder<'_>,
-    x: ValueId,
-    dense: Option<(Linear, Activation)>,
-    out: Linear,
-) -> ValueId {
+/// What the head gives for the token that `queries` names in each sequence: `[batch, classes]`, or `[batch, 1]`.
+fn read(build: &mut Builder<'_>, x: ValueId, dense: Option<(Linear, Activation)>, out: Linear) -> ValueId {
     let queries = build.input(Input::Queries);
     let mut x = build.pick("read", x, queries); // [batch, hidden]
     if let Some((linear, activation)) = dense {
@@ -374,9 +395,7 @@ fn reader_of(config: &Map<String, Json>) -> Result<&'static Reader, Problem> {
 fn task_of(keys: &Keys<'_>) -> Result<Task, Problem> {
     let architecture = keys.get("architectures").and_then(|names| names.get(0)).and_then(Json::as_str);
     match architecture {
-        Some(name) if name.ends_with("ForSequenceClassification") => {
-            Ok(Task::Classify { classes: classes_of(keys)? })
-        }
+        Some(name) if name.ends_with("ForSequenceClassification") => Ok(Task::Sequence(target_of(keys)?)),
         Some(name) if name.contains("For") && !name.ends_with("ForCausalLM") => Err(unsupported(
             "architectures",
             name,
@@ -387,9 +406,13 @@ fn task_of(keys: &Keys<'_>) -> Result<Task, Problem> {
     }
 }
 
-/// The names of the classes in `id2label`; without it, `num_labels` of them, two as Hugging Face has it.
-fn classes_of(keys: &Keys<'_>) -> Result<Vec<String>, Problem> {
-    let label = |i: usize| format!("LABEL_{i}");
+/// What Hugging Face calls a class that has no name.
+fn label(i: usize) -> String {
+    format!("LABEL_{i}")
+}
+
+/// The names of the classes in `id2label`; without it, `num_labels` of them, two as Hugging Face has it. One alone is a number.
+fn target_of(keys: &Keys<'_>) -> Result<Target, Problem> {
     let classes: Vec<String> = match keys.get("id2label") {
         None => (0..keys.optional_size("num_labels")?.unwrap_or(2)).map(label).collect(),
         Some(Json::Object(map)) => {
@@ -399,14 +422,20 @@ fn classes_of(keys: &Keys<'_>) -> Result<Vec<String>, Problem> {
         }
         Some(other) => return Err(wrong("id2label", other, "an object")),
     };
-    match keys.word("problem_type")? {
-        Some(kind) if kind != "single_label_classification" => {
-            Err(unsupported("problem_type", kind, "single_label_classification"))
-        }
-        _ if classes.len() < 2 => {
-            Err(unsupported("id2label", &format!("{} class", classes.len()), "two classes or more"))
-        }
-        _ => Ok(classes),
+    match (keys.word("problem_type")?, classes.len()) {
+        (_, 0) => Err(unsupported("id2label", "empty", "one number, two classes or more")),
+        (None | Some("regression"), 1) => Ok(Target::Number),
+        (None | Some("single_label_classification"), 2..) => Ok(Target::Classes(classes)),
+        (Some("regression"), n) => Err(unsupported(
+            "problem_type",
+            &format!("a regression of {n} numbers"),
+            "of one: an `id2label` of one entry",
+        )),
+        (Some(kind), n) => Err(unsupported(
+            "problem_type",
+            &format!("{kind} of {n}"),
+            "regression of one, single_label_classification of two or more",
+        )),
     }
 }
 
@@ -595,8 +624,9 @@ mod tests {
         check("gpt_neox", r#""rotary_pct": 0.3"#, "an even part of a head");
         check("opt", r#""layer_norm_elementwise_affine": false"#, "`layer_norm_elementwise_affine`");
         check("bert", r#""position_embedding_type": "relative_key""#, "`position_embedding_type`");
-        check("bert", r#""problem_type": "regression""#, "`problem_type`");
-        check("roberta", r#""id2label": {"0": "one"}"#, "two classes or more");
+        check("bert", r#""problem_type": "regression""#, "a regression of 2 numbers");
+        check("bert", r#""problem_type": "multi_label_classification""#, "`problem_type`");
+        check("roberta", r#""id2label": {}"#, "two classes or more");
         check("roberta", r#""id2label": {"1": "one", "2": "two"}"#, "`id2label`");
         check("roberta", r#""num_attention_heads": 3"#, "numbers that divide 8");
     }
@@ -609,7 +639,7 @@ mod tests {
                 "max_position_embeddings": 18, "id2label": {"0": "good", "1": "bad"}}"#,
         )
         .unwrap();
-        assert_eq!(model.task(), Task::Classify { classes: vec!["good".into(), "bad".into()] });
+        assert_eq!(model.task(), Task::Sequence(Target::Classes(vec!["good".into(), "bad".into()])));
         assert_eq!(model.config["architectures"][0], "RobertaForSequenceClassification");
         assert_eq!(model.positions, 16, "two rows of the table are the padding's");
     }

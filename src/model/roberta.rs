@@ -8,9 +8,9 @@ use crate::problem::Problem;
 use crate::program::Activation;
 
 use super::encoder::{Dense, Names};
-use super::{Keys, Parts, bert};
+use super::{Keys, Parts, Target, bert};
 
-pub(super) fn read(keys: &Keys<'_>, classes: Vec<String>) -> Result<Parts, Problem> {
+pub(super) fn read(keys: &Keys<'_>, target: Target) -> Result<Parts, Problem> {
     let names = Names {
         prefix: "roberta.",
         types: Some(keys.optional_size("type_vocab_size")?.unwrap_or(2)),
@@ -29,5 +29,5 @@ pub(super) fn read(keys: &Keys<'_>, classes: Vec<String>) -> Result<Parts, Probl
     let dense = Dense { layer: "head", name: "classifier.dense", activation: Activation::Tanh { cap: 1.0 } };
     // The padding's position is its id; the first token comes behind it.
     let offset = keys.whole("pad_token_id", 1)? + 1;
-    Ok(bert::encoder(keys, "roberta", names, classes, dense, offset)?.parts())
+    Ok(bert::encoder(keys, "roberta", names, target, dense, offset)?.parts())
 }

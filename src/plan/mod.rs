@@ -24,7 +24,7 @@ use crate::lang::pipeline::{
     Algorithm, Data, Device, Evaluate, Export, Format, Generate, Interval, Length, Metric, Recompute, Rest,
     Setting, Shuffle, Stage, Tokenizer, Train, Weights,
 };
-use crate::model::{Model, Task};
+use crate::model::{Model, Target, Task};
 use crate::problem::{Problem, Problems, Span};
 use crate::program::builder::BatchShape;
 use crate::program::{Program, Settings, StepPrograms, forward_only, step_programs};
@@ -328,10 +328,10 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
             }
             Stage::Generate(stage) if model.model.task() != Task::NextToken => Err(Problem::new(
                 "hift::plan::task",
-                format!("`{}` writes text, which a classifier cannot", stage.name),
+                format!("`{}` writes text, which this model cannot", stage.name),
             )
             .label(stage.span, "generates")
-            .label_at(stage.model.weights.span(), "this model gives each sequence a class")
+            .label_at(stage.model.weights.span(), "it gives each sequence a label")
             .help(
                 "remove the stage, or use a model whose config.json names a class that ends in `ForCausalLM`",
             )
@@ -418,28 +418,51 @@ pub fn check_task(data: &Data, tokenizer: &Tokenizer, model: &Model) -> Result<(
     }
     match model.task() {
         Task::NextToken if classified => problem(
-            format!("the rows of `{}` have classes, but the model predicts the next token", data.name),
-            "gives each row a class",
+            format!("the rows of `{}` have labels, but the model predicts the next token", data.name),
+            "gives each row a label",
             "write another `format`, or name the task in the model's config.json: `\"architectures\": \
              [\"...ForSequenceClassification\"]`",
         ),
-        Task::Classify { classes } if !classified => problem(
-            format!(
-                "the model tells {} classes apart, but the rows of `{}` have none",
-                classes.len(),
-                data.name
-            ),
-            "gives the rows no class",
+        Task::Sequence(target) if !classified => problem(
+            match target {
+                Target::Classes(classes) => format!(
+                    "the model tells {} classes apart, but the rows of `{}` have none",
+                    classes.len(),
+                    data.name
+                ),
+                Target::Number => {
+                    format!("the model gives each row a number, but the rows of `{}` have none", data.name)
+                }
+            },
+            "gives the rows no label",
             "write `format = classify(text = \"{text}\", label = \"label\")` with the columns' names",
         ),
-        Task::Classify { .. } if *tokenizer.pack => Err(Problem::new(
+        Task::Sequence(_) if *tokenizer.pack => Err(Problem::new(
             "hift::plan::task",
-            "rows that each have a class cannot be packed into one sequence",
+            "rows that each have a label cannot be packed into one sequence",
         )
         .label_at(tokenizer.pack.span(), "asks for packing")
-        .label_at(data.format.span(), "gives each row a class")
+        .label_at(data.format.span(), "gives each row a label")
         .help("write `pack = false`")),
-        Task::NextToken | Task::Classify { .. } => Ok(()),
+        Task::NextToken | Task::Sequence(_) => Ok(()),
+    }
+}
+
+/// Holds the metrics of a stage against the model's task: numbers have no classes to be right about.
+fn check_metrics(metrics: &Setting<Vec<Metric>>, model: &ModelPlan) -> Result<(), Problem> {
+    let of_classes = |metric: &&Metric| match metric {
+        Metric::Loss => false,
+        Metric::Perplexity | Metric::Accuracy => true,
+    };
+    match metrics.iter().find(of_classes) {
+        Some(_) if model.model.task() == Task::Sequence(Target::Number) => Err(Problem::new(
+            "hift::plan::task",
+            "a model that gives numbers has the metric `loss`, the mean squared error, and no other",
+        )
+        .label_at(metrics.span(), "asks for another")
+        .label_at(model.span, "gives each sequence a number")
+        .help("write `metrics = [loss]`")),
+        _ => Ok(()),
     }
 }
 
@@ -486,6 +509,9 @@ fn train(
 ) -> Result<TrainPlan, Problems> {
     let mut problems = Problems::default();
     check_task(&stage.data, &stage.tokenizer, &model.model)?;
+    if let Some(evaluate) = &stage.evaluate {
+        check_metrics(&evaluate.metrics, &model)?;
+    }
     let turns = group::turns(&stage.groups, &stage.schedule, &model.model);
     longest(&stage.tokenizer, &model.model, None)?;
     let rows = world.rows(pipeline, &stage.data, &stage.tokenizer, &model.model);
@@ -574,6 +600,7 @@ fn evaluate(
     world: &mut dyn World,
 ) -> Result<EvaluatePlan, Problems> {
     check_task(&stage.data, &stage.tokenizer, &model.model)?;
+    check_metrics(&stage.metrics, &model)?;
     longest(&stage.tokenizer, &model.model, None)?;
     let rows = world.rows(pipeline, &stage.data, &stage.tokenizer, &model.model)?;
     let seen = rows.map(|rows| match rows.holdout {

@@ -155,7 +155,7 @@ impl<'a> Builder<'a> {
         }
         let rows = match input {
             Input::Ids | Input::Types | Input::Labels | Input::Positions | Input::Starts => self.shape.rows(),
-            Input::Queries | Input::Classes => self.shape.batch,
+            Input::Queries | Input::Classes | Input::Targets => self.shape.batch,
         };
         let id = self.graph.add_value(input.name(), vec![rows], Dtype::U32, Role::Input(input));
         self.inputs.push((input, id));
@@ -179,7 +179,7 @@ impl<'a> Builder<'a> {
             op.shapes(&inputs)
         };
         let role = match op {
-            Op::LinearCrossEntropy { .. } | Op::CrossEntropy => Role::Scalar,
+            Op::LinearCrossEntropy { .. } | Op::CrossEntropy | Op::SquaredError => Role::Scalar,
             _ => Role::Activation,
         };
         let outputs: Vec<ValueId> = shapes
@@ -302,5 +302,11 @@ impl<'a> Builder<'a> {
     pub fn cross_entropy(&mut self, name: &str, logits: ValueId) -> ValueId {
         let labels = self.input(Input::Classes);
         self.one(name, Op::CrossEntropy, vec![logits, labels])
+    }
+
+    /// `[2]`: the sum of the squared errors of `x`, `[batch, 1]`, and 0.
+    pub fn squared_error(&mut self, name: &str, x: ValueId) -> ValueId {
+        let targets = self.input(Input::Targets);
+        self.one(name, Op::SquaredError, vec![x, targets])
     }
 }

@@ -56,6 +56,8 @@ pub enum Input {
     Queries,
     /// The class that each sequence has.
     Classes,
+    /// The number that each sequence has, as the bits of a 32-bit float.
+    Targets,
 }
 
 impl Input {
@@ -68,6 +70,7 @@ impl Input {
             Input::Starts => "starts",
             Input::Queries => "queries",
             Input::Classes => "classes",
+            Input::Targets => "targets",
         }
     }
 }

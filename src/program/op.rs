@@ -113,6 +113,10 @@ pub enum Op {
     CrossEntropy,
     /// The same, and in the same pass the gradient of the logits. `(logits, labels) -> ([2], d_logits)`
     CrossEntropyGrad,
+    /// `(x [rows, 1], targets [rows]) -> [2]`: the sum of `(x - target)²`, and 0; targets are the bits of floats
+    SquaredError,
+    /// The same, and in the same pass the gradient. `(x, targets) -> ([2], dx)`
+    SquaredErrorGrad,
     /// `(g) -> [1]`: the sum of the squares
     SumSquares { accumulate: bool },
     /// `(sum of squares [1]) -> [1]`: `min(1, max_norm / (norm + 1e-6))`
@@ -171,6 +175,8 @@ impl Op {
             Op::LinearCrossEntropyGrad { .. } => "linear_cross_entropy_grad",
             Op::CrossEntropy => "cross_entropy",
             Op::CrossEntropyGrad => "cross_entropy_grad",
+            Op::SquaredError => "squared_error",
+            Op::SquaredErrorGrad => "squared_error_grad",
             Op::SumSquares { .. } => "sum_squares",
             Op::ClipFactor { .. } => "clip_factor",
             Op::Update { .. } => "update",
@@ -281,7 +287,11 @@ impl Op {
                 assert_eq!([inputs[0][0]], inputs[1]);
                 vec![vec![2]]
             }
-            Op::CrossEntropyGrad => vec![vec![2], shape(0)],
+            Op::SquaredError => {
+                assert_eq!(inputs[0], [inputs[1][0], 1]);
+                vec![vec![2]]
+            }
+            Op::CrossEntropyGrad | Op::SquaredErrorGrad => vec![vec![2], shape(0)],
             Op::SumSquares { .. } | Op::ClipFactor { .. } => vec![vec![1]],
             Op::Update { .. } => vec![],
         }
@@ -320,6 +330,8 @@ impl Op {
             | Op::Copy
             | Op::CrossEntropy
             | Op::CrossEntropyGrad
+            | Op::SquaredError
+            | Op::SquaredErrorGrad
             | Op::SumSquares { .. }
             | Op::ClipFactor { .. }
             | Op::Update { .. } => 0,
@@ -362,8 +374,9 @@ impl Op {
             Op::LinearCrossEntropyGrad { input, weight, .. } => {
                 2 * elements(0) * inputs[1][0] as u64 * (1 + u64::from(*input) + u64::from(*weight))
             }
-            Op::CrossEntropy => 4 * elements(0),
+            Op::CrossEntropy | Op::SquaredErrorGrad => 4 * elements(0),
             Op::CrossEntropyGrad => 6 * elements(0),
+            Op::SquaredError => 3 * elements(0),
             Op::SumSquares { .. } => 2 * elements(0),
             Op::ClipFactor { .. } => 3,
             Op::Update { states, .. } => (4 + 6 * *states as u64) * elements(0),
@@ -403,6 +416,8 @@ impl Op {
             | Op::LinearCrossEntropy { .. }
             | Op::CrossEntropy
             | Op::CrossEntropyGrad
+            | Op::SquaredError
+            | Op::SquaredErrorGrad
             | Op::ClipFactor { .. }
             | Op::Update { .. } => false,
         }
@@ -422,7 +437,7 @@ impl Op {
             Op::GatedGrad(_) => &[&[(0, 1), (1, 2)]],
             Op::RmsNormGradInput { accumulate: false, .. }
             | Op::LayerNormGradInput { accumulate: false, .. } => &[&[(0, 0)]],
-            Op::CrossEntropyGrad => &[&[(1, 0)]],
+            Op::CrossEntropyGrad | Op::SquaredErrorGrad => &[&[(1, 0)]],
             Op::Embed { .. }
             | Op::EmbedGrad { .. }
             | Op::Linear { .. }
@@ -443,6 +458,7 @@ impl Op {
             | Op::LinearCrossEntropy { .. }
             | Op::LinearCrossEntropyGrad { .. }
             | Op::CrossEntropy
+            | Op::SquaredError
             | Op::SumSquares { .. }
             | Op::ClipFactor { .. }
             | Op::Update { .. } => &[],
@@ -478,6 +494,8 @@ impl Op {
             | Op::LinearCrossEntropyGrad { .. }
             | Op::CrossEntropy
             | Op::CrossEntropyGrad
+            | Op::SquaredError
+            | Op::SquaredErrorGrad
             | Op::SumSquares { .. }
             | Op::ClipFactor { .. }
             | Op::Update { .. } => false,

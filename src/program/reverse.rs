@@ -159,18 +159,8 @@ impl Pass {
     fn loss(&mut self, loss: &Instr) {
         let (chunk, softcap) = match loss.op {
             Op::LinearCrossEntropy { chunk, softcap } => (chunk, softcap),
-            Op::CrossEntropy => {
-                let logits = loss.inputs[0];
-                if self.wants(logits) {
-                    let gradient = self.fresh(logits);
-                    self.gradient[logits.0] = Some(gradient);
-                    let outputs = vec![self.draft.result, gradient];
-                    self.push(Op::CrossEntropyGrad, loss.inputs.clone(), outputs);
-                } else {
-                    self.push(Op::CrossEntropy, loss.inputs.clone(), vec![self.draft.result]);
-                }
-                return;
-            }
+            Op::CrossEntropy => return self.loss_alone(loss, Op::CrossEntropyGrad),
+            Op::SquaredError => return self.loss_alone(loss, Op::SquaredErrorGrad),
             _ => panic!("{} is not a loss", loss.op.name()),
         };
         let [x, weight, labels] = loss.inputs[..] else { panic!("a loss has x, w and labels") };
@@ -196,6 +186,18 @@ impl Pass {
             accumulate: self.wants(weight) && sum.is_some(),
         };
         self.push(op, inputs, outputs);
+    }
+
+    /// A loss of values that are there anyway; `grad` gives their gradient in the same pass.
+    fn loss_alone(&mut self, loss: &Instr, grad: Op) {
+        let x = loss.inputs[0];
+        if self.wants(x) {
+            let gradient = self.fresh(x);
+            self.gradient[x.0] = Some(gradient);
+            self.push(grad, loss.inputs.clone(), vec![self.draft.result, gradient]);
+        } else {
+            self.push(loss.op.clone(), loss.inputs.clone(), vec![self.draft.result]);
+        }
     }
 
     fn node(&mut self, node: &Node) {
@@ -300,6 +302,8 @@ impl Pass {
             | Op::LinearCrossEntropyGrad { .. }
             | Op::CrossEntropy
             | Op::CrossEntropyGrad
+            | Op::SquaredError
+            | Op::SquaredErrorGrad
             | Op::SumSquares { .. }
             | Op::ClipFactor { .. }
             | Op::Update { .. }) => panic!("{} does not stand inside a forward pass", op.name()),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use crate::data::{Batch, IGNORE, Sequences, in_order};
 use crate::engine::{Inputs, Knobs, Store, play, store};
 use crate::lang::pipeline::{Algorithm, Metric};
-use crate::model::{Head, Model};
+use crate::model::{Head, Model, Target};
 use crate::problem::{Fault, Problem};
 use crate::program::builder::BatchShape;
 use crate::program::forward_only;
@@ -17,7 +17,7 @@ use super::signals;
 /// Sums over all rows that were evaluated.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Scores {
-    /// Cross entropy, in nats.
+    /// Cross entropy in nats, or squared errors.
     pub nll: f64,
     /// Trained tokens that are the model's first choice.
     pub correct: f64,
@@ -60,16 +60,20 @@ pub(super) fn inputs(batch: Batch, model: &Model) -> Inputs {
     let Batch { rows, ids, labels, positions, starts, .. } = batch;
     match &model.head {
         Head::Tokens { .. } => Inputs { ids, labels, positions, starts, ..Inputs::default() },
-        // The one position of each row that has a label is where its class is read.
-        Head::Classes { .. } => {
+        // The one position of each row that has a label is where it is read.
+        Head::Sequence { target, .. } => {
             let labelled = labels.iter().enumerate().filter(|(_, label)| **label != IGNORE);
             // Of just their size: these become tensors, and every byte of a tensor is planned.
-            let (mut queries, mut classes) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-            for (at, class) in labelled {
+            let (mut queries, mut given) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+            for (at, label) in labelled {
                 queries.push(at as u32);
-                classes.push(*class);
+                given.push(*label);
             }
-            Inputs { ids, positions, starts, queries, classes, ..Inputs::default() }
+            let inputs = Inputs { ids, positions, starts, queries, ..Inputs::default() };
+            match target {
+                Target::Classes(_) => Inputs { classes: given, ..inputs },
+                Target::Number => Inputs { targets: given, ..inputs },
+            }
         }
     }
 }

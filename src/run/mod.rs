@@ -20,12 +20,12 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::data::{Classes, Library, Limits};
+use crate::data::{Library, Limits, Target};
 use crate::engine::{Store, Tensor, store};
 use crate::estimate::Estimate;
 use crate::lang::pipeline::Weights;
 use crate::lock::{Listing, Lock, Locked};
-use crate::model::{Head, Model, Read};
+use crate::model::{self, Head, Model, Read};
 use crate::plan::{Plan, StagePlan};
 use crate::problem::{Fault, Problem, Problems};
 use crate::weights::Directory;
@@ -284,13 +284,17 @@ fn keep_results(
 
 /// What the data has to know of a model.
 pub fn limits(model: &Model) -> Limits {
-    let classes = match &model.head {
+    let target = match &model.head {
         Head::Tokens { .. } => None,
-        Head::Classes { classes, read, .. } => {
-            Some(Classes { names: classes.clone(), at_first: *read == Read::First })
-        }
+        Head::Sequence { target, read, .. } => Some(Target {
+            classes: match target {
+                model::Target::Classes(classes) => Some(classes.clone()),
+                model::Target::Number => None,
+            },
+            at_first: *read == Read::First,
+        }),
     };
-    Limits { vocab: model.vocab, positions: model.positions, classes, both_ways: model.both_ways }
+    Limits { vocab: model.vocab, positions: model.positions, target, both_ways: model.both_ways }
 }
 
 /// The weights that a stage begins with: of the train stage that it names, or of its model. Tensors share their

@@ -102,6 +102,11 @@ pub const FAMILIES: &[(&str, &str)] = &[
             "num_attention_heads": 2, "max_position_embeddings": 66, "type_vocab_size": 1}"#,
     ),
     (
+        "bert for a number",
+        r#"{"model_type": "bert", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 28, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "max_position_embeddings": 64, "num_labels": 1}"#,
+    ),
+    (
         "distilbert",
         r#"{"model_type": "distilbert", "vocab_size": 40, "dim": 16, "hidden_dim": 28, "n_layers": 2, "n_heads": 2,
             "max_position_embeddings": 64}"#,

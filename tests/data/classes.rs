@@ -2,14 +2,14 @@
 
 use crate::cases::{Case, tokenizer_json};
 use expect_test::{Expect, expect};
-use hift::data::{Batch, Classes, IGNORE, Limits};
+use hift::data::{Batch, IGNORE, Limits, Target};
 use hift::lang::pipeline::{Format, TooLong};
 
 const NONE: u32 = IGNORE;
 
 fn limits(at_first: bool) -> Limits {
-    let names = ["no", "perhaps", "yes"].map(str::to_string).to_vec();
-    Limits { classes: Some(Classes { names, at_first }), both_ways: at_first, ..Limits::language(16, 12) }
+    let classes = Some(["no", "perhaps", "yes"].map(str::to_string).to_vec());
+    Limits { target: Some(Target { classes, at_first }), both_ways: at_first, ..Limits::language(16, 12) }
 }
 
 /// Rows of ids, masks and classes.
@@ -48,6 +48,25 @@ fn a_class_stands_where_it_is_read() {
     check(tokens(lines), &[(&[3, 4, 5], &[2, NONE, NONE]), (&[6, 7], &[1, NONE])]);
     let last = tokens(lines).with(|case| case.limits = limits(false));
     check(last, &[(&[3, 4, 5], &[NONE, NONE, 2]), (&[6, 7], &[NONE, 1])]);
+}
+
+#[test]
+fn a_number_stands_there_as_its_bits() {
+    let numbers = |case: &mut Case| case.limits.target.as_mut().unwrap().classes = None;
+    let lines = r#"{"ids": [3, 4], "mask": [1, 1], "class": -2.5}
+                   {"ids": [5], "mask": [1], "class": "3"}"#;
+    check(
+        tokens(lines).with(numbers),
+        &[(&[3, 4], &[(-2.5_f32).to_bits(), NONE]), (&[5], &[3_f32.to_bits()])],
+    );
+    check_problems(
+        tokens(r#"{"ids": [3, 4], "mask": [1, 1], "class": "good"}"#).with(numbers),
+        expect![[r#"
+            65 hift::data::class: `rows.jsonl`, line 1: `good` is no number
+              at format: the model gives each row a number
+              help: give each row a number, or the model classes: two entries or more of `id2label` in its config.json
+        "#]],
+    );
 }
 
 #[test]

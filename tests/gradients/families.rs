@@ -5,7 +5,7 @@
 
 use candle_core::{Device, Result, Var};
 use hift::engine::Inputs;
-use hift::model::{Head, Init, Model, Read};
+use hift::model::{Head, Init, Model, Read, Target};
 use hift::program::{BatchShape, Graph, ParamId};
 use hift::random::Random;
 
@@ -44,13 +44,16 @@ fn pass(model: &Model, lengths: &[usize], random: &mut Random) -> (Graph, Inputs
                 starts.push(if inside { 0 } else { at as u32 });
             }
         }
-        if let Head::Classes { classes, read, .. } = &model.head {
+        if let Head::Sequence { target, read, .. } = &model.head {
             let at = match read {
                 Read::First => 0,
                 Read::Last => length - 1,
             };
             inputs.queries.push((row * seq + at) as u32);
-            inputs.classes.push(random.below(classes.len() as u64) as u32);
+            match target {
+                Target::Classes(classes) => inputs.classes.push(random.below(classes.len() as u64) as u32),
+                Target::Number => inputs.targets.push((random.normals()[0] as f32).to_bits()),
+            }
         }
     }
     let shape = BatchShape { batch: lengths.len(), seq, packed: false };

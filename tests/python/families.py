@@ -9,7 +9,7 @@ reads the gradients off the export. Prints a line for each: the loss, and the la
 part of its norm. The exported model is loaded by transformers again, which must know all of its tensors, and gives the
 loss of torch's own step.
 
-`--case NAME` is one of the names that are printed. Ends with 1 if one is off by more than `--tolerance`.
+NAME is one of the names that are printed. Ends with 1 if one is off by more than `--tolerance`.
 """
 
 import argparse
@@ -94,6 +94,7 @@ CAUSAL = [
 CLASSIFIERS = [
     ("bert", "BertConfig", dict(ENCODER)),
     ("roberta", "RobertaConfig", dict(ENCODER, max_position_embeddings=66, type_vocab_size=1, pad_token_id=1)),
+    ("bert for a number", "BertConfig", dict(ENCODER, num_labels=1)),
     ("distilbert", "DistilBertConfig", dict(
         vocab_size=61, dim=32, hidden_dim=56, n_layers=3, n_heads=4, max_position_embeddings=64, num_labels=3)),
     ("llama for classes", "LlamaConfig", dict(DECODER, num_labels=3, pad_token_id=0)),
@@ -149,7 +150,10 @@ def torch_loss(model, rows, classifier):
     ids = torch.tensor([row["input_ids"] + [pad] * (seq - len(row["input_ids"])) for row in rows])
     mask = torch.tensor([[1] * len(row["input_ids"]) + [0] * (seq - len(row["input_ids"])) for row in rows])
     logits = model(input_ids=ids, attention_mask=mask).logits
-    return F.cross_entropy(logits, torch.tensor([row["label"] for row in rows]))
+    labels = torch.tensor([row["label"] for row in rows])
+    if model.config.num_labels == 1:
+        return F.mse_loss(logits.squeeze(-1), labels.float())
+    return F.cross_entropy(logits, labels)
 
 
 PIPELINE = """hift 1

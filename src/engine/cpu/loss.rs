@@ -85,6 +85,21 @@ pub fn capped_cross_entropy_grad_in_place(
     total
 }
 
+/// The sum of `(x - target)^2`; targets are the bits of floats.
+pub fn squared_error(x: &[f32], targets: &[u32]) -> f64 {
+    assert_eq!(x.len(), targets.len(), "squared_error: not a target for each number");
+    x.iter().zip(targets).map(|(&x, &target)| f64::from(x - f32::from_bits(target)).powi(2)).sum()
+}
+
+/// As [`squared_error`]; each `x` becomes `2 * scale * (x - target)`.
+pub fn squared_error_grad_in_place(x_to_grad: &mut [f32], targets: &[u32], scale: f32) -> f64 {
+    let sum = squared_error(x_to_grad, targets);
+    for (x, &target) in x_to_grad.iter_mut().zip(targets) {
+        *x = 2.0 * scale * (*x - f32::from_bits(target));
+    }
+    sum
+}
+
 fn both((a, b): ((f64, u64), (f64, u64))) -> (f64, u64) {
     (a.0 + b.0, a.1 + b.1)
 }
@@ -174,6 +189,21 @@ mod tests {
             });
             assert_close(&grad, expected, 1e-6);
         }
+    }
+
+    #[test]
+    fn squared_errors_agree_with_autograd() {
+        let (x, targets) = (random(33, 1), random(33, 2));
+        let bits: Vec<u32> = targets.iter().map(|target| target.to_bits()).collect();
+        let x_var = var(&x, &[33]);
+        let targets = Tensor::from_slice(&targets, 33, &Device::Cpu).unwrap();
+        let mean = x_var.sub(&targets).unwrap().sqr().unwrap().mean_all().unwrap();
+        let expected = &gradients(&mean, &[1.0], &[&x_var])[0];
+        let mut grad = x.clone();
+        let sum = squared_error_grad_in_place(&mut grad, &bits, 1.0 / 33.0);
+        assert_eq!(sum, squared_error(&x, &bits));
+        assert_close(&[(sum / 33.0) as f32], &[mean.to_scalar().unwrap()], 1e-6);
+        assert_close(&grad, expected, 1e-6);
     }
 
     #[test]
