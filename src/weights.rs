@@ -122,6 +122,12 @@ impl Directory {
         self.get(&param.name).or_else(|| param.aliases.iter().find_map(|name| self.get(name)))
     }
 
+    /// The tensors that the checkpoint leaves out, as it may: they are drawn.
+    pub fn left_out<'m>(&self, model: &'m Model) -> Vec<&'m str> {
+        let missing = model.params.iter().filter(|param| param.may_be_missing && self.of(param).is_none());
+        missing.map(|param| param.name.as_str()).collect()
+    }
+
     /// Holds the headers against what the model needs.
     pub fn check(&self, model: &Model) -> Problems {
         let mut problems = Problems::default();
@@ -243,19 +249,24 @@ mod tests {
                 "num_attention_heads": 1, "vocab_size": 3, "max_position_embeddings": 4}"#,
         )
         .unwrap();
-        let check =
-            |keep: &dyn Fn(&str) -> bool, rename: &dyn Fn(&str) -> String, complaint: Option<&str>| {
-                let kept = model.params.iter().filter(|param| keep(&param.name));
-                let tensors = kept.map(|param| {
-                    let bytes = bytes(&param.shape);
-                    let view = TensorView::new(FileDtype::F32, param.shape.clone(), bytes).unwrap();
-                    (rename(&param.name), view)
-                });
-                let folder = tempfile::tempdir().unwrap();
-                serialize_to_file(tensors, None, &folder.path().join(SINGLE)).unwrap();
-                let problems = Directory::open(folder.path()).unwrap().unwrap().check(&model);
-                assert_eq!(problems.0.first().map(|problem| problem.message.as_str()), complaint);
-            };
+        let check = |keep: &dyn Fn(&str) -> bool,
+                     rename: &dyn Fn(&str) -> String,
+                     complaint: Option<&str>| {
+            let kept = model.params.iter().filter(|param| keep(&param.name));
+            let tensors = kept.map(|param| {
+                let bytes = bytes(&param.shape);
+                let view = TensorView::new(FileDtype::F32, param.shape.clone(), bytes).unwrap();
+                (rename(&param.name), view)
+            });
+            let folder = tempfile::tempdir().unwrap();
+            serialize_to_file(tensors, None, &folder.path().join(SINGLE)).unwrap();
+            let directory = Directory::open(folder.path()).unwrap().unwrap();
+            let problems = directory.check(&model);
+            assert_eq!(problems.0.first().map(|problem| problem.message.as_str()), complaint);
+            let drawn = model.params.iter().map(|param| param.name.as_str());
+            let drawn: Vec<&str> = drawn.filter(|name| !keep(name) && !name.contains("position")).collect();
+            assert_eq!(directory.left_out(&model), drawn);
+        };
         let same = |name: &str| name.to_string();
         let bare = |name: &str| name.trim_start_matches("bert.").to_string();
         let old = |name: &str| {

@@ -104,7 +104,7 @@ pub fn execute(
 ) -> Result<Ending, Problems> {
     let began = Instant::now();
     export::check_targets(order)?;
-    check_weights(order)?;
+    check_weights(order, watch)?;
     let lock = take(order, library)?;
     if let Some(locked) = &order.locked {
         // They were as the lock says a moment ago; what has been read since is what counts.
@@ -228,16 +228,28 @@ fn stages(
     Ok(Reached::End)
 }
 
-/// Makes sure, before anything is trained, that the weights of every stage are there. Planning needs no weights.
-fn check_weights(order: &Order<'_>) -> Result<(), Problems> {
+/// Makes sure, before anything is trained, that the weights of every stage are there, and says what of them is not.
+/// Planning needs no weights.
+fn check_weights(order: &Order<'_>, watch: &mut dyn Watch) -> Result<(), Problems> {
     let mut problems = Problems::default();
+    let mut noted = Vec::new();
     for stage in order.plan.stages.iter().filter(|stage| stage.from().is_none()) {
         let plan = stage.model();
         let Weights::Directory { path } = &plan.weights else { continue };
-        if let Err(problem) = Directory::require(&order.folder.join(path)) {
-            let problem = problem.label_at(plan.span, "these weights");
-            if !problems.0.contains(&problem) {
-                problems.push(problem);
+        match Directory::require(&order.folder.join(path)) {
+            Ok(directory) => {
+                let drawn = directory.left_out(&plan.model);
+                if !drawn.is_empty() && !noted.contains(&path) {
+                    noted.push(path);
+                    watch
+                        .note(&format!("{path} has no {}: what stands there starts fresh", drawn.join(", ")));
+                }
+            }
+            Err(problem) => {
+                let problem = problem.label_at(plan.span, "these weights");
+                if !problems.0.contains(&problem) {
+                    problems.push(problem);
+                }
             }
         }
     }
