@@ -26,8 +26,8 @@
   "horizon" "index" "input" "keep" "label" "labels" "loss_on" "mask" "max_length" "max_new_tokens"
   "memory_limit" "metrics" "micro_batch" "model" "momentum" "optimizer" "order" "pack" "path" "peak"
   "precision" "prompt" "prompts" "rate" "recompute" "redraw" "response" "rotate" "schedule" "seed"
-  "separator" "shuffle" "size" "source" "split" "states" "steps" "tail" "temperature" "to" "tokenizer"
-  "too_long" "warmup" "weight_decay" "weights"))
+  "separator" "shuffle" "size" "source" "split" "states" "steps" "tail" "temperature" "text" "to"
+  "tokenizer" "too_long" "warmup" "weight_decay" "weights"))
 ((argument name: (identifier) @property)
  (#any-of? @property
   "accumulate" "advance" "algorithm" "begin" "best" "betas" "clip" "column" "config" "data" "device"
@@ -35,8 +35,8 @@
   "horizon" "index" "input" "keep" "label" "labels" "loss_on" "mask" "max_length" "max_new_tokens"
   "memory_limit" "metrics" "micro_batch" "model" "momentum" "optimizer" "order" "pack" "path" "peak"
   "precision" "prompt" "prompts" "rate" "recompute" "redraw" "response" "rotate" "schedule" "seed"
-  "separator" "shuffle" "size" "source" "split" "states" "steps" "tail" "temperature" "to" "tokenizer"
-  "too_long" "warmup" "weight_decay" "weights"))
+  "separator" "shuffle" "size" "source" "split" "states" "steps" "tail" "temperature" "text" "to"
+  "tokenizer" "too_long" "warmup" "weight_decay" "weights"))
 
 (word (identifier) @variable)
 ((word (identifier) @constant.builtin)
@@ -48,8 +48,8 @@
 (call function: (identifier) @function)
 ((call function: (identifier) @function.builtin)
  (#any-of? @function.builtin
-  "all" "by_layer" "constant" "cosine" "cuda" "env" "instruct" "json" "linear" "named" "random" "seed"
-  "text" "tokens"))
+  "all" "by_layer" "classify" "constant" "cosine" "cuda" "env" "instruct" "json" "linear" "named"
+  "random" "seed" "text" "tokens"))
 
 (number) @number
 ((amount unit: (unit) @type.builtin)
