@@ -117,9 +117,15 @@ impl Directory {
         Some((entry, &self.maps[entry.file][entry.range.clone()]))
     }
 
-    /// A parameter's tensor, under its name or its alias.
+    /// A parameter's tensor, under its name or another that it may have.
     pub fn of(&self, param: &Param) -> Option<(&Entry, &[u8])> {
-        self.get(&param.name).or_else(|| self.get(param.alias?))
+        self.get(&param.name).or_else(|| param.aliases.iter().find_map(|name| self.get(name)))
+    }
+
+    /// The tensors that the checkpoint leaves out, as it may: they are drawn.
+    pub fn left_out<'m>(&self, model: &'m Model) -> Vec<&'m str> {
+        let missing = model.params.iter().filter(|param| param.may_be_missing && self.of(param).is_none());
+        missing.map(|param| param.name.as_str()).collect()
     }
 
     /// Holds the headers against what the model needs.
@@ -127,6 +133,9 @@ impl Directory {
         let mut problems = Problems::default();
         for param in &model.params {
             let Some((entry, _)) = self.of(param) else {
+                if param.may_be_missing {
+                    continue;
+                }
                 problems.push(
                     Problem::new(
                         "hift::weights::missing_tensor",
@@ -230,6 +239,49 @@ mod tests {
             problems.0.first().map(|problem| problem.message.as_str()),
             complaint,
             "{tied}, {names:?}"
+        );
+    }
+
+    #[test]
+    fn a_classifier_s_head_may_be_missing_and_a_bare_trunk_s_names_are_shorter() {
+        let model = Model::from_config(
+            r#"{"model_type": "bert", "hidden_size": 2, "intermediate_size": 2, "num_hidden_layers": 1,
+                "num_attention_heads": 1, "vocab_size": 3, "max_position_embeddings": 4}"#,
+        )
+        .unwrap();
+        let check = |keep: &dyn Fn(&str) -> bool,
+                     rename: &dyn Fn(&str) -> String,
+                     complaint: Option<&str>| {
+            let kept = model.params.iter().filter(|param| keep(&param.name));
+            let tensors = kept.map(|param| {
+                let bytes = bytes(&param.shape);
+                let view = TensorView::new(FileDtype::F32, param.shape.clone(), bytes).unwrap();
+                (rename(&param.name), view)
+            });
+            let folder = tempfile::tempdir().unwrap();
+            serialize_to_file(tensors, None, &folder.path().join(SINGLE)).unwrap();
+            let directory = Directory::open(folder.path()).unwrap().unwrap();
+            let problems = directory.check(&model);
+            assert_eq!(problems.0.first().map(|problem| problem.message.as_str()), complaint);
+            let drawn = model.params.iter().map(|param| param.name.as_str());
+            let drawn: Vec<&str> = drawn.filter(|name| !keep(name) && !name.contains("position")).collect();
+            assert_eq!(directory.left_out(&model), drawn);
+        };
+        let same = |name: &str| name.to_string();
+        let bare = |name: &str| name.trim_start_matches("bert.").to_string();
+        let old = |name: &str| {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        };
+        check(&|_| true, &same, None);
+        check(&|name| !name.starts_with("classifier"), &same, None);
+        check(&|name| !name.contains("pooler"), &same, None);
+        check(&|name| !name.starts_with("classifier"), &bare, None);
+        check(&|_| true, &old, None);
+        check(&|_| true, &|name| bare(&old(name)), None);
+        check(
+            &|name| !name.contains("position"),
+            &same,
+            Some("the weights have no tensor `bert.embeddings.position_embeddings.weight`"),
         );
     }
 

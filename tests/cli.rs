@@ -418,7 +418,10 @@ fn a_configuration_that_is_wrong() {
         case.run("run p.hift").fails(65, texts).fails(65, &["p.hift:8:"]);
         case.run("inspect config.json").fails(65, texts);
     };
-    check(&config().to_string().replace("\"llama\"", "\"mamba\""), &["`mamba`", "known families are: llama"]);
+    check(
+        &config().to_string().replace("\"llama\"", "\"mamba\""),
+        &["`mamba`", "known families are: bert, distilbert, gemma", "qwen2, qwen3, roberta"],
+    );
     check("{", &["is not a JSON object"]);
     check("[]", &["is not a JSON object"]);
     let zero = config().to_string().replace("\"hidden_size\":16", "\"hidden_size\":0");

@@ -11,11 +11,12 @@ use hift::engine::{Store, memory, store};
 use hift::estimate::{left_over, play, step};
 use hift::lang::pipeline::{Shuffle, Weights};
 use hift::lang::schema::ALGORITHMS;
+use hift::model::Head;
 use hift::plan::{StagePlan, TrainPlan};
 use hift::program::{ParamId, StepPrograms};
 use hift::run::train::Stepper;
 
-use common::{pipeline, planned};
+use common::{families, pipeline, planned};
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting<std::alloc::System> = memory::Counting(std::alloc::System);
@@ -120,7 +121,38 @@ train t {{ data = rows tokenizer = none model = tiny groups = g schedule = s opt
         SETTINGS.iter().any(|(_, optimizer, _)| optimizer.contains(&word))
     };
     assert!(ALGORITHMS.iter().all(|algorithm| tried(algorithm.name)), "every algorithm is tried");
+    for (at, (name, config)) in families::FAMILIES.iter().enumerate() {
+        steps += check_family(name, config, at);
+    }
     println!("{steps} steps, each equal to its estimate");
+}
+
+/// One setting for each family, in turn.
+fn check_family(name: &str, config: &str, at: usize) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let ids = |i: u32| (0..40).map(|t| (i * 31 + t * 7) % 40).collect::<Vec<u32>>();
+    let rows: String =
+        (0..24).map(|i| format!("{{\"ids\": {:?}, \"class\": {}}}\n", ids(i), i % 2)).collect();
+    fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
+    fs::write(folder.path().join("config.json"), config).unwrap();
+    let model = hift::model::Model::from_config(config).unwrap();
+    let class = match model.head {
+        Head::Tokens { .. } => "",
+        Head::Sequence { .. } => r#", label = "class""#,
+    };
+    let (groups, optimizer, train) = SETTINGS[at % SETTINGS.len()];
+    let recompute = ["none", "blocks"][at / SETTINGS.len() % 2];
+    let text = format!(
+        r#"hift 1
+data rows {{ source = json("rows.jsonl") format = tokens(input = "ids"{class}) }}
+model tiny {{ weights = random("config.json", seed = 1) recompute = {recompute} }}
+groups g {{ {groups} }}
+schedule s {{ rate = constant(1e-3) }}
+{optimizer}
+train t {{ data = rows model = tiny groups = g schedule = s optimizer = o steps = 20 {train} }}
+"#
+    );
+    check(folder.path(), &text, &format!("{name}, {groups}, {optimizer}, {train}, {recompute}"))
 }
 
 fn check(folder: &std::path::Path, text: &str, name: &str) -> usize {
@@ -128,8 +160,8 @@ fn check(folder: &std::path::Path, text: &str, name: &str) -> usize {
     let mut library = Library::new(folder.to_path_buf(), &|| false);
     let plan = planned(&pipeline, &mut library).unwrap_or_else(|e| panic!("{name}: {e}"));
     let [StagePlan::Train(plan)] = &plan.stages[..] else { panic!("one stage") };
-    let limits = hift::data::Limits { vocab: plan.model.model.vocab, positions: plan.model.model.positions };
-    let dataset = library.get(&plan.data, &plan.tokenizer, limits).unwrap();
+    let limits = hift::run::limits(&plan.model.model);
+    let dataset = library.get(&plan.data, &plan.tokenizer, &limits).unwrap();
     let weights = Weights::Random { config: "config.json".into(), seed: 1 };
     let empty = memory::live();
     let mut store = Store::new(store::load(&plan.model.model, &weights, folder).unwrap());

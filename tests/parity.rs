@@ -21,13 +21,35 @@ fn read(name: &str) -> Json {
 fn names(indices: &Json, units: &Json) -> Vec<String> {
     let layer = |index: &Json| {
         let name = units[index.as_u64().unwrap() as usize][0].as_str().unwrap();
-        if name == "embed" { "embedding".to_string() } else { name.to_string() }
+        let ours = match name {
+            "embed" => "embedding",
+            "classifier" => "head",
+            other => other,
+        };
+        ours.to_string()
     };
     indices.as_array().unwrap().iter().map(layer).collect()
 }
 
+/// A model with its traces.
+struct Golden {
+    model: &'static str,
+    batches: &'static str,
+    format: &'static str,
+}
+
+const GOLDENS: &[Golden] = &[
+    Golden { model: "llama-tiny", batches: "batches-lm.json", format: r#"tokens(labels = "labels")"# },
+    Golden { model: "gpt2-tiny", batches: "batches-lm.json", format: r#"tokens(labels = "labels")"# },
+    Golden {
+        model: "bert-cls-tiny",
+        batches: "batches-cls.json",
+        format: r#"tokens(label = "labels", mask = "attention_mask")"#,
+    },
+];
+
 /// The case in the language.
-fn text(case: &Json, defaults: &Json, units: &Json) -> String {
+fn text(golden: &Golden, case: &Json, defaults: &Json, units: &Json) -> String {
     let config = |key: &str| case["config"].get(key).unwrap_or(&defaults[key]).clone();
     let order = match config("strategy").as_str().unwrap() {
         "bottom2up" => "bottom_up".to_string(),
@@ -59,7 +81,7 @@ fn text(case: &Json, defaults: &Json, units: &Json) -> String {
         r#"hift 1
 data rows {{
     source = json("rows.jsonl")
-    format = tokens(input = "input_ids", labels = "labels")
+    format = {}
     shuffle = none
 }}
 model tiny {{ weights = "{}" }}
@@ -72,28 +94,31 @@ train sft {{
 }}
 export final {{ from = sft to = "final" dtype = fp32 }}
 "#,
-        fixture("golden/models/llama-tiny").display(),
+        golden.format,
+        fixture("golden/models").join(golden.model).display(),
         config("m"),
         config("lr"),
         config("max_steps"),
     )
 }
 
-fn check(case: &Json, golden: &Json) {
-    let id = case["id"].as_str().unwrap();
+fn check(named: &Golden, case: &Json, golden: &Json) {
+    let id = &format!("{}, {}", named.model, case["id"].as_str().unwrap());
     let folder = tempfile::tempdir().unwrap();
-    let batches = read("batches-lm.json");
+    let batches = read(named.batches);
     let mut rows = String::new();
     for batch in batches["batches"].as_array().unwrap() {
-        let pairs = batch["input_ids"].as_array().unwrap().iter().zip(batch["labels"].as_array().unwrap());
-        for (ids, labels) in pairs {
-            rows += &format!("{}\n", json!({ "input_ids": ids, "labels": labels }));
+        let column = |name: &str| batch[name].as_array().cloned().unwrap_or_default();
+        let [ids, labels, masks] = ["input_ids", "labels", "attention_mask"].map(column);
+        for (row, (ids, labels)) in ids.iter().zip(labels).enumerate() {
+            let row = json!({ "input_ids": ids, "labels": labels, "attention_mask": masks.get(row) });
+            rows += &format!("{row}\n");
         }
     }
     fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
     let units = &golden["units"]["split_head"];
-    let (seen, ..) =
-        run(folder.path(), &text(case, &golden["defaults"], units)).unwrap_or_else(|e| panic!("{id}: {e}"));
+    let text = text(named, case, &golden["defaults"], units);
+    let (seen, ..) = run(folder.path(), &text).unwrap_or_else(|e| panic!("{id}: {e}"));
 
     let expected =
         |key: &str| case[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>();
@@ -127,11 +152,13 @@ fn check(case: &Json, golden: &Json) {
 }
 
 fn check_all(optimizer: &str) {
-    let golden = read("llama-tiny.json");
-    let cases = golden["cases"].as_array().unwrap().iter();
-    let cases: Vec<&Json> = cases.filter(|case| case["config"]["optimizer"] == optimizer).collect();
-    assert_eq!(cases.len(), 9);
-    cases.into_iter().for_each(|case| check(case, &golden));
+    for named in GOLDENS {
+        let golden = read(&format!("{}.json", named.model));
+        let cases = golden["cases"].as_array().unwrap().iter();
+        let cases: Vec<&Json> = cases.filter(|case| case["config"]["optimizer"] == optimizer).collect();
+        assert_eq!(cases.len(), 9);
+        cases.into_iter().for_each(|case| check(named, case, &golden));
+    }
 }
 
 #[test]

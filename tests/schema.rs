@@ -17,11 +17,15 @@ use hift::model::Model;
 use hift::plan::{Plan, Rows, World, compile};
 use hift::problem::{Problem, Problems};
 
-/// A llama of seven layers (embedding, five blocks, head) and a thousand rows, wherever one looks.
+/// A llama of seven layers (embedding, five blocks, head) and a thousand rows, wherever one looks; a model called
+/// `classifier` is one.
 struct Table;
 
 impl World for Table {
-    fn read(&mut self, _: &Path) -> Result<String, Problem> {
+    fn read(&mut self, path: &Path) -> Result<String, Problem> {
+        if path.starts_with("classifier") {
+            return Ok(include_str!("golden/models/bert-cls-tiny/config.json").into());
+        }
         let config = include_str!("golden/models/llama-tiny/config.json");
         let config = config.replace("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5");
         Ok(config.replace("\"max_position_embeddings\": 128", "\"max_position_embeddings\": 2048"))
@@ -198,7 +202,11 @@ fn contexts(kind: &str) -> Vec<Text> {
         entries.remove("from");
         entries.insert("model", "one".into());
     }
+    let mut classifier =
+        with(&[("model", "weights", "\"classifier\""), ("data", "format", "tokens(label = \"c\")")]);
+    classifier.blocks.remove("generate");
     match kind {
+        "data" => all.push(classifier),
         "evaluate" | "generate" | "export" => all.push(alone),
         "optimizer" => {
             let keys = schema::kind("optimizer").unwrap().keys;
@@ -271,8 +279,13 @@ fn of_form(form: &'static Form) -> Vec<String> {
         Form::Soon(_) => vec![],
         Form::Function(function) => {
             let required = function.arguments.iter().filter(|key| key.need == Need::Required);
+            // An amount of memory of the size of this model's layers, not of a large model's.
+            let example = |key: &Key| {
+                let bytes = |form: &Form| matches!(form, Form::Amount([(Unit::Bytes, _)]));
+                if key.takes.iter().any(bytes) { "200 KiB" } else { key.example }
+            };
             let arguments: Vec<String> =
-                required.map(|key| format!("{} = {}", key.name, key.example)).collect();
+                required.map(|key| format!("{} = {}", key.name, example(key))).collect();
             vec![format!("{}({})", function.name, arguments.join(", "))]
         }
         Form::Whole(range) => numbers(*range, true),
@@ -293,7 +306,13 @@ fn of_form(form: &'static Form) -> Vec<String> {
 
 fn amounts(unit: Unit, range: Range) -> Vec<String> {
     let numbers = numbers(range, unit.is_whole() || unit == Unit::Percent);
-    numbers.into_iter().map(|number| format!("{number} {}", unit.written())).collect()
+    let mut amounts: Vec<String> =
+        numbers.into_iter().map(|number| format!("{number} {}", unit.written())).collect();
+    if unit == Unit::Bytes {
+        // Of the size of this model's layers.
+        amounts.extend(["200 KiB".to_owned(), "500 KiB".to_owned()]);
+    }
+    amounts
 }
 
 /// A few numbers of a range.
@@ -337,6 +356,11 @@ fn tried(place: &Place, contexts: &[Text], values: Vec<String>) -> Tried {
 }
 
 impl Tried {
+    /// Whether some context takes both; a classifier's rows are no language model's.
+    fn meet(&self, a: usize, b: usize) -> bool {
+        self.plans[a].iter().zip(&self.plans[b]).any(|(a, b)| a.is_some() && b.is_some())
+    }
+
     /// Whether some context plans something else for `a` than for `b`.
     fn differ(&self, a: usize, b: usize) -> bool {
         let both =
@@ -419,7 +443,7 @@ fn check(
     let own: Vec<usize> = accepted.into_iter().filter(|i| own(&candidates[*i])).collect();
     for (n, a) in own.iter().enumerate() {
         for b in &own[n + 1..] {
-            if !tried.differ(*a, *b) {
+            if tried.meet(*a, *b) && !tried.differ(*a, *b) {
                 say(format!("`{}` and `{}` plan the same", candidates[*a], candidates[*b]));
             }
         }

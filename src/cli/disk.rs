@@ -46,8 +46,7 @@ impl World for Disk<'_, '_> {
         model: &Model,
     ) -> Result<Option<Rows>, Problems> {
         let Some(library) = &mut self.library else { return Ok(None) };
-        let limits = crate::data::Limits { vocab: model.vocab, positions: model.positions };
-        let dataset = library.get(data, tokenizer, limits)?;
+        let dataset = library.get(data, tokenizer, &crate::run::limits(model))?;
         let (train, holdout) = (&dataset.train, &dataset.holdout);
         Ok(Some(Rows {
             train: train.len() as u64,
@@ -69,8 +68,8 @@ impl World for Disk<'_, '_> {
         if self.library.is_none() {
             return Ok(());
         }
-        let limits = crate::data::Limits { vocab: model.vocab, positions: model.positions };
-        crate::data::check_prompts(&pipeline.folder, &stage.tokenizer, &stage.prompts, limits)
+        let limits = crate::run::limits(model);
+        crate::data::check_prompts(&pipeline.folder, &stage.tokenizer, &stage.prompts, &limits)
     }
 
     #[cfg(not(feature = "run"))]

@@ -6,12 +6,13 @@ use serde_json::json;
 
 use super::disk::Disk;
 use super::{Failure, Sets, colour, open, print};
-use crate::data::{Encoder, Library, Limits, preview};
+use crate::data::{Encoder, Library, preview};
 use crate::lang::pipeline::{Format, Stage};
 use crate::model::{Model, Param};
 use crate::plan;
 use crate::problem::{Fault, Problem};
 use crate::report;
+use crate::run;
 use crate::weights::Directory;
 
 #[derive(Debug, clap::Args)]
@@ -111,17 +112,18 @@ impl Inspect {
             .map_err(|problems| Failure::of(problems, &sources))?
             .model;
         let mut library = Library::new(pipeline.folder.clone(), &|| false);
-        let limits = Limits { vocab: model.vocab, positions: model.positions };
+        plan::check_task(data, tokenizer, &model).map_err(|problem| Failure::of(problem, &sources))?;
+        let limits = run::limits(&model);
         let dataset =
-            library.get(data, tokenizer, limits).map_err(|problems| Failure::of(problems, &sources))?;
+            library.get(data, tokenizer, &limits).map_err(|problems| Failure::of(problems, &sources))?;
         let encoder = match &*data.format {
             Format::Tokens { .. } => None,
-            Format::Text { .. } | Format::Instruct { .. } => Some(
+            Format::Text { .. } | Format::Instruct { .. } | Format::Classify { .. } => Some(
                 Encoder::open(&pipeline.folder, tokenizer)
                     .map_err(|problem| Failure::of(problem, &sources))?,
             ),
         };
-        let previews = preview(&dataset.train, encoder.as_ref(), self.rows);
+        let previews = preview(&dataset.train, encoder.as_ref(), limits.target.as_ref(), self.rows);
         if self.json {
             let json = json!({ "data": data.name, "rows": previews, "audit": dataset.audit });
             print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("rows are JSON")))?;

@@ -203,10 +203,17 @@ pub(super) fn nothing_trained(
 }
 
 /// What is legal, but surely unwanted.
-pub(super) fn warnings(counts: &Counts, train: &Part, tokenizer: &Tokenizer, path: &str) -> Vec<Problem> {
+pub(super) fn warnings(
+    counts: &Counts,
+    train: &Part,
+    tokenizer: &Tokenizer,
+    classified: bool,
+    path: &str,
+) -> Vec<Problem> {
     let mut warnings = Vec::new();
     let share = train.trained_tokens as f64 / train.tokens.max(1) as f64;
-    if share < LITTLE {
+    // A classifier has one loss a row, however long the row is.
+    if share < LITTLE && !classified {
         warnings.push(
             Problem::warning(
                 "hift::data::little_trained",

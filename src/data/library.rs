@@ -26,14 +26,14 @@ impl<'a> Library<'a> {
         &mut self,
         data: &Data,
         tokenizer: &Tokenizer,
-        limits: Limits,
+        limits: &Limits,
     ) -> Result<Arc<Dataset>, Problems> {
-        let known = self.loaded.iter().find(|(d, t, l, _)| d == data && t == tokenizer && *l == limits);
+        let known = self.loaded.iter().find(|(d, t, l, _)| d == data && t == tokenizer && l == limits);
         if let Some((.., dataset)) = known {
             return Ok(dataset.clone());
         }
         let dataset = Arc::new(load(&self.folder, data, tokenizer, limits, self.cancelled)?);
-        self.loaded.push((data.clone(), tokenizer.clone(), limits, dataset.clone()));
+        self.loaded.push((data.clone(), tokenizer.clone(), limits.clone(), dataset.clone()));
         Ok(dataset)
     }
 }

@@ -55,12 +55,43 @@ pub use sequences::{IGNORE, Sequence, Sequences};
 pub use table::{Column, Kind, Table};
 
 /// What the data has to know of the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Ids are below this.
     pub vocab: usize,
     /// The longest sequence.
     pub positions: usize,
+    /// What a row is given; None where the next token is predicted.
+    pub target: Option<Target>,
+    /// A token sees those after it, too, so that padding must be hidden from it.
+    pub both_ways: bool,
+}
+
+impl Limits {
+    /// Of a model that predicts the next token.
+    pub const fn language(vocab: usize, positions: usize) -> Self {
+        Self { vocab, positions, target: None, both_ways: false }
+    }
+}
+
+/// What a model gives each sequence. In the labels of a row it stands where it is read: the number of a class, or the bits of a
+/// 32-bit float.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Target {
+    /// One of these classes, in the order of their numbers; None: any number.
+    pub classes: Option<Vec<String>>,
+    /// It is read at the first token of a sequence, not at the last.
+    pub at_first: bool,
+}
+
+impl Target {
+    /// As people write it.
+    fn show(&self, label: u32) -> String {
+        match &self.classes {
+            Some(classes) => classes.get(label as usize).cloned().unwrap_or_default(),
+            None => f32::from_bits(label).to_string(),
+        }
+    }
 }
 
 /// A data block, ready to be trained on.
@@ -85,7 +116,7 @@ pub fn load(
     folder: &Path,
     data: &Data,
     tokenizer: &Tokenizer,
-    limits: Limits,
+    limits: &Limits,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Dataset, Problems> {
     let mut problems = Problems::default();
@@ -115,7 +146,7 @@ pub fn load(
             (max_length, limits),
             cancelled,
         )?,
-        _ => tokenize::token_rows(&table, data, tokenizer, (max_length, limits), cancelled)?,
+        _ => tokenize::token_rows(&table, &layout, data, tokenizer, (max_length, limits), cancelled)?,
     };
     let path = table.path.clone();
     drop(table);
@@ -127,8 +158,8 @@ pub fn load(
     let (train, holdout) = (rows.select(&train), rows.select(&holdout));
     let (duplicates, leaked) = (audit::duplicates(&rows), audit::leaked(&train, &holdout));
     drop(rows);
-    let (train, train_part) = use_rows(train, *tokenizer.pack, max_length);
-    let (holdout, holdout_part) = use_rows(holdout, *tokenizer.pack, max_length);
+    let (train, train_part) = use_rows(train, *tokenizer.pack, max_length, limits);
+    let (holdout, holdout_part) = use_rows(holdout, *tokenizer.pack, max_length, limits);
     let audit = Audit {
         rows: counts.rows,
         dropped: counts.dropped,
@@ -137,7 +168,7 @@ pub fn load(
         empty_responses: counts.empty_responses,
         duplicates,
         leaked,
-        warnings: audit::warnings(&counts, &train_part, tokenizer, &path),
+        warnings: audit::warnings(&counts, &train_part, tokenizer, limits.target.is_some(), &path),
         train: train_part,
         holdout: holdout_part,
     };
@@ -147,14 +178,15 @@ pub fn load(
 }
 
 /// Rows as the batches will take them, and the account of them.
-fn use_rows(rows: Sequences, packs: bool, max_length: usize) -> (Sequences, Part) {
+fn use_rows(rows: Sequences, packs: bool, max_length: usize, limits: &Limits) -> (Sequences, Part) {
     if packs {
         let packed = pack(&rows, max_length);
         let part = Part::new(&rows, &packed, max_length);
         (packed, part)
     } else {
         let part = Part::new(&rows, &rows, max_length);
-        (rows, part)
+        // What hides packed rows from each other hides padding, too.
+        (if limits.both_ways { rows.alone() } else { rows }, part)
     }
 }
 

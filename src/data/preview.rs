@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::Target;
 use super::encoder::Encoder;
 use super::sequences::{IGNORE, Sequences};
 
@@ -18,6 +19,9 @@ pub struct Segment {
     pub tokens: Vec<Seen>,
     /// The tokens as text, special ones included; empty without a tokenizer.
     pub text: String,
+    /// The class or number, where rows have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
 }
 
 /// One token as the model will see it.
@@ -30,12 +34,17 @@ pub struct Seen {
     pub trained: bool,
 }
 
-/// The first `n` sequences.
-pub fn preview(sequences: &Sequences, encoder: Option<&Encoder>, n: usize) -> Vec<Preview> {
+/// The first `n` sequences. `target`: what their rows are given.
+pub fn preview(
+    sequences: &Sequences,
+    encoder: Option<&Encoder>,
+    target: Option<&Target>,
+    n: usize,
+) -> Vec<Preview> {
     let seen = |(t, &id): (usize, &u32), labels: &[u32]| Seen {
         id,
         text: encoder.and_then(|encoder| encoder.token_text(id)).unwrap_or_else(|| id.to_string()),
-        trained: t > 0 && labels[t - 1] != IGNORE,
+        trained: target.is_none() && t > 0 && labels[t - 1] != IGNORE,
     };
     let one = |sequence: super::Sequence<'_>| {
         let whole = [sequence.ids.len() as u32];
@@ -47,6 +56,10 @@ pub fn preview(sequences: &Sequences, encoder: Option<&Encoder>, n: usize) -> Ve
             Segment {
                 tokens: ids.iter().enumerate().map(|token| seen(token, labels)).collect(),
                 text: encoder.map(|encoder| encoder.decode(ids)).unwrap_or_default(),
+                class: target.and_then(|target| {
+                    let label = labels.iter().find(|label| **label != IGNORE)?;
+                    Some(target.show(*label))
+                }),
             }
         };
         Preview { segments: sequence.segments.unwrap_or(&whole).iter().map(segment).collect() }

@@ -15,7 +15,7 @@ pub fn check_prompts(
     folder: &Path,
     tokenizer: &Tokenizer,
     prompts: &[Setting<String>],
-    limits: Limits,
+    limits: &Limits,
 ) -> Result<(), Problems> {
     let encoder = Encoder::open(folder, tokenizer)?;
     let marks = encoder.marks(&tokenizer.begin, &tokenizer.end)?;

@@ -40,8 +40,25 @@ pub struct Layout {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Rows {
     Text,
-    Instruct { prompt: Template, response: Template },
-    Tokens,
+    Instruct {
+        prompt: Template,
+        response: Template,
+    },
+    /// The class is in this column.
+    Classify {
+        text: Template,
+        label: usize,
+    },
+    /// The labels, the class and the mask are in these columns.
+    Tokens(TokenColumns),
+}
+
+/// The columns of rows that were tokenised elsewhere, beside the ids, which come first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct TokenColumns {
+    pub labels: Option<usize>,
+    pub class: Option<usize>,
+    pub mask: Option<usize>,
 }
 
 impl Layout {
@@ -55,44 +72,69 @@ impl Layout {
             Format::Text { column: name } => {
                 Ok(Self { columns: vec![column(name, Kind::Text)], rows: Rows::Text })
             }
-            Format::Tokens { input, labels } => Ok(Self {
-                columns: std::iter::once(input).chain(labels).map(|name| column(name, Kind::Ints)).collect(),
-                rows: Rows::Tokens,
-            }),
+            Format::Tokens { input, labels, label, mask } => {
+                let mut columns = vec![column(input, Kind::Ints)];
+                let mut add = |name: &Option<String>, kind| {
+                    name.as_ref().map(|name| {
+                        columns.push(column(name, kind));
+                        columns.len() - 1
+                    })
+                };
+                let rows = Rows::Tokens(TokenColumns {
+                    labels: add(labels, Kind::Ints),
+                    class: add(label, Kind::Text),
+                    mask: add(mask, Kind::Ints),
+                });
+                Ok(Self { columns, rows })
+            }
             Format::Instruct { prompt, response } => {
                 let mut columns = Vec::new();
                 let mut problems = Problems::default();
-                let mut template = |name: &str, text: &str| match template(text, &mut columns) {
-                    Ok(template) => template,
-                    Err((at, fact, help)) => {
-                        problems.push(
-                            Problem::new("hift::data::template", format!("{fact} in `{name}`"))
-                                .label_at(
-                                    format.span(),
-                                    format!("at `{}`", text[at..].chars().take(20).collect::<String>()),
-                                )
-                                .help(help),
-                        );
-                        Template(Vec::new())
-                    }
-                };
                 let rows = Rows::Instruct {
-                    prompt: template("prompt", prompt),
-                    response: template("response", response),
+                    prompt: part("prompt", prompt, format, &mut columns, &mut problems),
+                    response: part("response", response, format, &mut columns, &mut problems),
                 };
-                if problems.has_errors() {
-                    return Err(problems);
-                }
-                Ok(Self { columns, rows })
+                if problems.has_errors() { Err(problems) } else { Ok(Self { columns, rows }) }
             }
+            Format::Classify { text, label } => {
+                let mut columns = Vec::new();
+                let mut problems = Problems::default();
+                let text = part("text", text, format, &mut columns, &mut problems);
+                let known = columns.iter().position(|column| column.name == *label);
+                let label = known.unwrap_or_else(|| {
+                    columns.push(column(label, Kind::Text));
+                    columns.len() - 1
+                });
+                let rows = Rows::Classify { text, label };
+                if problems.has_errors() { Err(problems) } else { Ok(Self { columns, rows }) }
+            }
+        }
+    }
+
+    /// The column of the class, where rows have one.
+    pub(super) fn class(&self) -> Option<usize> {
+        match &self.rows {
+            Rows::Classify { label, .. } => Some(*label),
+            Rows::Tokens(columns) => columns.class,
+            Rows::Text | Rows::Instruct { .. } => None,
+        }
+    }
+
+    /// The columns of rows of token ids.
+    pub(super) fn tokens(&self) -> TokenColumns {
+        match &self.rows {
+            Rows::Tokens(columns) => *columns,
+            Rows::Text | Rows::Instruct { .. } | Rows::Classify { .. } => TokenColumns::default(),
         }
     }
 
     /// Renders the rows of a batch whose columns are `self.columns`. Rows of token ids have no text.
     pub fn render(&self, batch: &RecordBatch, loss_on: LossOn) -> Vec<Rendered> {
         let columns: Vec<_> = match self.rows {
-            Rows::Text | Rows::Instruct { .. } => (0..self.columns.len()).map(|i| texts(batch, i)).collect(),
-            Rows::Tokens => return Vec::new(),
+            Rows::Text | Rows::Instruct { .. } | Rows::Classify { .. } => {
+                (0..self.columns.len()).map(|i| texts(batch, i)).collect()
+            }
+            Rows::Tokens(_) => return Vec::new(),
         };
         let render = |row| match &self.rows {
             Rows::Text => {
@@ -114,7 +156,12 @@ impl Layout {
                     text,
                 }
             }
-            Rows::Tokens => unreachable!("returned above"),
+            Rows::Classify { text: template, .. } => {
+                let mut text = String::new();
+                template.write(&columns, row, &mut text);
+                Rendered { trained: 0..text.len(), empty_response: false, text }
+            }
+            Rows::Tokens(_) => unreachable!("returned above"),
         };
         (0..batch.num_rows()).map(render).collect()
     }
@@ -127,6 +174,30 @@ impl Template {
                 Piece::Text(literal) => text.push_str(literal),
                 Piece::Column(column) => text.push_str(columns[*column].value(row)),
             }
+        }
+    }
+}
+
+/// The template of the argument `name`, or a complaint.
+fn part(
+    name: &str,
+    text: &str,
+    format: &Setting<Format>,
+    columns: &mut Vec<Column>,
+    problems: &mut Problems,
+) -> Template {
+    match template(text, columns) {
+        Ok(template) => template,
+        Err((at, fact, help)) => {
+            problems.push(
+                Problem::new("hift::data::template", format!("{fact} in `{name}`"))
+                    .label_at(
+                        format.span(),
+                        format!("at `{}`", text[at..].chars().take(20).collect::<String>()),
+                    )
+                    .help(help),
+            );
+            Template(Vec::new())
         }
     }
 }

@@ -95,6 +95,13 @@ impl Sequences {
         selected
     }
 
+    /// Sequences of one row each, as packed ones are: nothing sees beyond its row.
+    pub(super) fn alone(mut self) -> Self {
+        let lengths = (0..self.len()).map(|i| span(&self.ends, i).len() as u32).collect();
+        self.segments = Some(Segments { lengths, ends: (1..=self.len()).collect() });
+        self
+    }
+
     /// One sequence for each group of rows of `self`. No row predicts into the next one, since the
     /// last label of a row is always [`IGNORE`].
     pub(super) fn join(&self, groups: &[Vec<u32>]) -> Self {

@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Limits;
 use super::audit::Counts;
 use super::encoder::{Encoder, Marks};
 use super::read::and_more;
 use super::render::{Layout, Rendered};
 use super::sequences::{IGNORE, Sequences, trained};
-use super::table::{Table, int_row, ints};
+use super::table::{Table, int_row, ints, texts};
+use super::{Limits, Target};
 use crate::lang::pipeline::{Data, Format, Tokenizer, TooLong};
 use crate::problem::{Fault, Problem, Problems};
 use crate::units::Count;
@@ -25,7 +25,7 @@ const HUGGING_FACE_IGNORE: i64 = -100;
 ///
 /// # Errors
 /// More than the model has positions, or too few for a token and its successor.
-pub(super) fn max_length(tokenizer: &Tokenizer, limits: Limits) -> Result<usize, Problem> {
+pub(super) fn max_length(tokenizer: &Tokenizer, limits: &Limits) -> Result<usize, Problem> {
     let Some(length) = *tokenizer.max_length else { return Ok(limits.positions) };
     let problem = |message, label: &str, help: String| {
         Err(Problem::new("hift::data::max_length", message)
@@ -63,22 +63,24 @@ pub(super) fn text_rows(
     data: &Data,
     tokenizer: &Tokenizer,
     (encoder, marks): (&Encoder, &Marks),
-    (max_length, limits): (usize, Limits),
+    (max_length, limits): (usize, &Limits),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Sequences, Counts), Problems> {
     let mut collector = Collector::new(table, tokenizer, max_length, limits);
     let has_response = matches!(data.format.value, Format::Instruct { .. });
     let (mut ids, mut labels) = (Vec::new(), Vec::new());
+    let mut strange = Found::default();
     for (batch, lines) in table.parts() {
         let rendered = layout.render(batch, *tokenizer.loss_on);
+        let classes = layout.class().map(|column| texts(batch, column));
         for chunk in chunks(&rendered) {
             if cancelled() {
                 return Err(interrupted().into());
             }
             let encoded: Result<Vec<_>, Problem> =
                 rendered[chunk.clone()].par_iter().map(|row| encode(encoder, row)).collect();
-            let rows = rendered[chunk.clone()].iter().zip(&lines[chunk]).zip(encoded?);
-            for ((row, &line), (text_ids, is_trained)) in rows {
+            let rows = rendered[chunk.clone()].iter().zip(&lines[chunk.clone()]).zip(chunk).zip(encoded?);
+            for (((row, &line), at), (text_ids, is_trained)) in rows {
                 if row.text.trim().is_empty() {
                     collector.counts.rows += 1;
                     collector.counts.dropped.empty += 1;
@@ -92,6 +94,18 @@ pub(super) fn text_rows(
 
                 ids.clear();
                 ids.extend_from_slice(&marks.begin);
+                if let Some(classes) = classes {
+                    let known = limits.target.as_ref().expect("the plan has asked for it");
+                    let Some(class) = label_of(classes.value(at), known) else {
+                        strange.add(|| no_label(data, table, line, classes.value(at), known));
+                        continue;
+                    };
+                    ids.extend_from_slice(&text_ids);
+                    collector.classified(line, &mut ids, &marks.end, (class, known), |line, id| {
+                        unknown_id(encoder, tokenizer, limits.vocab, &table.path, line, id)
+                    });
+                    continue;
+                }
                 ids.extend_from_slice(&text_ids);
                 ids.extend_from_slice(&marks.end);
                 labels.clear();
@@ -106,7 +120,37 @@ pub(super) fn text_rows(
             }
         }
     }
+    collector.found.push(strange);
     collector.finish()
+}
+
+/// The label of a row: a class's number, as it is written or that of its name; or the bits of a number.
+fn label_of(text: &str, target: &Target) -> Option<u32> {
+    let text = text.trim();
+    let Some(classes) = &target.classes else {
+        return text.parse::<f32>().ok().filter(|number| number.is_finite()).map(f32::to_bits);
+    };
+    match text.parse::<usize>() {
+        Ok(number) => (number < classes.len()).then_some(number as u32),
+        Err(_) => classes.iter().position(|name| name == text).map(|at| at as u32),
+    }
+}
+
+fn no_label(data: &Data, table: &Table, line: u64, label: &str, target: &Target) -> Problem {
+    let place = format!("`{}`, line {line}", table.path);
+    let Some(classes) = &target.classes else {
+        return Problem::new("hift::data::class", format!("{place}: `{label}` is no number"))
+            .label_at(data.format.span(), "the model gives each row a number")
+            .help("give each row a number, or the model classes: two entries or more of `id2label` in its config.json");
+    };
+    let names: Vec<_> = classes.iter().take(8).map(|name| format!("`{name}`")).collect();
+    let more = if classes.len() > 8 { ", ..." } else { "" };
+    Problem::new("hift::data::class", format!("{place}: `{label}` is no class of the model"))
+        .label_at(
+            data.format.span(),
+            format!("its classes are 0 to {}: {}{more}", classes.len() - 1, names.join(", ")),
+        )
+        .help("give each row the number or the name of a class; `id2label` in the model's config.json says which there are")
 }
 
 /// Which tokens of a text carry a loss.
@@ -179,26 +223,40 @@ fn unknown_id(
 /// where that is a failure, or an interruption (75); each names the line.
 pub(super) fn token_rows(
     table: &Table,
+    layout: &Layout,
     data: &Data,
     tokenizer: &Tokenizer,
-    (max_length, limits): (usize, Limits),
+    (max_length, limits): (usize, &Limits),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Sequences, Counts), Problems> {
-    let Format::Tokens { input, labels: label } = &data.format.value else {
+    let Format::Tokens { input, labels: label, mask, .. } = &data.format.value else {
         unreachable!("only called for rows of token ids");
     };
+    let columns = layout.tokens();
     let mut collector = Collector::new(table, tokenizer, max_length, limits);
     let (mut ids, mut labels) = (Vec::new(), Vec::new());
     let (mut uneven, mut alien) = (Found::default(), Found::default());
+    let (mut holes, mut strange) = (Found::default(), Found::default());
     let as_id = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < limits.vocab);
     for (batch, lines) in table.parts() {
         if cancelled() {
             return Err(interrupted().into());
         }
         let given_ids = ints(batch, 0);
-        let given_labels = label.as_ref().map(|_| ints(batch, 1));
+        let given_labels = columns.labels.map(|column| ints(batch, column));
+        let given_classes = columns.class.map(|column| texts(batch, column));
+        let given_masks = columns.mask.map(|column| ints(batch, column));
         for (row, &line) in lines.iter().enumerate() {
-            let given = int_row(given_ids, row);
+            let mut given = int_row(given_ids, row);
+            if let Some(masks) = given_masks {
+                let seen = int_row(masks, row);
+                let length = seen.iter().take_while(|&&seen| seen == 1).count();
+                if seen.len() != given.len() || seen[length..].iter().any(|&seen| seen != 0) {
+                    holes.add(|| not_a_mask(data, table, line, mask.as_deref().unwrap_or_default(), input));
+                    continue;
+                }
+                given = &given[..length];
+            }
             let given_labels = given_labels.map(|labels| int_row(labels, row));
             let alien = &mut alien;
             let mut not_an_id = |column: &str, position: usize, id: i64| {
@@ -225,8 +283,22 @@ pub(super) fn token_rows(
                 }
                 None => ids.extend(given.iter().map(|&id| id as u32)),
             }
+            if let Some(classes) = given_classes {
+                let known = limits.target.as_ref().expect("the plan has asked for it");
+                match label_of(classes.value(row), known) {
+                    None => strange.add(|| no_label(data, table, line, classes.value(row), known)),
+                    Some(class) => collector.classified(line, &mut ids, &[], (class, known), |_, _| {
+                        unreachable!("every id was looked at")
+                    }),
+                }
+                continue;
+            }
             match given_labels {
                 None => labels.extend_from_slice(&ids),
+                // Where padding is masked, its labels go with it.
+                Some(given_labels) if given_masks.is_some() && given_labels.len() > given.len() => {
+                    labels.extend(given_labels[..given.len()].iter().map(|&id| as_id(id).unwrap_or(IGNORE)));
+                }
                 Some(given_labels) if given_labels.len() != given.len() => {
                     uneven.add(|| {
                         let label = label.as_deref().unwrap_or_default();
@@ -256,8 +328,20 @@ pub(super) fn token_rows(
             collector.row(line, &mut ids, &mut labels, |_, _| unreachable!("every id was looked at"));
         }
     }
-    collector.found.extend([uneven, alien]);
+    collector.found.extend([uneven, alien, holes, strange]);
     collector.finish()
+}
+
+fn not_a_mask(data: &Data, table: &Table, line: u64, mask: &str, input: &str) -> Problem {
+    Problem::new(
+        "hift::data::mask",
+        format!(
+            "`{}`, line {line}: `{mask}` is not 1 for the first tokens of `{input}` and 0 for the others",
+            table.path
+        ),
+    )
+    .label_at(data.format.span(), "the column that marks padding")
+    .help("pad rows on the right, and give each token of a row its 1 or 0")
 }
 
 fn interrupted() -> Problem {
@@ -299,7 +383,7 @@ struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    fn new(table: &'a Table, tokenizer: &'a Tokenizer, max_length: usize, limits: Limits) -> Self {
+    fn new(table: &'a Table, tokenizer: &'a Tokenizer, max_length: usize, limits: &Limits) -> Self {
         Self {
             table,
             tokenizer,
@@ -321,42 +405,11 @@ impl<'a> Collector<'a> {
         labels: &mut Vec<u32>,
         unknown_id: impl FnOnce(u64, u32) -> Problem,
     ) {
-        let (length, max_length) = (ids.len(), self.max_length);
-        self.counts.rows += 1;
-        self.counts.longest_row = self.counts.longest_row.max(length as u64);
-        if length == 0 {
-            self.counts.dropped.empty += 1;
-            return;
-        }
+        let Some(kept) = self.fits(line, ids.len()) else { return };
         // The first token has no position before it that could predict it.
         let trained_before = trained(&labels[1..]);
-        if length > max_length {
-            match *self.tokenizer.too_long {
-                TooLong::Cut => {
-                    ids.truncate(max_length);
-                    labels.truncate(max_length);
-                    self.counts.cut += 1;
-                }
-                TooLong::Drop => {
-                    self.counts.dropped.too_long += 1;
-                    return;
-                }
-                TooLong::Fail => {
-                    let (path, tokenizer) = (&self.table.path, self.tokenizer);
-                    self.too_long.add(|| {
-                        Problem::new(
-                            "hift::data::too_long",
-                            format!(
-                                "`{path}`, line {line}: the row has {length} tokens, more than the {max_length} allowed"
-                            ),
-                        )
-                        .label_at(tokenizer.max_length.span(), "the length allowed")
-                        .label_at(tokenizer.too_long.span(), "makes it an error")
-                    });
-                    return;
-                }
-            }
-        }
+        ids.truncate(kept);
+        labels.truncate(kept);
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
             self.unknown.add(|| unknown_id(line, id));
             return;
@@ -371,6 +424,66 @@ impl<'a> Collector<'a> {
             return;
         }
         self.rows.push(ids, labels);
+    }
+
+    /// Takes a row that has a class. `ids` is without its end mark, which stays when the row is cut.
+    fn classified(
+        &mut self,
+        line: u64,
+        ids: &mut Vec<u32>,
+        end: &[u32],
+        (label, target): (u32, &Target),
+        unknown_id: impl FnOnce(u64, u32) -> Problem,
+    ) {
+        let Some(kept) = self.fits(line, ids.len() + end.len()) else { return };
+        ids.truncate(kept.saturating_sub(end.len()));
+        ids.extend_from_slice(end);
+        ids.truncate(kept);
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
+            self.unknown.add(|| unknown_id(line, id));
+            return;
+        }
+        let mut labels = vec![IGNORE; ids.len()];
+        labels[if target.at_first { 0 } else { ids.len() - 1 }] = label;
+        self.rows.push(ids, &labels);
+    }
+
+    /// Counts a row of `length` tokens and says how many of them are kept; none of them where the row is not used.
+    fn fits(&mut self, line: u64, length: usize) -> Option<usize> {
+        let max_length = self.max_length;
+        self.counts.rows += 1;
+        self.counts.longest_row = self.counts.longest_row.max(length as u64);
+        if length == 0 {
+            self.counts.dropped.empty += 1;
+            return None;
+        }
+        if length <= max_length {
+            return Some(length);
+        }
+        match *self.tokenizer.too_long {
+            TooLong::Cut => {
+                self.counts.cut += 1;
+                Some(max_length)
+            }
+            TooLong::Drop => {
+                self.counts.dropped.too_long += 1;
+                None
+            }
+            TooLong::Fail => {
+                let (path, tokenizer) = (&self.table.path, self.tokenizer);
+                self.too_long.add(|| {
+                    Problem::new(
+                        "hift::data::too_long",
+                        format!(
+                            "`{path}`, line {line}: the row has {length} tokens, more than the {max_length} allowed"
+                        ),
+                    )
+                    .label_at(tokenizer.max_length.span(), "the length allowed")
+                    .label_at(tokenizer.too_long.span(), "makes it an error")
+                });
+                None
+            }
+        }
     }
 
     fn finish(mut self) -> Result<(Sequences, Counts), Problems> {

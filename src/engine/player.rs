@@ -3,10 +3,12 @@
 use candle_core::{Device, Result, Tensor};
 
 use crate::lang::pipeline::Algorithm;
-use crate::program::{AttentionSpec, Input, Instr, Op, ParamId, Program, Role, ValueId};
+use crate::program::{Activation, AttentionSpec, Input, Instr, Op, ParamId, Program, Role, ValueId};
 
 use super::access::{edit, floats, fresh, ids};
-use super::cpu::{attention, embedding, loss, matmul, norm, reduce, rope, swiglu};
+use super::cpu::{
+    activation, attention, columns, embedding, gated, layer_norm, loss, matmul, norm, reduce, rope,
+};
 use super::store::Store;
 use super::update::{Step, update};
 
@@ -14,10 +16,15 @@ use super::update::{Step, update};
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Inputs {
     pub ids: Vec<u32>,
+    /// Where a program wants them and there are none, all are 0.
+    pub types: Vec<u32>,
     pub labels: Vec<u32>,
     pub positions: Vec<u32>,
     pub starts: Option<Vec<u32>>,
     pub queries: Vec<u32>,
+    pub classes: Vec<u32>,
+    /// The bits of floats.
+    pub targets: Vec<u32>,
 }
 
 /// What changes from step to step without changing the program.
@@ -62,6 +69,10 @@ pub fn play(
         let take = |numbers: Vec<u32>| Tensor::from_vec(numbers, value.shape.as_slice(), &Device::Cpu);
         values[id.0] = Some(match value.role {
             Role::Input(Input::Ids) => take(std::mem::take(&mut inputs.ids))?,
+            Role::Input(Input::Types) if inputs.types.is_empty() => take(vec![0; value.elements()])?,
+            Role::Input(Input::Types) => take(std::mem::take(&mut inputs.types))?,
+            Role::Input(Input::Classes) => take(std::mem::take(&mut inputs.classes))?,
+            Role::Input(Input::Targets) => take(std::mem::take(&mut inputs.targets))?,
             Role::Input(Input::Labels) => take(std::mem::take(&mut inputs.labels))?,
             Role::Input(Input::Positions) => take(std::mem::take(&mut inputs.positions))?,
             Role::Input(Input::Starts) => take(inputs.starts.take().unwrap_or_default())?,
@@ -99,6 +110,34 @@ pub fn play(
         }
     }
     Ok(played)
+}
+
+/// Calls `$body` with the curve that an activation names, as a type: its loops are compiled for each.
+macro_rules! with_curve {
+    ($activation:expr, $f:ident => $body:expr) => {
+        match $activation {
+            Activation::Silu => {
+                let $f = activation::Silu;
+                $body
+            }
+            Activation::Gelu => {
+                let $f = activation::Gelu;
+                $body
+            }
+            Activation::GeluTanh => {
+                let $f = activation::GeluTanh;
+                $body
+            }
+            Activation::Relu => {
+                let $f = activation::Relu;
+                $body
+            }
+            Activation::Tanh { cap } => {
+                let $f = activation::Tanh { cap };
+                $body
+            }
+        }
+    };
 }
 
 struct Player<'a> {
@@ -145,54 +184,84 @@ impl Player<'_> {
         let dims = |i: usize| -> &[usize] { &self.program.value(instr.inputs[i]).shape };
         let in_place = instr.reuses.first().is_some_and(Option::is_some);
         match &instr.op {
-            Op::Embed => {
+            Op::Embed { offset } => {
                 let (table, rows, hidden) = (floats(&input[0]), ids(&input[1]), dims(0)[1]);
-                self.write(instr, 0, |y| embedding::forward(y, &table, &rows, hidden))
+                self.write(instr, 0, |y| embedding::forward(y, &table, &rows, *offset, hidden))
             }
-            Op::EmbedGrad { accumulate, .. } => {
+            Op::EmbedGrad { offset, accumulate, .. } => {
                 let (dy, rows, hidden) = (floats(&input[0]), ids(&input[1]), dims(0)[1]);
-                self.write(instr, 0, |dw| embedding::grad(dw, *accumulate, &dy, &rows, hidden))
+                self.write(instr, 0, |dw| embedding::grad(dw, *accumulate, &dy, &rows, *offset, hidden))
             }
-            Op::Linear { bias } => {
-                let (m, k, n) = (dims(0)[0], dims(0)[1], dims(1)[0]);
+            Op::Linear { bias, transposed } => {
+                let (m, k, n) = (dims(0)[0], dims(0)[1], dims(1)[usize::from(*transposed)]);
                 let (x, w) = (floats(&input[0]), floats(&input[1]));
                 self.write(instr, 0, |y| {
-                    matmul::nt(y, 0.0, &x, &w, m, n, k);
+                    match transposed {
+                        false => matmul::nt(y, 0.0, &x, &w, m, n, k),
+                        true => matmul::nn(y, 0.0, &x, &w, m, n, k),
+                    }
                     if *bias {
                         matmul::add_bias(y, &floats(&input[2]), n);
                     }
                 })
             }
-            Op::LinearGradInput { accumulate } => {
-                let (m, k, n) = (dims(0)[0], dims(0)[1], dims(1)[1]);
+            Op::LinearGradInput { transposed, accumulate } => {
+                let (m, k, n) = (dims(0)[0], dims(0)[1], dims(1)[usize::from(!*transposed)]);
                 let (dy, w) = (floats(&input[0]), floats(&input[1]));
-                self.write(instr, 0, |dx| matmul::nn(dx, beta(*accumulate), &dy, &w, m, n, k))
+                self.write(instr, 0, |dx| match transposed {
+                    false => matmul::nn(dx, beta(*accumulate), &dy, &w, m, n, k),
+                    true => matmul::nt(dx, beta(*accumulate), &dy, &w, m, n, k),
+                })
             }
-            Op::LinearGradWeight { accumulate } => {
-                let (k, m, n) = (dims(0)[0], dims(0)[1], dims(1)[1]);
+            Op::LinearGradWeight { transposed, accumulate } => {
+                let (rows, out, inner) = (dims(0)[0], dims(0)[1], dims(1)[1]);
                 let (dy, x) = (floats(&input[0]), floats(&input[1]));
-                self.write(instr, 0, |dw| matmul::tn(dw, beta(*accumulate), &dy, &x, m, n, k))
+                self.write(instr, 0, |dw| match transposed {
+                    false => matmul::tn(dw, beta(*accumulate), &dy, &x, out, inner, rows),
+                    true => matmul::tn(dw, beta(*accumulate), &x, &dy, inner, out, rows),
+                })
             }
             Op::LinearGradBias { accumulate } => {
                 let (dy, n) = (floats(&input[0]), dims(0)[1]);
                 self.write(instr, 0, |db| matmul::bias_grad(&dy, n, db, *accumulate))
             }
-            Op::RmsNorm { eps } => {
+            Op::RmsNorm { eps, offset } => {
                 let (x, w) = (floats(&input[0]), floats(&input[1]));
-                self.write(instr, 0, |y| norm::rms(y, &x, &w, *eps))
+                self.write(instr, 0, |y| norm::rms(y, &x, &w, *eps, *offset))
             }
-            Op::RmsNormGradInput { eps, accumulate } => {
+            Op::RmsNormGradInput { eps, offset, accumulate } => {
                 let (x, w) = (floats(&input[1]), floats(&input[2]));
                 if in_place && !accumulate {
-                    self.write(instr, 0, |dy| norm::rms_grad_input_in_place(dy, &x, &w, *eps))
+                    self.write(instr, 0, |dy| norm::rms_grad_input_in_place(dy, &x, &w, *eps, *offset))
                 } else {
                     let dy = floats(&input[0]);
-                    self.write(instr, 0, |dx| norm::rms_grad_input(dx, *accumulate, &dy, &x, &w, *eps))
+                    self.write(instr, 0, |dx| {
+                        norm::rms_grad_input(dx, *accumulate, &dy, &x, &w, *eps, *offset);
+                    })
                 }
             }
-            Op::RmsNormGradWeight { eps, accumulate } => {
+            Op::RmsNormGradWeight { eps, accumulate, .. } => {
                 let (dy, x) = (floats(&input[0]), floats(&input[1]));
                 self.write(instr, 0, |dw| norm::rms_grad_weight(dw, *accumulate, &dy, &x, *eps))
+            }
+            Op::LayerNorm { eps } => {
+                let (x, w, b) = (floats(&input[0]), floats(&input[1]), floats(&input[2]));
+                self.write(instr, 0, |y| layer_norm::forward(y, &x, &w, &b, *eps))
+            }
+            Op::LayerNormGradInput { eps, accumulate } => {
+                let (x, w) = (floats(&input[1]), floats(&input[2]));
+                if in_place && !accumulate {
+                    self.write(instr, 0, |dy| layer_norm::grad_input_in_place(dy, &x, &w, *eps))
+                } else {
+                    let dy = floats(&input[0]);
+                    self.write(instr, 0, |dx| {
+                        layer_norm::grad_input(dx, *accumulate, &dy, &x, &w, *eps);
+                    })
+                }
+            }
+            Op::LayerNormGradWeight { eps, accumulate } => {
+                let (dy, x) = (floats(&input[0]), floats(&input[1]));
+                self.write(instr, 0, |dw| layer_norm::grad_weight(dw, *accumulate, &dy, &x, *eps))
             }
             Op::RopeTable { inv_freq } => {
                 let positions = ids(&input[0]);
@@ -200,11 +269,12 @@ impl Player<'_> {
             }
             Op::Rope { heads, head_dim, inverse } => {
                 let table = floats(&input[1]);
+                let shape = rope::Shape { heads: *heads, head_dim: *head_dim, turned: dims(1)[1] };
                 if in_place {
-                    self.write(instr, 0, |x| rope::apply_in_place(x, &table, *heads, *head_dim, *inverse))
+                    self.write(instr, 0, |x| rope::apply_in_place(x, &table, shape, *inverse))
                 } else {
                     let x = floats(&input[0]);
-                    self.write(instr, 0, |y| rope::apply(y, &x, &table, *heads, *head_dim, *inverse))
+                    self.write(instr, 0, |y| rope::apply(y, &x, &table, shape, *inverse))
                 }
             }
             Op::Attention(spec) => {
@@ -247,16 +317,53 @@ impl Player<'_> {
                 }
                 Ok(())
             }
-            Op::SwiGlu => {
+            Op::Columns { start, width, period } => {
+                let columns = columns::Columns { start: *start, width: *width, period: *period };
+                let x = floats(&input[0]);
+                self.write(instr, 0, |y| columns::forward(y, &x, columns))
+            }
+            Op::ColumnsGrad { start, width, period, accumulate } => {
+                let columns = columns::Columns { start: *start, width: *width, period: *period };
+                let dy = floats(&input[0]);
+                self.write(instr, 0, |dx| columns::grad(dx, *accumulate, &dy, columns))
+            }
+            Op::Activate(activation) => with_curve!(*activation, f => {
+                if in_place {
+                    self.write(instr, 0, |x| activation::forward_in_place(f, x))
+                } else {
+                    let x = floats(&input[0]);
+                    self.write(instr, 0, |y| activation::forward(f, y, &x))
+                }
+            }),
+            Op::ActivateGrad(activation) => with_curve!(*activation, f => {
+                let x = floats(&input[1]);
+                if in_place {
+                    self.write(instr, 0, |dy| activation::grad_in_place(f, dy, &x))
+                } else {
+                    let dy = floats(&input[0]);
+                    self.write(instr, 0, |dx| activation::grad(f, dx, &dy, &x))
+                }
+            }),
+            Op::Gated(activation) => with_curve!(*activation, f => {
                 let up = floats(&input[1]);
                 if in_place {
-                    self.write(instr, 0, |gate| swiglu::forward_in_place(gate, &up))
+                    self.write(instr, 0, |gate| gated::forward_in_place(f, gate, &up))
                 } else {
                     let gate = floats(&input[0]);
-                    self.write(instr, 0, |y| swiglu::forward(y, &gate, &up))
+                    self.write(instr, 0, |y| gated::forward(f, y, &gate, &up))
+                }
+            }),
+            Op::GatedGrad(activation) => {
+                with_curve!(*activation, f => self.gated_grad(f, instr, &input, in_place))
+            }
+            Op::Scale { factor } => {
+                if in_place {
+                    self.write(instr, 0, |x| reduce::scale_in_place(x, *factor))
+                } else {
+                    let x = floats(&input[0]);
+                    self.write(instr, 0, |y| reduce::scale(y, &x, *factor))
                 }
             }
-            Op::SwiGluGrad => self.swiglu_grad(instr, &input, in_place),
             Op::Add => match instr.reuses[0] {
                 Some(place) => {
                     let other = floats(&input[1 - place]);
@@ -274,7 +381,7 @@ impl Player<'_> {
                 let x = floats(&input[0]);
                 self.write(instr, 0, |y| y.copy_from_slice(&x))
             }
-            Op::LinearCrossEntropy { chunk } => {
+            Op::LinearCrossEntropy { chunk, softcap } => {
                 let (x, w, labels) = (floats(&input[0]), floats(&input[1]), ids(&input[2]));
                 let (hidden, vocab) = (dims(0)[1], dims(1)[0]);
                 let mut logits = self.scratch(instr);
@@ -282,13 +389,32 @@ impl Player<'_> {
                 for (x, labels) in x.chunks(chunk * hidden).zip(labels.chunks(*chunk)) {
                     let logits = &mut logits[..labels.len() * vocab];
                     matmul::nt(logits, 0.0, x, &w, labels.len(), vocab, hidden);
+                    bend(logits, *softcap);
                     let (nll, correct) = loss::cross_entropy(logits, labels, vocab);
                     sums = (sums.0 + nll, sums.1 + correct);
                 }
                 self.write(instr, 0, |y| y.copy_from_slice(&[sums.0 as f32, sums.1 as f32]))
             }
-            Op::LinearCrossEntropyGrad { chunk, input: dx, weight: dw, accumulate } => {
-                self.linear_cross_entropy_grad(instr, &input, *chunk, *dx, *dw, *accumulate)
+            Op::LinearCrossEntropyGrad { chunk, softcap, input: dx, weight: dw, accumulate } => {
+                self.linear_cross_entropy_grad(instr, &input, *chunk, *softcap, *dx, *dw, *accumulate)
+            }
+            Op::CrossEntropy => {
+                let (nll, correct) = loss::cross_entropy(&floats(&input[0]), &ids(&input[1]), dims(0)[1]);
+                self.write(instr, 0, |y| y.copy_from_slice(&[nll as f32, correct as f32]))
+            }
+            Op::CrossEntropyGrad => {
+                let (labels, classes, scale) = (ids(&input[1]), dims(0)[1], self.knobs.loss_scale);
+                self.loss_grad(instr, &input, |logits| {
+                    loss::cross_entropy_grad_in_place(logits, &labels, scale, classes)
+                })
+            }
+            Op::SquaredError => {
+                let sum = loss::squared_error(&floats(&input[0]), &ids(&input[1]));
+                self.write(instr, 0, |y| y.copy_from_slice(&[sum as f32, 0.0]))
+            }
+            Op::SquaredErrorGrad => {
+                let (targets, scale) = (ids(&input[1]), self.knobs.loss_scale);
+                self.loss_grad(instr, &input, |x| (loss::squared_error_grad_in_place(x, &targets, scale), 0))
             }
             Op::SumSquares { accumulate } => {
                 let sum = reduce::sum_of_squares(&floats(&input[0]));
@@ -317,11 +443,17 @@ impl Player<'_> {
         }
     }
 
-    fn swiglu_grad(&mut self, instr: &Instr, input: &[Tensor], in_place: bool) -> Result<()> {
+    fn gated_grad<C: activation::Curve>(
+        &mut self,
+        f: C,
+        instr: &Instr,
+        input: &[Tensor],
+        in_place: bool,
+    ) -> Result<()> {
         let dy = floats(&input[0]);
         if in_place {
             edit(&input[1], |gate| {
-                edit(&input[2], |up| swiglu::grad_in_place(&dy, gate, up))
+                edit(&input[2], |up| gated::grad_in_place(f, &dy, gate, up))
                     .expect("nothing in this edit can fail");
             })?;
             for (output, place) in [(0, 1), (1, 2)] {
@@ -331,11 +463,31 @@ impl Player<'_> {
         }
         let (gate, up) = (floats(&input[1]), floats(&input[2]));
         let mut d_up = super::cpu::buffer(up.len());
-        self.write(instr, 0, |d_gate| swiglu::grad(d_gate, &mut d_up, &dy, &gate, &up))?;
+        self.write(instr, 0, |d_gate| gated::grad(f, d_gate, &mut d_up, &dy, &gate, &up))?;
         let id = instr.outputs[1];
         let shape = self.program.value(id).shape.as_slice();
         self.values[id.0] = Some(Tensor::from_vec(d_up, shape, &Device::Cpu)?);
         Ok(())
+    }
+
+    /// A loss whose input becomes its gradient: `grad` gives the two numbers.
+    fn loss_grad(
+        &mut self,
+        instr: &Instr,
+        input: &[Tensor],
+        grad: impl FnOnce(&mut [f32]) -> (f64, u64),
+    ) -> Result<()> {
+        let mut sums = (0.0, 0);
+        if instr.reuses[1].is_some() {
+            self.write(instr, 1, |x| sums = grad(x))?;
+        } else {
+            let x = floats(&input[0]);
+            self.write(instr, 1, |dx| {
+                dx.copy_from_slice(&x);
+                sums = grad(dx);
+            })?;
+        }
+        self.write(instr, 0, |y| y.copy_from_slice(&[sums.0 as f32, sums.1 as f32]))
     }
 
     /// Loss, `dx` and `dw` in one pass over chunks of logits.
@@ -344,6 +496,7 @@ impl Player<'_> {
         instr: &Instr,
         input: &[Tensor],
         chunk: usize,
+        softcap: Option<f32>,
         wants_dx: bool,
         wants_dw: bool,
         accumulate: bool,
@@ -360,7 +513,11 @@ impl Player<'_> {
                 let rows = labels.len();
                 let logits = &mut logits[..rows * vocab];
                 matmul::nt(logits, 0.0, x, &w, rows, vocab, hidden);
-                let (nll, correct) = loss::cross_entropy_grad_in_place(logits, labels, scale, vocab);
+                bend(logits, softcap);
+                let (nll, correct) = match softcap {
+                    None => loss::cross_entropy_grad_in_place(logits, labels, scale, vocab),
+                    Some(cap) => loss::capped_cross_entropy_grad_in_place(logits, labels, scale, vocab, cap),
+                };
                 sums = (sums.0 + nll, sums.1 + correct);
                 if wants_dx {
                     let at = idx * chunk * hidden;
@@ -384,14 +541,22 @@ impl Player<'_> {
     }
 }
 
+/// Logits that are not to leave a range.
+fn bend(logits: &mut [f32], softcap: Option<f32>) {
+    if let Some(cap) = softcap {
+        activation::forward_in_place(activation::Tanh { cap }, logits);
+    }
+}
+
 /// What the product's sum so far is multiplied by.
 fn beta(accumulate: bool) -> f32 {
     if accumulate { 1.0 } else { 0.0 }
 }
 
 fn shape(spec: &AttentionSpec) -> attention::Shape {
-    let AttentionSpec { batch, seq, heads, kv_heads, head_dim, scale, causal, packed: _ } = *spec;
-    attention::Shape { batch, seq, heads, kv_heads, head_dim, scale, causal }
+    let AttentionSpec { batch, seq, heads, kv_heads, head_dim, scale, causal, packed: _, window, softcap } =
+        *spec;
+    attention::Shape { batch, seq, heads, kv_heads, head_dim, scale, causal, window, softcap }
 }
 
 #[cfg(test)]
@@ -410,6 +575,8 @@ mod tests {
                 scale: 1.0,
                 causal: true,
                 packed: false,
+                window: None,
+                softcap: None,
             };
             let none: [&[usize]; 0] = [];
             let (forward, grad) = (Op::Attention(spec), Op::AttentionGrad(spec));

@@ -12,7 +12,7 @@ use crate::plan::optimizer;
 use crate::problem::{Fault, Problem, Problems};
 use crate::program::ParamId;
 use crate::random::Random;
-use crate::weights::{Directory, FileDtype};
+use crate::weights::{Directory, Entry, FileDtype};
 
 use super::access::{fresh, zeros};
 
@@ -81,7 +81,10 @@ impl Store {
     }
 }
 
-/// The weights that a pipeline asks for.
+/// The seed of a head that a checkpoint does not have.
+const HEAD_SEED: u64 = 0;
+
+/// The weights that a pipeline asks for. What a checkpoint may leave out and does is drawn.
 ///
 /// # Errors
 /// When the directory has none, or they are not this model's.
@@ -102,7 +105,10 @@ pub fn load(model: &Model, weights: &Weights, folder: &Path) -> std::result::Res
             model
                 .params
                 .iter()
-                .map(|param| read(&directory, param))
+                .map(|param| match directory.of(param) {
+                    Some((entry, bytes)) => read(param, entry, bytes),
+                    None => draw(param, HEAD_SEED),
+                })
                 .collect::<Result<_>>()
                 .map_err(|error| failed(&error).into())
         }
@@ -115,9 +121,8 @@ pub fn failed(error: &candle_core::Error) -> Problem {
 }
 
 /// One tensor, converted while it is copied out of the map.
-fn read(directory: &Directory, param: &Param) -> Result<Tensor> {
+fn read(param: &Param, entry: &Entry, bytes: &[u8]) -> Result<Tensor> {
     const CHUNK: usize = 1 << 16;
-    let (entry, bytes) = directory.of(param).expect("the directory was checked against the model");
     fresh(&param.shape, |numbers| {
         let width = if entry.dtype == FileDtype::F32 { 4 } else { 2 };
         numbers.par_chunks_mut(CHUNK).zip(bytes.par_chunks(width * CHUNK)).for_each(|(to, from)| {

@@ -132,8 +132,11 @@ pub enum Format {
     Instruct { prompt: String, response: String },
     /// `tokens(input = "input_ids", labels = "labels")`: rows tokenised elsewhere. Labels are aligned with the
     /// inputs (position t holds the id of token t), -100 is ignored, the shift by one is made inside.
-    /// Without `labels`, every token is its own label.
-    Tokens { input: String, labels: Option<String> },
+    /// Without `labels`, every token is its own label. `tokens(label = "label", mask = "attention_mask")`: rows have a
+    /// class; what the mask marks with 0 is padding.
+    Tokens { input: String, labels: Option<String>, label: Option<String>, mask: Option<String> },
+    /// `classify(text = "{sentence}", label = "label")`: a template, and the column of the class.
+    Classify { text: String, label: String },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

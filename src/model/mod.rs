@@ -5,11 +5,31 @@
 //! ```
 //!
 //! One file per family, its sources named at its top. A family says which parameters it has and what its trunk
-//! computes; everything about training is elsewhere.
+//! computes; everything about training is elsewhere. What families share: [`decoder`] (llama and its relatives),
+//! [`encoder`] (bert and its), [`rope`] (frequencies of positions), [`params`] (names to parameters).
 //!
 //! This room must not know groups, optimizers or devices, and opens no file.
 
-pub mod llama;
+mod bert;
+mod decoder;
+mod distilbert;
+mod encoder;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod gpt2;
+mod gpt_neo;
+mod gpt_neox;
+mod llama;
+mod mistral;
+mod olmo2;
+mod opt;
+mod params;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod roberta;
+mod rope;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,11 +38,36 @@ use serde_json::{Map, Value as Json};
 
 use crate::problem::Problem;
 use crate::program::builder::{BatchShape, Builder, Graph};
-use crate::program::{Input, ParamId, ValueId};
+use crate::program::{Activation, Input, Linear, ParamId, ValueId};
 use crate::units::Bytes;
 
+/// How a family reads its configuration.
+enum Reader {
+    /// It writes from left to right, or gives a class for each sequence.
+    Language(fn(&Keys<'_>, Task) -> Result<Parts, Problem>),
+    /// It gives a class or a number for each sequence. With the name that Hugging Face has for it then.
+    Encoder(fn(&Keys<'_>, Target) -> Result<Parts, Problem>, &'static str),
+}
+
 /// The families that this program knows, by the `model_type` of their configuration.
-pub const FAMILIES: &[&str] = &["llama"];
+const FAMILIES: &[(&str, Reader)] = &[
+    ("bert", Reader::Encoder(bert::read, "BertForSequenceClassification")),
+    ("distilbert", Reader::Encoder(distilbert::read, "DistilBertForSequenceClassification")),
+    ("gemma", Reader::Language(gemma::read)),
+    ("gemma2", Reader::Language(gemma2::read)),
+    ("gemma3_text", Reader::Language(gemma3::read)),
+    ("gpt2", Reader::Language(gpt2::read)),
+    ("gpt_neo", Reader::Language(gpt_neo::read)),
+    ("gpt_neox", Reader::Language(gpt_neox::read)),
+    ("llama", Reader::Language(llama::read)),
+    ("mistral", Reader::Language(mistral::read)),
+    ("olmo2", Reader::Language(olmo2::read)),
+    ("opt", Reader::Language(opt::read)),
+    ("phi3", Reader::Language(phi3::read)),
+    ("qwen2", Reader::Language(qwen2::read)),
+    ("qwen3", Reader::Language(qwen3::read)),
+    ("roberta", Reader::Encoder(roberta::read, "RobertaForSequenceClassification")),
+];
 
 /// The most bytes that a chunk of logits takes, unless a single tile of rows needs more.
 const LOGITS_CHUNK: usize = 8 << 20;
@@ -32,12 +77,15 @@ const LOGITS_CHUNK: usize = 8 << 20;
 pub struct Param {
     /// As the checkpoint calls it: `model.layers.0.self_attn.q_proj.weight`
     pub name: String,
-    /// What a checkpoint may call it instead: of tied matrices it keeps one, under either name.
-    pub alias: Option<&'static str>,
+    /// What a checkpoint may call it instead: of tied matrices it keeps one, under either name; that of a bare trunk leaves
+    /// the trunk's name out.
+    pub aliases: Vec<String>,
     /// As patterns in a pipeline call it: `block.0.attention.q`
     pub path: String,
     pub shape: Vec<usize>,
     pub init: Init,
+    /// A checkpoint need not have it: it is drawn then, as the head of a task that the model has not learned yet.
+    pub may_be_missing: bool,
 }
 
 impl Param {
@@ -67,12 +115,63 @@ pub struct Layer {
     pub params: Vec<ParamId>,
 }
 
+/// What a model is trained for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// To predict the next token.
+    NextToken,
+    /// To give each sequence a class or a number.
+    Sequence(Target),
+}
+
+/// What a sequence is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// One of these classes, learned by cross entropy.
+    Classes(Vec<String>),
+    /// A number, learned by squared error.
+    Number,
+}
+
+impl Target {
+    /// How many numbers the head gives.
+    fn width(&self) -> usize {
+        match self {
+            Target::Classes(classes) => classes.len(),
+            Target::Number => 1,
+        }
+    }
+}
+
+/// Where a class or number is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Read {
+    /// At the first token, which sees all others.
+    First,
+    /// At the last token, which comes after all others.
+    Last,
+}
+
+/// What stands on the trunk.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Head {
+    /// Logits of the next token, by a matrix of `[vocab, width]`.
+    Tokens { weight: ParamId, softcap: Option<f32> },
+    /// Logits of the classes, or a number: `out(f(dense(x)))` of one token.
+    Sequence { target: Target, read: Read, dense: Option<(Linear, Activation)>, out: Linear },
+}
+
+impl Head {
+    /// Whether it is this matrix.
+    fn is(&self, param: ParamId) -> bool {
+        matches!(self, Head::Tokens { weight, .. } if *weight == param)
+    }
+}
+
 /// What a family has to say about itself.
 pub trait Family: fmt::Debug + Send + Sync {
-    /// From token ids to what the head reads, `[rows, hidden]`.
+    /// From token ids to what the head reads, `[rows, width]`.
     fn trunk(&self, build: &mut Builder<'_>) -> ValueId;
-    /// The matrix that turns it into logits, `[vocab, hidden]`.
-    fn head(&self) -> ParamId;
 }
 
 /// A model: its parameters, its layers, its forward pass. Holds no tensor.
@@ -82,7 +181,7 @@ pub struct Model {
     /// The configuration as it was read, for the export.
     pub config: Map<String, Json>,
     pub params: Vec<Param>,
-    /// From input to output; norm and head apart.
+    /// From input to output; norm, pooler and head apart.
     pub layers: Vec<Layer>,
     /// The head is the embedding's matrix.
     pub tied: bool,
@@ -91,6 +190,9 @@ pub struct Model {
     /// The longest sequence that the model has positions for.
     pub positions: usize,
     pub eos: Vec<u32>,
+    /// A token sees those after it, too; padding must be hidden from it.
+    pub both_ways: bool,
+    pub head: Head,
     trunk: Arc<dyn Family>,
     /// Name and shape, as the builder wants them.
     shapes: Arc<Vec<(String, Vec<usize>)>>,
@@ -105,6 +207,8 @@ struct Parts {
     hidden: usize,
     vocab: usize,
     positions: usize,
+    both_ways: bool,
+    head: Head,
     trunk: Arc<dyn Family>,
 }
 
@@ -115,18 +219,31 @@ impl Model {
     /// When it is not JSON, names a family that is not known, or asks for something that the family does not have
     /// here; says which key.
     pub fn from_config(text: &str) -> Result<Model, Problem> {
-        let config: Map<String, Json> = serde_json::from_str(text).map_err(|error| {
+        let mut config: Map<String, Json> = serde_json::from_str(text).map_err(|error| {
             Problem::new(
                 "hift::model::config",
                 format!("the model's config.json is not a JSON object: {error}"),
             )
             .help("take the file that came with the weights, unchanged")
         })?;
-        let family = family_of(&config)?;
-        let parts = match family {
-            "llama" => llama::read(&config)?,
-            other => unreachable!("{other} is in FAMILIES"),
+        let reader = reader_of(&config)?;
+        let keys = Keys(&config);
+        let parts = match reader {
+            Reader::Language(read) => read(&keys, task_of(&keys)?)?,
+            Reader::Encoder(read, _) => read(&keys, target_of(&keys)?)?,
         };
+        // What is exported is what was trained, whatever task the checkpoint was for.
+        if let (Reader::Encoder(_, name), Head::Sequence { target, .. }) = (reader, &parts.head) {
+            let names = match target {
+                Target::Classes(classes) => classes.clone(),
+                Target::Number => vec![label(0)],
+            };
+            let names = || names.iter().enumerate();
+            config.insert("architectures".into(), Json::from(vec![*name]));
+            config
+                .insert("id2label".into(), names().map(|(i, name)| (i.to_string(), name.as_str())).collect());
+            config.insert("label2id".into(), names().map(|(i, name)| (name.clone(), i)).collect());
+        }
         let eos = match config.get("eos_token_id") {
             Some(Json::Array(ids)) => ids.iter().filter_map(Json::as_u64).map(|id| id as u32).collect(),
             Some(id) => id.as_u64().map(|id| id as u32).into_iter().collect(),
@@ -143,6 +260,8 @@ impl Model {
             vocab: parts.vocab,
             positions: parts.positions,
             eos,
+            both_ways: parts.both_ways,
+            head: parts.head,
             trunk: parts.trunk,
             shapes: Arc::new(shapes),
         })
@@ -160,20 +279,30 @@ impl Model {
         self.params.iter().map(Param::bytes).sum()
     }
 
-    /// The layers as a schedule sees them. With `split`, norm and head are layers of their own; without, they are
+    /// What it is trained for.
+    pub fn task(&self) -> Task {
+        match &self.head {
+            Head::Tokens { .. } => Task::NextToken,
+            Head::Sequence { target, .. } => Task::Sequence(target.clone()),
+        }
+    }
+
+    /// The layers as a schedule sees them. With `split`, norm, pooler and head are layers of their own; without, they are
     /// one layer `head`, and where the head is the embedding's matrix, the norm joins the last block.
     pub fn tail(&self, split: bool) -> Vec<Layer> {
         let mut layers = self.layers.clone();
         if split {
             return layers;
         }
-        let norm = layers.iter().position(|layer| layer.name == "norm").expect("every family has a norm");
-        let norm = layers.remove(norm);
-        let last = layers.last_mut().expect("a model has layers");
-        if self.tied {
-            last.params.extend(norm.params);
+        let is_tail = |layer: &Layer| ["norm", "pooler", "head"].contains(&layer.name.as_str());
+        let from = layers.iter().position(is_tail).unwrap_or(layers.len());
+        let tail = layers.split_off(from);
+        let has_head = tail.last().is_some_and(|last| last.name == "head");
+        let params = tail.into_iter().flat_map(|layer| layer.params).collect();
+        if has_head {
+            layers.push(Layer { name: "head".into(), params });
         } else {
-            last.params.splice(0..0, norm.params);
+            layers.last_mut().expect("a model has layers").params.extend(params);
         }
         layers
     }
@@ -183,18 +312,38 @@ impl Model {
         let mut build = Builder::new(&self.shapes, shape);
         let x = self.trunk.trunk(&mut build);
         build.at("", None);
-        let loss = build.linear_cross_entropy("loss", x, self.trunk.head(), self.chunk());
+        let loss = match &self.head {
+            Head::Tokens { weight, softcap } => {
+                build.linear_cross_entropy("loss", x, *weight, self.chunk(), *softcap)
+            }
+            Head::Sequence { target, dense, out, .. } => {
+                let x = read(&mut build, x, *dense, *out);
+                match target {
+                    Target::Classes(_) => build.cross_entropy("loss", x),
+                    Target::Number => build.squared_error("loss", x),
+                }
+            }
+        };
         build.finish(loss)
     }
 
-    /// The forward pass up to the logits of the rows that `queries` names: `[batch, vocab]`.
+    /// The forward pass up to the logits of the rows that `queries` names: `[batch, vocab]`, or `[batch, classes]`.
     pub fn logits(&self, shape: BatchShape) -> Graph {
         let mut build = Builder::new(&self.shapes, shape);
         let x = self.trunk.trunk(&mut build);
         build.at("", None);
-        let queries = build.input(Input::Queries);
-        let x = build.pick("last", x, queries);
-        let logits = build.linear("logits", x, self.trunk.head(), None);
+        let logits = match &self.head {
+            Head::Tokens { weight, softcap } => {
+                let queries = build.input(Input::Queries);
+                let x = build.pick("last", x, queries);
+                let logits = build.linear("logits", x, Linear::new(*weight, None));
+                match softcap {
+                    Some(cap) => build.activate("bent", Activation::Tanh { cap: *cap }, logits),
+                    None => logits,
+                }
+            }
+            Head::Sequence { dense, out, .. } => read(&mut build, x, *dense, *out),
+        };
         build.finish(logits)
     }
 
@@ -204,8 +353,20 @@ impl Model {
     }
 }
 
-fn family_of(config: &Map<String, Json>) -> Result<&'static str, Problem> {
-    let known = || FAMILIES.join(", ");
+/// What the head gives for the token that `queries` names in each sequence: `[batch, classes]`, or `[batch, 1]`.
+fn read(build: &mut Builder<'_>, x: ValueId, dense: Option<(Linear, Activation)>, out: Linear) -> ValueId {
+    let queries = build.input(Input::Queries);
+    let mut x = build.pick("read", x, queries); // [batch, hidden]
+    if let Some((linear, activation)) = dense {
+        x = build.linear("dense", x, linear); // [batch, hidden]
+        x = build.activate("pooled", activation, x);
+    }
+    build.linear("logits", x, out) // [batch, classes]
+}
+
+fn reader_of(config: &Map<String, Json>) -> Result<&'static Reader, Problem> {
+    let names = || FAMILIES.iter().map(|(name, _)| *name);
+    let known = || names().collect::<Vec<_>>().join(", ");
     let Some(model_type) = config.get("model_type").and_then(Json::as_str) else {
         return Err(Problem::new(
             "hift::model::unknown_family",
@@ -213,19 +374,69 @@ fn family_of(config: &Map<String, Json>) -> Result<&'static str, Problem> {
         )
         .help(format!("known families are: {}", known())));
     };
-    FAMILIES.iter().copied().find(|family| *family == model_type).ok_or_else(|| {
-        let nearest = FAMILIES
-            .iter()
-            .map(|family| (strsim::damerau_levenshtein(family, model_type), family))
+    let found = FAMILIES.iter().find(|(name, _)| *name == model_type);
+    found.map(|(_, reader)| reader).ok_or_else(|| {
+        let nearest = names()
+            .map(|family| {
+                (!family.starts_with(model_type), strsim::damerau_levenshtein(family, model_type), family)
+            })
             .min()
-            .filter(|(distance, _)| *distance <= 2)
-            .map(|(_, family)| format!("; the nearest is `{family}`"));
+            .filter(|(other, distance, _)| !other || *distance <= 2)
+            .map(|(.., family)| format!("; the nearest is `{family}`"));
         Problem::new(
             "hift::model::unknown_family",
             format!("`{model_type}` is not a model family known here"),
         )
         .help(format!("known families are: {}{}", known(), nearest.unwrap_or_default()))
     })
+}
+
+/// The task of a model that may have several: `architectures` names the class that wrote the checkpoint.
+fn task_of(keys: &Keys<'_>) -> Result<Task, Problem> {
+    let architecture = keys.get("architectures").and_then(|names| names.get(0)).and_then(Json::as_str);
+    match architecture {
+        Some(name) if name.ends_with("ForSequenceClassification") => Ok(Task::Sequence(target_of(keys)?)),
+        Some(name) if name.contains("For") && !name.ends_with("ForCausalLM") => Err(unsupported(
+            "architectures",
+            name,
+            "those that end in `ForCausalLM` or `ForSequenceClassification`",
+        )),
+        // GPT2LMHeadModel, bare trunks, or nothing.
+        _ => Ok(Task::NextToken),
+    }
+}
+
+/// What Hugging Face calls a class that has no name.
+fn label(i: usize) -> String {
+    format!("LABEL_{i}")
+}
+
+/// The names of the classes in `id2label`; without it, `num_labels` of them, two as Hugging Face has it. One alone is a number.
+fn target_of(keys: &Keys<'_>) -> Result<Target, Problem> {
+    let classes: Vec<String> = match keys.get("id2label") {
+        None => (0..keys.optional_size("num_labels")?.unwrap_or(2)).map(label).collect(),
+        Some(Json::Object(map)) => {
+            let name = |i: usize| map.get(&i.to_string()).and_then(Json::as_str).map(str::to_string);
+            let names: Option<Vec<String>> = (0..map.len()).map(name).collect();
+            names.ok_or_else(|| wrong("id2label", &keys.0["id2label"], "names for 0, 1, 2 and so on"))?
+        }
+        Some(other) => return Err(wrong("id2label", other, "an object")),
+    };
+    match (keys.word("problem_type")?, classes.len()) {
+        (_, 0) => Err(unsupported("id2label", "empty", "one number, two classes or more")),
+        (None | Some("regression"), 1) => Ok(Target::Number),
+        (None | Some("single_label_classification"), 2..) => Ok(Target::Classes(classes)),
+        (Some("regression"), n) => Err(unsupported(
+            "problem_type",
+            &format!("a regression of {n} numbers"),
+            "of one: an `id2label` of one entry",
+        )),
+        (Some(kind), n) => Err(unsupported(
+            "problem_type",
+            &format!("{kind} of {n}"),
+            "regression of one, single_label_classification of two or more",
+        )),
+    }
 }
 
 /// Reads keys of a configuration, with errors that name the key.
@@ -250,6 +461,86 @@ impl Keys<'_> {
             Some(size) if (1..=1 << 22).contains(&size) => Ok(Some(size as usize)),
             _ => Err(wrong(key, value, "a whole number from 1 to 4 million")),
         }
+    }
+
+    /// A size that may be switched off: `null` is none, a key that is not there is the default.
+    fn size_or_none(&self, key: &str, default: Option<usize>) -> Result<Option<usize>, Problem> {
+        if self.0.contains_key(key) { self.optional_size(key) } else { Ok(default) }
+    }
+
+    /// A whole number that may be 0.
+    fn whole(&self, key: &str, default: usize) -> Result<usize, Problem> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        match value.as_u64() {
+            Some(number) if number <= 1 << 22 => Ok(number as usize),
+            _ => Err(wrong(key, value, "a whole number up to 4 million")),
+        }
+    }
+
+    /// How many blocks there are.
+    fn blocks(&self, key: &str) -> Result<usize, Problem> {
+        self.size(key)?;
+        self.blocks_or(key, 1)
+    }
+
+    fn blocks_or(&self, key: &str, default: usize) -> Result<usize, Problem> {
+        match self.optional_size(key)?.unwrap_or(default) {
+            n if n > 1024 => Err(unsupported(key, &n.to_string(), "up to 1024")),
+            n => Ok(n),
+        }
+    }
+
+    /// Which blocks see a window: `layer_types` says it, else `default` by the block's number.
+    fn slides(&self, n_blocks: usize, default: impl Fn(usize) -> bool) -> Result<Vec<bool>, Problem> {
+        let Some(types) = self.get("layer_types") else { return Ok((0..n_blocks).map(default).collect()) };
+        let slides = |kind: &Json| match kind.as_str() {
+            Some("sliding_attention") => Some(true),
+            Some("full_attention") => Some(false),
+            _ => None,
+        };
+        let known = types.as_array().and_then(|types| types.iter().map(slides).collect::<Option<Vec<_>>>());
+        let wanted = format!("`sliding_attention` or `full_attention` for {n_blocks} blocks");
+        known.filter(|known| known.len() == n_blocks).ok_or_else(|| wrong("layer_types", types, &wanted))
+    }
+
+    /// The width of a head where `heads`, which `key` names, share `hidden` evenly.
+    fn head_dim(&self, hidden: usize, heads: usize, key: &str) -> Result<usize, Problem> {
+        match hidden.is_multiple_of(heads) {
+            true => Ok(hidden / heads),
+            false => Err(unsupported(key, &heads.to_string(), &format!("numbers that divide {hidden}"))),
+        }
+    }
+
+    /// Fails unless the key says `word`, or nothing.
+    fn only(&self, key: &str, word: &str) -> Result<(), Problem> {
+        match self.word(key)?.filter(|said| *said != word) {
+            Some(other) => Err(unsupported(key, other, word)),
+            None => Ok(()),
+        }
+    }
+
+    /// A function by the name that Hugging Face has for it.
+    fn activation(&self, key: &str, default: &str) -> Result<Activation, Problem> {
+        match self.word(key)?.unwrap_or(default) {
+            "silu" | "swish" => Ok(Activation::Silu),
+            "gelu" => Ok(Activation::Gelu),
+            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+            "relu" => Ok(Activation::Relu),
+            "tanh" => Ok(Activation::Tanh { cap: 1.0 }),
+            other => Err(unsupported(
+                key,
+                other,
+                "silu, swish, gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, relu, tanh",
+            )),
+        }
+    }
+
+    /// A number that may be switched off.
+    fn number_or_none(&self, key: &str, default: Option<f64>) -> Result<Option<f64>, Problem> {
+        if !self.0.contains_key(key) {
+            return Ok(default);
+        }
+        self.get(key).map(|_| self.number(key, 0.0)).transpose()
     }
 
     fn number(&self, key: &str, default: f64) -> Result<f64, Problem> {
@@ -282,4 +573,103 @@ fn unsupported(key: &str, value: &str, known: &str) -> Problem {
         format!("`{key}` in the model's config.json is {value}, which this version does not compute"),
     )
     .help(format!("known here: {known}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaint(config: &str) -> String {
+        let problem = Model::from_config(config).expect_err(config);
+        format!("{}; {}", problem.message, problem.help.unwrap_or_default())
+    }
+
+    #[test]
+    fn an_unknown_family_is_refused_with_the_list_and_the_nearest() {
+        let check = |name: &str, nearest: &str| {
+            let said = complaint(&format!(r#"{{"model_type": "{name}"}}"#));
+            assert!(
+                said.starts_with(&format!("`{name}` is not a model family known here; known families are: "))
+            );
+            assert!(
+                said.contains("bert, distilbert, gemma, ") && said.contains(", qwen3, roberta"),
+                "{said}"
+            );
+            assert!(said.ends_with(nearest), "{said}");
+        };
+        check("lama", "; the nearest is `llama`");
+        check("qwen4", "; the nearest is `qwen2`");
+        check("gemma3", "; the nearest is `gemma3_text`");
+        check("mamba", "roberta");
+        assert!(complaint("{}").starts_with("the model's config.json has no `model_type`"));
+    }
+
+    /// The complaint about a small model of a family with one thing that is not computed here.
+    fn check(family: &str, entry: &str, expected: &str) {
+        let sizes = r#""hidden_size": 8, "intermediate_size": 8, "ffn_dim": 8, "num_hidden_layers": 2, "num_layers": 2,
+            "num_attention_heads": 2, "num_heads": 2, "vocab_size": 9, "max_position_embeddings": 16"#;
+        let said = complaint(&format!(r#"{{"model_type": "{family}", {sizes}, {entry}}}"#));
+        assert!(said.contains(expected), "{said}");
+    }
+
+    #[test]
+    fn what_a_family_does_not_compute_is_refused_by_its_key() {
+        check("llama", r#""hidden_act": "gelu""#, "`hidden_act` in the model's config.json is gelu");
+        check("llama", r#""rope_scaling": {"rope_type": "yarn"}"#, "`rope_scaling.rope_type`");
+        check("llama", r#""architectures": ["LlamaForTokenClassification"]"#, "`architectures`");
+        check("phi3", r#""rope_scaling": {"type": "longrope"}"#, "longrope");
+        check("qwen2", r#""layer_types": ["full_attention"]"#, "for 2 blocks");
+        check("gemma3_text", r#""use_bidirectional_attention": true"#, "`use_bidirectional_attention`");
+        check("gpt_neo", r#""attention_types": [[["global", "local"], 12]]"#, "for 2 blocks");
+        check("gpt_neox", r#""rotary_pct": 0.3"#, "an even part of a head");
+        check("opt", r#""layer_norm_elementwise_affine": false"#, "`layer_norm_elementwise_affine`");
+        check("bert", r#""position_embedding_type": "relative_key""#, "`position_embedding_type`");
+        check("bert", r#""problem_type": "regression""#, "a regression of 2 numbers");
+        check("bert", r#""problem_type": "multi_label_classification""#, "`problem_type`");
+        check("roberta", r#""id2label": {}"#, "two classes or more");
+        check("roberta", r#""id2label": {"1": "one", "2": "two"}"#, "`id2label`");
+        check("roberta", r#""num_attention_heads": 3"#, "numbers that divide 8");
+    }
+
+    #[test]
+    fn an_encoder_is_a_classifier_whatever_its_checkpoint_was_for() {
+        let model = Model::from_config(
+            r#"{"model_type": "roberta", "architectures": ["RobertaForMaskedLM"], "hidden_size": 8,
+                "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9,
+                "max_position_embeddings": 18, "id2label": {"0": "good", "1": "bad"}}"#,
+        )
+        .unwrap();
+        assert_eq!(model.task(), Task::Sequence(Target::Classes(vec!["good".into(), "bad".into()])));
+        assert_eq!(model.config["architectures"][0], "RobertaForSequenceClassification");
+        assert_eq!(model.positions, 16, "two rows of the table are the padding's");
+    }
+
+    #[test]
+    fn the_tail_is_one_layer_unless_it_is_split() {
+        let names = |model: &Model, split| -> Vec<String> {
+            model.tail(split).into_iter().map(|layer| layer.name).collect()
+        };
+        let bert = Model::from_config(
+            r#"{"model_type": "bert", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+                "num_attention_heads": 2, "vocab_size": 9}"#,
+        )
+        .unwrap();
+        assert_eq!(names(&bert, true), ["embedding", "block.0", "pooler", "head"]);
+        assert_eq!(names(&bert, false), ["embedding", "block.0", "head"]);
+        let gpt2 =
+            Model::from_config(r#"{"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2}"#).unwrap();
+        assert_eq!(names(&gpt2, true), ["embedding", "block.0", "norm"]);
+        assert_eq!(names(&gpt2, false), ["embedding", "block.0"]);
+        let elements = |model: &Model, split| -> u64 {
+            model
+                .tail(split)
+                .iter()
+                .flat_map(|layer| &layer.params)
+                .map(|id| model.param(*id).elements())
+                .sum()
+        };
+        for model in [bert, gpt2] {
+            assert_eq!([true, false].map(|split| elements(&model, split)), [model.n_elements(); 2]);
+        }
+    }
 }

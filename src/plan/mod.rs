@@ -22,10 +22,10 @@ use serde::Serialize;
 
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{
-    Algorithm, Data, Device, Evaluate, Export, Generate, Interval, Length, Metric, Recompute, Rest, Setting,
-    Shuffle, Stage, Tokenizer, Train, Weights,
+    Algorithm, Data, Device, Evaluate, Export, Format, Generate, Interval, Length, Metric, Recompute, Rest,
+    Setting, Shuffle, Stage, Tokenizer, Train, Weights,
 };
-use crate::model::Model;
+use crate::model::{Model, Target, Task};
 use crate::problem::{Problem, Problems, Span};
 use crate::program::builder::BatchShape;
 use crate::program::{ParamId, Program, Settings, StepPrograms, forward_only, step_programs};
@@ -332,6 +332,16 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
             Stage::Evaluate(stage) => {
                 evaluate(pipeline, stage, model, world).map(|p| StagePlan::Evaluate(Box::new(p)))
             }
+            Stage::Generate(stage) if model.model.task() != Task::NextToken => Err(Problem::new(
+                "hift::plan::task",
+                format!("`{}` writes text, which this model cannot", stage.name),
+            )
+            .label(stage.span, "generates")
+            .label_at(stage.model.weights.span(), "it gives each sequence a label")
+            .help(
+                "remove the stage, or use a model whose config.json names a class that ends in `ForCausalLM`",
+            )
+            .into()),
             Stage::Generate(stage) => world
                 .check_prompts(pipeline, stage, &model.model)
                 .map(|()| StagePlan::Generate(Box::new(generate(stage, model)))),
@@ -392,6 +402,76 @@ pub fn read_model(
     })
 }
 
+/// Holds the rows of a data block against the model's task.
+///
+/// # Errors
+/// When rows have classes and the model has none, or the other way round; or when a classifier's rows are to be packed.
+pub fn check_task(data: &Data, tokenizer: &Tokenizer, model: &Model) -> Result<(), Problem> {
+    let classified = match &data.format.value {
+        Format::Classify { .. } => true,
+        Format::Tokens { label, .. } => label.is_some(),
+        Format::Text { .. } | Format::Instruct { .. } => false,
+    };
+    let problem = |message: String, label: &str, help: &str| {
+        Err(Problem::new("hift::plan::task", message).label_at(data.format.span(), label).help(help))
+    };
+    if let Format::Tokens { labels: Some(labels), label: Some(label), .. } = &data.format.value {
+        return problem(
+            format!("the rows of `{}` have both labels for each token and a class", data.name),
+            &format!("`{labels}` is for models that predict tokens, `{label}` for classifiers"),
+            "keep `labels` or `label`, whichever the model is trained for",
+        );
+    }
+    match model.task() {
+        Task::NextToken if classified => problem(
+            format!("the rows of `{}` have labels, but the model predicts the next token", data.name),
+            "gives each row a label",
+            "write another `format`, or name the task in the model's config.json: `\"architectures\": \
+             [\"...ForSequenceClassification\"]`",
+        ),
+        Task::Sequence(target) if !classified => problem(
+            match target {
+                Target::Classes(classes) => format!(
+                    "the model tells {} classes apart, but the rows of `{}` have none",
+                    classes.len(),
+                    data.name
+                ),
+                Target::Number => {
+                    format!("the model gives each row a number, but the rows of `{}` have none", data.name)
+                }
+            },
+            "gives the rows no label",
+            "write `format = classify(text = \"{text}\", label = \"label\")` with the columns' names",
+        ),
+        Task::Sequence(_) if *tokenizer.pack => Err(Problem::new(
+            "hift::plan::task",
+            "rows that each have a label cannot be packed into one sequence",
+        )
+        .label_at(tokenizer.pack.span(), "asks for packing")
+        .label_at(data.format.span(), "gives each row a label")
+        .help("write `pack = false`")),
+        Task::NextToken | Task::Sequence(_) => Ok(()),
+    }
+}
+
+/// Holds the metrics of a stage against the model's task: numbers have no classes to be right about.
+fn check_metrics(metrics: &Setting<Vec<Metric>>, model: &ModelPlan) -> Result<(), Problem> {
+    let of_classes = |metric: &&Metric| match metric {
+        Metric::Loss => false,
+        Metric::Perplexity | Metric::Accuracy => true,
+    };
+    match metrics.iter().find(of_classes) {
+        Some(_) if model.model.task() == Task::Sequence(Target::Number) => Err(Problem::new(
+            "hift::plan::task",
+            "a model that gives numbers has the metric `loss`, the mean squared error, and no other",
+        )
+        .label_at(metrics.span(), "asks for another")
+        .label_at(model.span, "gives each sequence a number")
+        .help("write `metrics = [loss]`")),
+        _ => Ok(()),
+    }
+}
+
 /// The longest sequence to plan for: what the rows really hold, else what the tokenizer may give.
 fn longest(tokenizer: &Tokenizer, model: &Model, rows: Option<u64>) -> Result<u64, Problem> {
     let positions = model.positions as u64;
@@ -434,6 +514,10 @@ fn train(
     world: &mut dyn World,
 ) -> Result<TrainPlan, Problems> {
     let mut problems = Problems::default();
+    check_task(&stage.data, &stage.tokenizer, &model.model)?;
+    if let Some(evaluate) = &stage.evaluate {
+        check_metrics(&evaluate.metrics, &model)?;
+    }
     let turns = group::turns(&stage.groups, &stage.schedule, &model.model);
     longest(&stage.tokenizer, &model.model, None)?;
     let rows = world.rows(pipeline, &stage.data, &stage.tokenizer, &model.model);
@@ -475,6 +559,8 @@ fn train(
         .help(format!("write `holdout = 2 %` in `data {}`", stage.data.name))
         .into());
     }
+    // What hides packed rows from each other hides padding, too.
+    let packed = *stage.tokenizer.pack || model.model.both_ways;
     Ok(TrainPlan {
         name: stage.name.clone(),
         span: stage.span,
@@ -511,7 +597,7 @@ fn train(
         micro_batch,
         accumulate: *stage.accumulate,
         seq,
-        packed: *stage.tokenizer.pack,
+        packed,
         recompute: *stage.model.recompute,
         recompute_blocks: *stage.model.recompute == Recompute::Blocks,
         shuffle: *stage.data.shuffle,
@@ -535,6 +621,8 @@ fn evaluate(
     model: ModelPlan,
     world: &mut dyn World,
 ) -> Result<EvaluatePlan, Problems> {
+    check_task(&stage.data, &stage.tokenizer, &model.model)?;
+    check_metrics(&stage.metrics, &model)?;
     longest(&stage.tokenizer, &model.model, None)?;
     let rows = world.rows(pipeline, &stage.data, &stage.tokenizer, &model.model)?;
     let seen = rows.map(|rows| match rows.holdout {
@@ -551,7 +639,7 @@ fn evaluate(
         metrics: stage.metrics.value.clone(),
         micro_batch: batch(&stage.micro_batch, seen.map(|(rows, _)| rows), seq)?,
         seq,
-        packed: *stage.tokenizer.pack,
+        packed: *stage.tokenizer.pack || model.model.both_ways,
         device: *stage.device,
         model,
     })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::units::Dtype;
 
-use super::{AttentionSpec, Input, Op, ParamId, Role, Value, ValueId};
+use super::{Activation, AttentionSpec, Input, Op, ParamId, Role, Value, ValueId};
 
 /// One operation of the forward pass.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +57,58 @@ impl BatchShape {
     }
 }
 
+/// The parameters of a linear layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Linear {
+    pub weight: ParamId,
+    pub bias: Option<ParamId>,
+    /// The weight is `[in, out]`, not `[out, in]`.
+    pub transposed: bool,
+}
+
+impl Linear {
+    /// As most checkpoints hold it: the weight is `[out, in]`.
+    pub fn new(weight: ParamId, bias: Option<ParamId>) -> Self {
+        Self { weight, bias, transposed: false }
+    }
+}
+
+/// A root-mean-square norm: the normed numbers times `offset + weight`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RmsNorm {
+    pub weight: ParamId,
+    pub eps: f32,
+    pub offset: f32,
+}
+
+/// A layer norm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerNorm {
+    pub weight: ParamId,
+    pub bias: ParamId,
+    pub eps: f32,
+}
+
+/// Who sees whom in self-attention, and how: see [`AttentionSpec`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Heads {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub scale: f32,
+    pub causal: bool,
+    pub window: Option<usize>,
+    pub softcap: Option<f32>,
+}
+
+impl Heads {
+    /// Causal attention as in Vaswani et al. 2017: scores are divided by the root of `head_dim`.
+    pub fn causal(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        Self { heads, kv_heads, head_dim, scale, causal: true, window: None, softcap: None }
+    }
+}
+
 /// Builds a [`Graph`]. Values are named after the module that makes them, which is set with [`Builder::at`].
 pub struct Builder<'a> {
     graph: Graph,
@@ -102,8 +154,8 @@ impl<'a> Builder<'a> {
             return *id;
         }
         let rows = match input {
-            Input::Ids | Input::Labels | Input::Positions | Input::Starts => self.shape.rows(),
-            Input::Queries => self.shape.batch,
+            Input::Ids | Input::Types | Input::Labels | Input::Positions | Input::Starts => self.shape.rows(),
+            Input::Queries | Input::Classes | Input::Targets => self.shape.batch,
         };
         let id = self.graph.add_value(input.name(), vec![rows], Dtype::U32, Role::Input(input));
         self.inputs.push((input, id));
@@ -127,7 +179,7 @@ impl<'a> Builder<'a> {
             op.shapes(&inputs)
         };
         let role = match op {
-            Op::LinearCrossEntropy { .. } => Role::Scalar,
+            Op::LinearCrossEntropy { .. } | Op::CrossEntropy | Op::SquaredError => Role::Scalar,
             _ => Role::Activation,
         };
         let outputs: Vec<ValueId> = shapes
@@ -149,61 +201,60 @@ impl<'a> Builder<'a> {
         self.push(&[name], op, inputs)[0]
     }
 
-    /// Rows of `table`: `[rows, hidden]`.
-    pub fn embed(&mut self, name: &str, table: ParamId, ids: ValueId) -> ValueId {
+    /// The rows `ids + offset` of `table`: `[rows, hidden]`.
+    pub fn embed(&mut self, name: &str, table: ParamId, ids: ValueId, offset: usize) -> ValueId {
         let table = self.param(table);
-        self.one(name, Op::Embed, vec![table, ids])
+        self.one(name, Op::Embed { offset }, vec![table, ids])
     }
 
     /// Those rows of `x` that `queries` names: `[batch, hidden]`.
     pub fn pick(&mut self, name: &str, x: ValueId, queries: ValueId) -> ValueId {
-        self.one(name, Op::Embed, vec![x, queries])
+        self.one(name, Op::Embed { offset: 0 }, vec![x, queries])
     }
 
     /// `[rows, in]` to `[rows, out]`.
-    pub fn linear(&mut self, name: &str, x: ValueId, weight: ParamId, bias: Option<ParamId>) -> ValueId {
+    pub fn linear(&mut self, name: &str, x: ValueId, linear: Linear) -> ValueId {
+        let Linear { weight, bias, transposed } = linear;
         let mut inputs = vec![x, self.param(weight)];
         inputs.extend(bias.map(|bias| self.param(bias)));
-        self.one(name, Op::Linear { bias: bias.is_some() }, inputs)
+        self.one(name, Op::Linear { bias: bias.is_some(), transposed }, inputs)
+    }
+
+    /// `[rows, n x width]` to the same, with a weight of `[width]`.
+    pub fn rms_norm(&mut self, name: &str, x: ValueId, norm: RmsNorm) -> ValueId {
+        let RmsNorm { weight, eps, offset } = norm;
+        let weight = self.param(weight);
+        self.one(name, Op::RmsNorm { eps, offset }, vec![x, weight])
     }
 
     /// `[rows, hidden]` to the same.
-    pub fn rms_norm(&mut self, name: &str, x: ValueId, weight: ParamId, eps: f32) -> ValueId {
-        let weight = self.param(weight);
-        self.one(name, Op::RmsNorm { eps }, vec![x, weight])
+    pub fn layer_norm(&mut self, name: &str, x: ValueId, norm: LayerNorm) -> ValueId {
+        let LayerNorm { weight, bias, eps } = norm;
+        let (weight, bias) = (self.param(weight), self.param(bias));
+        self.one(name, Op::LayerNorm { eps }, vec![x, weight, bias])
     }
 
-    /// `[rows, head_dim]`: cosines and sines for every token.
+    /// `[rows, 2 x inv_freq]`: cosines and sines for every token.
     pub fn rope_table(&mut self, name: &str, inv_freq: Arc<[f32]>) -> ValueId {
         let positions = self.input(Input::Positions);
         self.one(name, Op::RopeTable { inv_freq }, vec![positions])
     }
 
-    /// `[rows, heads x head_dim]` to the same.
+    /// `[rows, heads x head_dim]` to the same. The table may be narrower than a head: then a part of each head is turned.
     pub fn rope(&mut self, name: &str, x: ValueId, table: ValueId, heads: usize, head_dim: usize) -> ValueId {
         self.one(name, Op::Rope { heads, head_dim, inverse: false }, vec![x, table])
     }
 
-    /// Causal self-attention: `q` `[rows, heads x head_dim]`, `k` and `v` `[rows, kv_heads x head_dim]`, to the shape of `q`.
-    pub fn attention(
-        &mut self,
-        name: &str,
-        [q, k, v]: [ValueId; 3],
-        heads: usize,
-        kv_heads: usize,
-        head_dim: usize,
-    ) -> ValueId {
+    /// Self-attention: `q` `[rows, heads x head_dim]`, `k` and `v` `[rows, kv_heads x head_dim]`, to the shape of `q`.
+    ///
+    /// Padding needs no mask where it comes last and nothing looks ahead; where all see all, `starts` is the mask.
+    pub fn attention(&mut self, name: &str, [q, k, v]: [ValueId; 3], heads: Heads) -> ValueId {
         let BatchShape { batch, seq, packed } = self.shape;
-        let spec = AttentionSpec {
-            batch,
-            seq,
-            heads,
-            kv_heads,
-            head_dim,
-            scale: 1.0 / (head_dim as f32).sqrt(),
-            causal: true,
-            packed,
-        };
+        let Heads { heads, kv_heads, head_dim, scale, causal, window, softcap } = heads;
+        let packed = packed || !causal;
+        let window = window.filter(|window| *window < seq);
+        let spec =
+            AttentionSpec { batch, seq, heads, kv_heads, head_dim, scale, causal, packed, window, softcap };
         let mut inputs = vec![q, k, v];
         if packed {
             inputs.push(self.input(Input::Starts));
@@ -211,8 +262,23 @@ impl<'a> Builder<'a> {
         self.push(&[name, "lse"], Op::Attention(spec), inputs)[0]
     }
 
-    pub fn swiglu(&mut self, name: &str, gate: ValueId, up: ValueId) -> ValueId {
-        self.one(name, Op::SwiGlu, vec![gate, up])
+    /// Of each `period` numbers of a row the `width` from `start` on.
+    pub fn columns(&mut self, name: &str, x: ValueId, start: usize, width: usize, period: usize) -> ValueId {
+        self.one(name, Op::Columns { start, width, period }, vec![x])
+    }
+
+    /// The function of every number.
+    pub fn activate(&mut self, name: &str, activation: Activation, x: ValueId) -> ValueId {
+        self.one(name, Op::Activate(activation), vec![x])
+    }
+
+    /// The function of the gate, times `up`.
+    pub fn gated(&mut self, name: &str, activation: Activation, gate: ValueId, up: ValueId) -> ValueId {
+        self.one(name, Op::Gated(activation), vec![gate, up])
+    }
+
+    pub fn scale(&mut self, name: &str, x: ValueId, factor: f32) -> ValueId {
+        self.one(name, Op::Scale { factor }, vec![x])
     }
 
     pub fn add(&mut self, name: &str, a: ValueId, b: ValueId) -> ValueId {
@@ -220,8 +286,27 @@ impl<'a> Builder<'a> {
     }
 
     /// `[2]`: the sum of the cross entropies and the number of first choices that are right.
-    pub fn linear_cross_entropy(&mut self, name: &str, x: ValueId, head: ParamId, chunk: usize) -> ValueId {
+    pub fn linear_cross_entropy(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        head: ParamId,
+        chunk: usize,
+        softcap: Option<f32>,
+    ) -> ValueId {
         let (head, labels) = (self.param(head), self.input(Input::Labels));
-        self.one(name, Op::LinearCrossEntropy { chunk }, vec![x, head, labels])
+        self.one(name, Op::LinearCrossEntropy { chunk, softcap }, vec![x, head, labels])
+    }
+
+    /// The same, of logits `[batch, classes]`.
+    pub fn cross_entropy(&mut self, name: &str, logits: ValueId) -> ValueId {
+        let labels = self.input(Input::Classes);
+        self.one(name, Op::CrossEntropy, vec![logits, labels])
+    }
+
+    /// `[2]`: the sum of the squared errors of `x`, `[batch, 1]`, and 0.
+    pub fn squared_error(&mut self, name: &str, x: ValueId) -> ValueId {
+        let targets = self.input(Input::Targets);
+        self.one(name, Op::SquaredError, vec![x, targets])
     }
 }

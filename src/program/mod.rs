@@ -27,9 +27,9 @@ mod tests;
 
 use crate::units::{Bytes, Dtype};
 
-pub use builder::{BatchShape, Builder, Graph};
+pub use builder::{BatchShape, Builder, Graph, Heads, LayerNorm, Linear, RmsNorm};
 pub use compile::{Parts, Settings, StepPrograms, forward_only, step_programs};
-pub use op::{AttentionSpec, Op};
+pub use op::{Activation, AttentionSpec, Op};
 
 /// A parameter of the model, by its place in the model's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,29 +39,38 @@ pub struct ParamId(pub usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId(pub usize);
 
-/// What a batch brings. All are `u32` with one entry per token, `[rows]`.
+/// What a batch brings. All are `u32`, with one entry per token, `[rows]`, or per sequence, `[batch]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Input {
     /// Token ids.
     Ids,
+    /// Which part of a pair each token belongs to; 0 is the first, or all.
+    Types,
     /// The id that each position has to predict; `u32::MAX` does not count.
     Labels,
     /// Where each token stands in its document.
     Positions,
     /// Packed rows: where in its row each token's document begins.
     Starts,
-    /// Rows whose next token is asked for, when generating.
+    /// Rows whose next token or class is asked for, one a sequence.
     Queries,
+    /// The class that each sequence has.
+    Classes,
+    /// The number that each sequence has, as the bits of a 32-bit float.
+    Targets,
 }
 
 impl Input {
     pub fn name(self) -> &'static str {
         match self {
             Input::Ids => "ids",
+            Input::Types => "types",
             Input::Labels => "labels",
             Input::Positions => "positions",
             Input::Starts => "starts",
             Input::Queries => "queries",
+            Input::Classes => "classes",
+            Input::Targets => "targets",
         }
     }
 }

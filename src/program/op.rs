@@ -22,34 +22,60 @@ pub struct AttentionSpec {
     pub causal: bool,
     /// Several documents in a row do not see each other; the operation has `starts` as an input.
     pub packed: bool,
+    /// A position sees so many positions at the most, itself among them, and none that come earlier.
+    pub window: Option<usize>,
+    /// Scores are bent to stay below it: `cap tanh(score / cap)`. Source: Gemma Team 2024, "Gemma 2", section 2.
+    pub softcap: Option<f32>,
+}
+
+/// A function of single numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Activation {
+    /// `x / (1 + exp(-x))`
+    Silu,
+    /// `x` times the normal distribution's integral up to `x`. Source: Hendrycks and Gimpel 2016, "GELU".
+    Gelu,
+    /// The same, with a hyperbolic tangent for the integral
+    GeluTanh,
+    /// `max(x, 0)`
+    Relu,
+    /// `cap tanh(x / cap)`
+    Tanh { cap: f32 },
 }
 
 /// `accumulate`: the last input is a sum so far; the output takes over its storage and adds to it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
-    /// `(table [n, hidden], ids [rows]) -> [rows, hidden]`
-    Embed,
+    /// `(table [n, hidden], ids [rows]) -> [rows, hidden]`: the rows `ids + offset` of the table
+    Embed { offset: usize },
     /// `(dy [rows, hidden], ids [rows]) -> d_table [n, hidden]`
-    EmbedGrad { n: usize, accumulate: bool },
-    /// `(x [rows, in], w [out, in], b [out]?) -> [rows, out]`: `x wᵀ + b`
-    Linear { bias: bool },
+    EmbedGrad { n: usize, offset: usize, accumulate: bool },
+    /// `(x [rows, in], w [out, in], b [out]?) -> [rows, out]`: `x wᵀ + b`; `transposed`: w is `[in, out]`
+    Linear { bias: bool, transposed: bool },
     /// `(dy [rows, out], w [out, in]) -> dx [rows, in]`: `dy w`
-    LinearGradInput { accumulate: bool },
+    LinearGradInput { transposed: bool, accumulate: bool },
     /// `(dy [rows, out], x [rows, in]) -> dw [out, in]`: `dyᵀ x`
-    LinearGradWeight { accumulate: bool },
+    LinearGradWeight { transposed: bool, accumulate: bool },
     /// `(dy [rows, out]) -> db [out]`: the sum over rows
     LinearGradBias { accumulate: bool },
-    /// `(x [rows, hidden], w [hidden]) -> [rows, hidden]`: `w x / sqrt(mean(x²) + eps)`.
-    /// Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
-    RmsNorm { eps: f32 },
-    /// `(dy, x, w) -> dx`, all `[rows, hidden]`; the row's scale is computed again from `x`
-    RmsNormGradInput { eps: f32, accumulate: bool },
+    /// `(x [rows, n x width], w [width]) -> [rows, n x width]`: `(offset + w) x / sqrt(mean(x²) + eps)`, each `width`
+    /// numbers by themselves. Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
+    RmsNorm { eps: f32, offset: f32 },
+    /// `(dy, x, w) -> dx`, as `x`; the scale is computed again from `x`
+    RmsNormGradInput { eps: f32, offset: f32, accumulate: bool },
+    /// `(dy, x) -> dw [width]`
+    RmsNormGradWeight { eps: f32, width: usize, accumulate: bool },
+    /// `(x [rows, hidden], w [hidden], b [hidden]) -> [rows, hidden]`: `w (x - mean(x)) / sqrt(var(x) + eps) + b`.
+    /// Its bias has the gradient of a linear layer's. Source: Ba et al. 2016, "Layer Normalization".
+    LayerNorm { eps: f32 },
+    /// `(dy, x, w) -> dx`; the row's mean and scale are computed again from `x`
+    LayerNormGradInput { eps: f32, accumulate: bool },
     /// `(dy, x) -> dw [hidden]`
-    RmsNormGradWeight { eps: f32, accumulate: bool },
+    LayerNormGradWeight { eps: f32, accumulate: bool },
     /// `(positions [rows]) -> [rows, head_dim]`: cosines, then sines, of position x inverse frequency
     RopeTable { inv_freq: Arc<[f32]> },
-    /// `(x [rows, heads x head_dim], table) -> ` the same: pairs half a head apart are turned.
-    /// Its own reverse, turned the other way. Source: Su et al. 2021, RoFormer, in the layout of Hugging Face's llama.
+    /// `(x [rows, heads x head_dim], table [rows, turned]) -> ` the same: of the first `turned` numbers of each head, pairs
+    /// half of `turned` apart are turned; the others stay. Its own reverse, turned the other way. Source: Su et al. 2021, RoFormer, in the layout of Hugging Face's llama.
     Rope { heads: usize, head_dim: usize, inverse: bool },
     /// `(q, k, v, starts?) -> (o [rows, heads x head_dim], lse [batch x heads, seq])`: softmax attention by tiles;
     /// `lse` is the logarithm of each row's sum of exponentials.
@@ -57,20 +83,40 @@ pub enum Op {
     Attention(AttentionSpec),
     /// `(d_o, q, k, v, o, lse, starts?) -> (dq, dk, dv)`; scores are computed again, tile by tile
     AttentionGrad(AttentionSpec),
-    /// `(gate, up) -> silu(gate) up`. Source: Shazeer 2020, "GLU Variants Improve Transformer".
-    SwiGlu,
+    /// `(x [rows, n x period]) -> [rows, n x width]`: of each `period` numbers those from `start` on. What a fused
+    /// projection gives, taken apart.
+    Columns { start: usize, width: usize, period: usize },
+    /// `(dy [rows, n x width]) -> dx [rows, n x period]`, zero elsewhere
+    ColumnsGrad { start: usize, width: usize, period: usize, accumulate: bool },
+    /// `(x) -> f(x)`
+    Activate(Activation),
+    /// `(dy, x) -> dx`
+    ActivateGrad(Activation),
+    /// `(gate, up) -> f(gate) up`. Source: Shazeer 2020, "GLU Variants Improve Transformer".
+    Gated(Activation),
     /// `(dy, gate, up) -> (d_gate, d_up)`
-    SwiGluGrad,
+    GatedGrad(Activation),
+    /// `(x) -> factor x`
+    Scale { factor: f32 },
     /// `(a, b) -> a + b`
     Add,
     /// `(a) -> a`, in storage of its own
     Copy,
     /// `(x [rows, hidden], w [vocab, hidden], labels [rows]) -> [2]`: the sum of the cross entropies of `x wᵀ` and the
-    /// number of labels that are the first choice. At most `chunk` rows of logits exist at a time.
-    LinearCrossEntropy { chunk: usize },
+    /// number of labels that are the first choice. At most `chunk` rows of logits exist at a time; `softcap` bends them
+    /// as [`Activation::Tanh`] does.
+    LinearCrossEntropy { chunk: usize, softcap: Option<f32> },
     /// The same, and in the same pass over the logits `dx` and `dw` where wanted; what the logits' chunk held becomes
     /// its gradient in place. `(x, w, labels, dw so far?) -> ([2], dx?, dw?)`
-    LinearCrossEntropyGrad { chunk: usize, input: bool, weight: bool, accumulate: bool },
+    LinearCrossEntropyGrad { chunk: usize, softcap: Option<f32>, input: bool, weight: bool, accumulate: bool },
+    /// `(logits [rows, classes], labels [rows]) -> [2]`: as above, of logits that are there anyway
+    CrossEntropy,
+    /// The same, and in the same pass the gradient of the logits. `(logits, labels) -> ([2], d_logits)`
+    CrossEntropyGrad,
+    /// `(x [rows, 1], targets [rows]) -> [2]`: the sum of `(x - target)²`, and 0; targets are the bits of floats
+    SquaredError,
+    /// The same, and in the same pass the gradient. `(x, targets) -> ([2], dx)`
+    SquaredErrorGrad,
     /// `(g) -> [1]`: the sum of the squares
     SumSquares { accumulate: bool },
     /// `(sum of squares [1]) -> [1]`: `min(1, max_norm / (norm + 1e-6))`
@@ -83,7 +129,7 @@ impl Op {
     /// The word that the printed program uses.
     pub fn name(&self) -> &'static str {
         match self {
-            Op::Embed => "embed",
+            Op::Embed { .. } => "embed",
             Op::EmbedGrad { .. } => "embed_grad",
             Op::Linear { .. } => "linear",
             Op::LinearGradInput { .. } => "linear_grad_input",
@@ -92,17 +138,45 @@ impl Op {
             Op::RmsNorm { .. } => "rms_norm",
             Op::RmsNormGradInput { .. } => "rms_norm_grad_input",
             Op::RmsNormGradWeight { .. } => "rms_norm_grad_weight",
+            Op::LayerNorm { .. } => "layer_norm",
+            Op::LayerNormGradInput { .. } => "layer_norm_grad_input",
+            Op::LayerNormGradWeight { .. } => "layer_norm_grad_weight",
             Op::RopeTable { .. } => "rope_table",
             Op::Rope { inverse: false, .. } => "rope",
             Op::Rope { inverse: true, .. } => "rope_inverse",
             Op::Attention(_) => "attention",
             Op::AttentionGrad(_) => "attention_grad",
-            Op::SwiGlu => "swiglu",
-            Op::SwiGluGrad => "swiglu_grad",
+            Op::Columns { .. } => "columns",
+            Op::ColumnsGrad { .. } => "columns_grad",
+            Op::Activate(Activation::Silu) => "silu",
+            Op::Activate(Activation::Gelu) => "gelu",
+            Op::Activate(Activation::GeluTanh) => "gelu_tanh",
+            Op::Activate(Activation::Relu) => "relu",
+            Op::Activate(Activation::Tanh { .. }) => "tanh",
+            Op::ActivateGrad(Activation::Silu) => "silu_grad",
+            Op::ActivateGrad(Activation::Gelu) => "gelu_grad",
+            Op::ActivateGrad(Activation::GeluTanh) => "gelu_tanh_grad",
+            Op::ActivateGrad(Activation::Relu) => "relu_grad",
+            Op::ActivateGrad(Activation::Tanh { .. }) => "tanh_grad",
+            Op::Gated(Activation::Silu) => "swiglu",
+            Op::Gated(Activation::Gelu) => "geglu",
+            Op::Gated(Activation::GeluTanh) => "geglu_tanh",
+            Op::Gated(Activation::Relu) => "reglu",
+            Op::Gated(Activation::Tanh { .. }) => "tanhglu",
+            Op::GatedGrad(Activation::Silu) => "swiglu_grad",
+            Op::GatedGrad(Activation::Gelu) => "geglu_grad",
+            Op::GatedGrad(Activation::GeluTanh) => "geglu_tanh_grad",
+            Op::GatedGrad(Activation::Relu) => "reglu_grad",
+            Op::GatedGrad(Activation::Tanh { .. }) => "tanhglu_grad",
+            Op::Scale { .. } => "scale",
             Op::Add => "add",
             Op::Copy => "copy",
             Op::LinearCrossEntropy { .. } => "linear_cross_entropy",
             Op::LinearCrossEntropyGrad { .. } => "linear_cross_entropy_grad",
+            Op::CrossEntropy => "cross_entropy",
+            Op::CrossEntropyGrad => "cross_entropy_grad",
+            Op::SquaredError => "squared_error",
+            Op::SquaredErrorGrad => "squared_error_grad",
             Op::SumSquares { .. } => "sum_squares",
             Op::ClipFactor { .. } => "clip_factor",
             Op::Update { .. } => "update",
@@ -116,7 +190,7 @@ impl Op {
     pub fn shapes(&self, inputs: &[&[usize]]) -> Vec<Vec<usize>> {
         let shape = |i: usize| inputs[i].to_vec();
         match self {
-            Op::Embed => {
+            Op::Embed { .. } => {
                 assert_eq!((inputs[0].len(), inputs[1].len()), (2, 1));
                 vec![vec![inputs[1][0], inputs[0][1]]]
             }
@@ -124,36 +198,49 @@ impl Op {
                 assert_eq!(inputs[0][0], inputs[1][0]);
                 vec![vec![*n, inputs[0][1]]]
             }
-            Op::Linear { bias } => {
-                assert_eq!(inputs[0][1], inputs[1][1], "linear: features of x and w");
-                assert!(!bias || inputs[2] == [inputs[1][0]]);
-                vec![vec![inputs[0][0], inputs[1][0]]]
+            Op::Linear { bias, transposed } => {
+                let [out, inner] = out_in(inputs[1], *transposed);
+                assert_eq!(inputs[0][1], inner, "linear: features of x and w");
+                assert!(!bias || inputs[2] == [out]);
+                vec![vec![inputs[0][0], out]]
             }
-            Op::LinearGradInput { .. } => {
-                assert_eq!(inputs[0][1], inputs[1][0]);
-                vec![vec![inputs[0][0], inputs[1][1]]]
+            Op::LinearGradInput { transposed, .. } => {
+                let [out, inner] = out_in(inputs[1], *transposed);
+                assert_eq!(inputs[0][1], out);
+                vec![vec![inputs[0][0], inner]]
             }
-            Op::LinearGradWeight { .. } => {
+            Op::LinearGradWeight { transposed, .. } => {
                 assert_eq!(inputs[0][0], inputs[1][0]);
-                vec![vec![inputs[0][1], inputs[1][1]]]
+                vec![out_in(&[inputs[0][1], inputs[1][1]], *transposed).to_vec()]
             }
             Op::LinearGradBias { .. } => vec![vec![inputs[0][1]]],
             Op::RmsNorm { .. } => {
-                assert_eq!([inputs[0][1]], inputs[1]);
+                assert!(inputs[1].len() == 1 && inputs[0][1].is_multiple_of(inputs[1][0]));
                 vec![shape(0)]
             }
-            Op::RmsNormGradInput { .. } => {
+            Op::LayerNorm { .. } => {
+                assert_eq!([inputs[0][1]], inputs[1]);
+                assert_eq!(inputs[1], inputs[2]);
+                vec![shape(0)]
+            }
+            Op::RmsNormGradInput { .. } | Op::LayerNormGradInput { .. } => {
                 assert_eq!(inputs[0], inputs[1]);
                 vec![shape(0)]
             }
-            Op::RmsNormGradWeight { .. } => {
+            Op::RmsNormGradWeight { width, .. } => {
+                assert_eq!(inputs[0], inputs[1]);
+                assert!(inputs[0][1].is_multiple_of(*width));
+                vec![vec![*width]]
+            }
+            Op::LayerNormGradWeight { .. } => {
                 assert_eq!(inputs[0], inputs[1]);
                 vec![vec![inputs[0][1]]]
             }
             Op::RopeTable { inv_freq } => vec![vec![inputs[0][0], 2 * inv_freq.len()]],
             Op::Rope { heads, head_dim, .. } => {
                 assert_eq!(inputs[0][1], heads * head_dim);
-                assert_eq!(inputs[1], [inputs[0][0], *head_dim]);
+                assert_eq!(inputs[1][0], inputs[0][0]);
+                assert!(inputs[1][1] <= *head_dim, "rope: the table is wider than a head");
                 vec![shape(0)]
             }
             Op::Attention(spec) => {
@@ -167,15 +254,23 @@ impl Op {
                 assert_eq!(inputs.len(), 6 + usize::from(spec.packed));
                 vec![shape(1), shape(2), shape(3)]
             }
-            Op::SwiGlu | Op::Add => {
+            Op::Columns { start, width, period } => {
+                assert!(start + width <= *period && inputs[0][1].is_multiple_of(*period));
+                vec![vec![inputs[0][0], inputs[0][1] / period * width]]
+            }
+            Op::ColumnsGrad { width, period, .. } => {
+                assert!(inputs[0][1].is_multiple_of(*width));
+                vec![vec![inputs[0][0], inputs[0][1] / width * period]]
+            }
+            Op::Gated(_) | Op::Add | Op::ActivateGrad(_) => {
                 assert_eq!(inputs[0], inputs[1]);
                 vec![shape(0)]
             }
-            Op::SwiGluGrad => {
+            Op::GatedGrad(_) => {
                 assert!(inputs[0] == inputs[1] && inputs[1] == inputs[2]);
                 vec![shape(1), shape(2)]
             }
-            Op::Copy => vec![shape(0)],
+            Op::Copy | Op::Activate(_) | Op::Scale { .. } => vec![shape(0)],
             Op::LinearCrossEntropy { .. } => {
                 assert_eq!(inputs[0][1], inputs[1][1]);
                 assert_eq!([inputs[0][0]], inputs[2]);
@@ -188,6 +283,15 @@ impl Op {
                 shapes.extend(weight.then(|| shape(1)));
                 shapes
             }
+            Op::CrossEntropy => {
+                assert_eq!([inputs[0][0]], inputs[1]);
+                vec![vec![2]]
+            }
+            Op::SquaredError => {
+                assert_eq!(inputs[0], [inputs[1][0], 1]);
+                vec![vec![2]]
+            }
+            Op::CrossEntropyGrad | Op::SquaredErrorGrad => vec![vec![2], shape(0)],
             Op::SumSquares { .. } | Op::ClipFactor { .. } => vec![vec![1]],
             Op::Update { .. } => vec![],
         }
@@ -198,10 +302,10 @@ impl Op {
         let floats = match self {
             Op::Attention(spec) => threads * spec.scratch(),
             Op::AttentionGrad(spec) => threads * spec.grad_scratch(),
-            Op::LinearCrossEntropy { chunk } | Op::LinearCrossEntropyGrad { chunk, .. } => {
+            Op::LinearCrossEntropy { chunk, .. } | Op::LinearCrossEntropyGrad { chunk, .. } => {
                 chunk.min(&inputs[0][0]) * inputs[1][0]
             }
-            Op::Embed
+            Op::Embed { .. }
             | Op::EmbedGrad { .. }
             | Op::Linear { .. }
             | Op::LinearGradInput { .. }
@@ -210,12 +314,24 @@ impl Op {
             | Op::RmsNorm { .. }
             | Op::RmsNormGradInput { .. }
             | Op::RmsNormGradWeight { .. }
+            | Op::LayerNorm { .. }
+            | Op::LayerNormGradInput { .. }
+            | Op::LayerNormGradWeight { .. }
             | Op::RopeTable { .. }
             | Op::Rope { .. }
-            | Op::SwiGlu
-            | Op::SwiGluGrad
+            | Op::Columns { .. }
+            | Op::ColumnsGrad { .. }
+            | Op::Activate(_)
+            | Op::ActivateGrad(_)
+            | Op::Gated(_)
+            | Op::GatedGrad(_)
+            | Op::Scale { .. }
             | Op::Add
             | Op::Copy
+            | Op::CrossEntropy
+            | Op::CrossEntropyGrad
+            | Op::SquaredError
+            | Op::SquaredErrorGrad
             | Op::SumSquares { .. }
             | Op::ClipFactor { .. }
             | Op::Update { .. } => 0,
@@ -228,24 +344,39 @@ impl Op {
         let elements = |i: usize| inputs[i].iter().product::<usize>() as u64;
         // `rows x features` times the other side of the product.
         match self {
-            Op::Embed | Op::Copy => 0,
-            Op::EmbedGrad { .. } | Op::Add | Op::LinearGradBias { .. } => elements(0),
-            Op::Linear { .. } => 2 * elements(0) * inputs[1][0] as u64,
-            Op::LinearGradInput { .. } | Op::LinearGradWeight { .. } => 2 * elements(0) * inputs[1][1] as u64,
+            Op::Embed { .. } | Op::Copy | Op::Columns { .. } | Op::ColumnsGrad { accumulate: false, .. } => 0,
+            Op::EmbedGrad { .. }
+            | Op::Add
+            | Op::Scale { .. }
+            | Op::LinearGradBias { .. }
+            | Op::ColumnsGrad { accumulate: true, .. } => elements(0),
+            Op::Linear { transposed, .. } => 2 * elements(0) * out_in(inputs[1], *transposed)[0] as u64,
+            Op::LinearGradInput { transposed, .. } => {
+                2 * elements(0) * out_in(inputs[1], *transposed)[1] as u64
+            }
+            Op::LinearGradWeight { .. } => 2 * elements(0) * inputs[1][1] as u64,
             Op::RmsNorm { .. } => 4 * elements(0),
             Op::RmsNormGradInput { .. } => 8 * elements(0),
             Op::RmsNormGradWeight { .. } => 5 * elements(0),
+            Op::LayerNorm { .. } => 7 * elements(0),
+            Op::LayerNormGradInput { .. } => 12 * elements(0),
+            Op::LayerNormGradWeight { .. } => 8 * elements(0),
             Op::RopeTable { inv_freq } => 3 * elements(0) * inv_freq.len() as u64,
             Op::Rope { .. } => 3 * elements(0),
             // Two products forward, five in reverse; a causal mask leaves half of the scores.
             Op::Attention(spec) => 2 * spec.product(),
             Op::AttentionGrad(spec) => 5 * spec.product(),
-            Op::SwiGlu => 6 * elements(0),
-            Op::SwiGluGrad => 12 * elements(0),
+            Op::Activate(_) => 5 * elements(0),
+            Op::ActivateGrad(_) => 10 * elements(0),
+            Op::Gated(_) => 6 * elements(0),
+            Op::GatedGrad(_) => 12 * elements(0),
             Op::LinearCrossEntropy { .. } => 2 * elements(0) * inputs[1][0] as u64,
             Op::LinearCrossEntropyGrad { input, weight, .. } => {
                 2 * elements(0) * inputs[1][0] as u64 * (1 + u64::from(*input) + u64::from(*weight))
             }
+            Op::CrossEntropy | Op::SquaredErrorGrad => 4 * elements(0),
+            Op::CrossEntropyGrad => 6 * elements(0),
+            Op::SquaredError => 3 * elements(0),
             Op::SumSquares { .. } => 2 * elements(0),
             Op::ClipFactor { .. } => 3,
             Op::Update { states, .. } => (4 + 6 * *states as u64) * elements(0),
@@ -256,25 +387,37 @@ impl Op {
     pub fn accumulates(&self) -> bool {
         match self {
             Op::EmbedGrad { accumulate, .. }
-            | Op::LinearGradInput { accumulate }
-            | Op::LinearGradWeight { accumulate }
+            | Op::LinearGradInput { accumulate, .. }
+            | Op::LinearGradWeight { accumulate, .. }
             | Op::LinearGradBias { accumulate }
             | Op::RmsNormGradInput { accumulate, .. }
             | Op::RmsNormGradWeight { accumulate, .. }
+            | Op::LayerNormGradInput { accumulate, .. }
+            | Op::LayerNormGradWeight { accumulate, .. }
+            | Op::ColumnsGrad { accumulate, .. }
             | Op::LinearCrossEntropyGrad { accumulate, .. }
             | Op::SumSquares { accumulate } => *accumulate,
-            Op::Embed
+            Op::Embed { .. }
             | Op::Linear { .. }
             | Op::RmsNorm { .. }
+            | Op::LayerNorm { .. }
             | Op::RopeTable { .. }
             | Op::Rope { .. }
             | Op::Attention(_)
             | Op::AttentionGrad(_)
-            | Op::SwiGlu
-            | Op::SwiGluGrad
+            | Op::Columns { .. }
+            | Op::Activate(_)
+            | Op::ActivateGrad(_)
+            | Op::Gated(_)
+            | Op::GatedGrad(_)
+            | Op::Scale { .. }
             | Op::Add
             | Op::Copy
             | Op::LinearCrossEntropy { .. }
+            | Op::CrossEntropy
+            | Op::CrossEntropyGrad
+            | Op::SquaredError
+            | Op::SquaredErrorGrad
             | Op::ClipFactor { .. }
             | Op::Update { .. } => false,
         }
@@ -284,11 +427,18 @@ impl Op {
     /// be taken when all of its inputs die at this instruction.
     pub fn in_place(&self) -> &'static [&'static [(usize, usize)]] {
         match self {
-            Op::Rope { .. } | Op::SwiGlu | Op::Copy => &[&[(0, 0)]],
+            Op::Rope { .. }
+            | Op::Activate(_)
+            | Op::ActivateGrad(_)
+            | Op::Gated(_)
+            | Op::Scale { .. }
+            | Op::Copy => &[&[(0, 0)]],
             Op::Add => &[&[(0, 0)], &[(0, 1)]],
-            Op::SwiGluGrad => &[&[(0, 1), (1, 2)]],
-            Op::RmsNormGradInput { accumulate: false, .. } => &[&[(0, 0)]],
-            Op::Embed
+            Op::GatedGrad(_) => &[&[(0, 1), (1, 2)]],
+            Op::RmsNormGradInput { accumulate: false, .. }
+            | Op::LayerNormGradInput { accumulate: false, .. } => &[&[(0, 0)]],
+            Op::CrossEntropyGrad | Op::SquaredErrorGrad => &[&[(1, 0)]],
+            Op::Embed { .. }
             | Op::EmbedGrad { .. }
             | Op::Linear { .. }
             | Op::LinearGradInput { .. }
@@ -297,11 +447,18 @@ impl Op {
             | Op::RmsNorm { .. }
             | Op::RmsNormGradInput { accumulate: true, .. }
             | Op::RmsNormGradWeight { .. }
+            | Op::LayerNorm { .. }
+            | Op::LayerNormGradInput { accumulate: true, .. }
+            | Op::LayerNormGradWeight { .. }
             | Op::RopeTable { .. }
             | Op::Attention(_)
             | Op::AttentionGrad(_)
+            | Op::Columns { .. }
+            | Op::ColumnsGrad { .. }
             | Op::LinearCrossEntropy { .. }
             | Op::LinearCrossEntropyGrad { .. }
+            | Op::CrossEntropy
+            | Op::SquaredError
             | Op::SumSquares { .. }
             | Op::ClipFactor { .. }
             | Op::Update { .. } => &[],
@@ -311,8 +468,8 @@ impl Op {
     /// Whether running it again costs little beside the products of a layer: one pass over memory.
     pub fn is_cheap(&self) -> bool {
         match self {
-            Op::RmsNorm { .. } | Op::SwiGlu => true,
-            Op::Embed
+            Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::Activate(_) | Op::Gated(_) => true,
+            Op::Embed { .. }
             | Op::EmbedGrad { .. }
             | Op::Linear { .. }
             | Op::LinearGradInput { .. }
@@ -320,20 +477,35 @@ impl Op {
             | Op::LinearGradBias { .. }
             | Op::RmsNormGradInput { .. }
             | Op::RmsNormGradWeight { .. }
+            | Op::LayerNormGradInput { .. }
+            | Op::LayerNormGradWeight { .. }
             | Op::RopeTable { .. }
             | Op::Rope { .. }
             | Op::Attention(_)
             | Op::AttentionGrad(_)
-            | Op::SwiGluGrad
+            | Op::Columns { .. }
+            | Op::ColumnsGrad { .. }
+            | Op::ActivateGrad(_)
+            | Op::GatedGrad(_)
+            | Op::Scale { .. }
             | Op::Add
             | Op::Copy
             | Op::LinearCrossEntropy { .. }
             | Op::LinearCrossEntropyGrad { .. }
+            | Op::CrossEntropy
+            | Op::CrossEntropyGrad
+            | Op::SquaredError
+            | Op::SquaredErrorGrad
             | Op::SumSquares { .. }
             | Op::ClipFactor { .. }
             | Op::Update { .. } => false,
         }
     }
+}
+
+/// A linear layer's `[out, in]` from the shape of its weight, or the shape from `[out, in]`.
+fn out_in(shape: &[usize], transposed: bool) -> [usize; 2] {
+    if transposed { [shape[1], shape[0]] } else { [shape[0], shape[1]] }
 }
 
 impl AttentionSpec {
@@ -350,7 +522,10 @@ impl AttentionSpec {
 
     /// Floating-point operations of one product over all scores.
     fn product(&self) -> u64 {
-        let scores = (self.batch * self.heads * self.seq * self.seq) as u64;
-        2 * scores * self.head_dim as u64 / if self.causal { 2 } else { 1 }
+        let all = self.seq * self.seq;
+        // The keys that the last `seq - window` queries no longer see are a triangle; a causal mask leaves half.
+        let unseen = self.seq - self.window.unwrap_or(self.seq).min(self.seq);
+        let twice_seen = if self.causal { all - unseen * unseen } else { 2 * all };
+        (self.batch * self.heads * twice_seen * self.head_dim) as u64
     }
 }

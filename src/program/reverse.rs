@@ -157,8 +157,11 @@ impl Pass {
 
     /// The last operation, whose gradient is one.
     fn loss(&mut self, loss: &Instr) {
-        let Op::LinearCrossEntropy { chunk } = loss.op else {
-            panic!("{} is not a loss", loss.op.name());
+        let (chunk, softcap) = match loss.op {
+            Op::LinearCrossEntropy { chunk, softcap } => (chunk, softcap),
+            Op::CrossEntropy => return self.loss_alone(loss, Op::CrossEntropyGrad),
+            Op::SquaredError => return self.loss_alone(loss, Op::SquaredErrorGrad),
+            _ => panic!("{} is not a loss", loss.op.name()),
         };
         let [x, weight, labels] = loss.inputs[..] else { panic!("a loss has x, w and labels") };
         let mut inputs = vec![x, weight, labels];
@@ -177,6 +180,7 @@ impl Pass {
         }
         let op = Op::LinearCrossEntropyGrad {
             chunk,
+            softcap,
             input: self.wants(x),
             weight: self.wants(weight),
             accumulate: self.wants(weight) && sum.is_some(),
@@ -184,27 +188,51 @@ impl Pass {
         self.push(op, inputs, outputs);
     }
 
+    /// A loss of values that are there anyway; `grad` gives their gradient in the same pass.
+    fn loss_alone(&mut self, loss: &Instr, grad: Op) {
+        let x = loss.inputs[0];
+        if self.wants(x) {
+            let gradient = self.fresh(x);
+            self.gradient[x.0] = Some(gradient);
+            self.push(grad, loss.inputs.clone(), vec![self.draft.result, gradient]);
+        } else {
+            self.push(loss.op.clone(), loss.inputs.clone(), vec![self.draft.result]);
+        }
+    }
+
     fn node(&mut self, node: &Node) {
         let inputs = &node.inputs;
         // The first output is the one that carries a gradient; the others are notes for the reverse pass.
         let Some(dy) = self.gradient[node.outputs[0].0] else { return };
         match &node.op {
-            Op::Embed => {
-                let n = self.draft.values[inputs[0].0].shape[0];
-                self.give(inputs[0], |accumulate| Op::EmbedGrad { n, accumulate }, vec![dy, inputs[1]]);
+            Op::Embed { offset } => {
+                let (n, offset) = (self.draft.values[inputs[0].0].shape[0], *offset);
+                let op = |accumulate| Op::EmbedGrad { n, offset, accumulate };
+                self.give(inputs[0], op, vec![dy, inputs[1]]);
             }
-            Op::Linear { bias } => {
-                let (x, weight) = (inputs[0], inputs[1]);
-                self.give(weight, |accumulate| Op::LinearGradWeight { accumulate }, vec![dy, x]);
+            Op::Linear { bias, transposed } => {
+                let (x, weight, transposed) = (inputs[0], inputs[1], *transposed);
+                let op = |accumulate| Op::LinearGradWeight { transposed, accumulate };
+                self.give(weight, op, vec![dy, x]);
                 if *bias {
                     self.give(inputs[2], |accumulate| Op::LinearGradBias { accumulate }, vec![dy]);
                 }
-                self.give(x, |accumulate| Op::LinearGradInput { accumulate }, vec![dy, weight]);
+                let op = |accumulate| Op::LinearGradInput { transposed, accumulate };
+                self.give(x, op, vec![dy, weight]);
             }
-            Op::RmsNorm { eps } => {
-                let (x, weight, eps) = (inputs[0], inputs[1], *eps);
-                self.give(weight, |accumulate| Op::RmsNormGradWeight { eps, accumulate }, vec![dy, x]);
-                self.give(x, |accumulate| Op::RmsNormGradInput { eps, accumulate }, vec![dy, x, weight]);
+            Op::RmsNorm { eps, offset } => {
+                let (x, weight, eps, offset) = (inputs[0], inputs[1], *eps, *offset);
+                let width = self.draft.values[weight.0].shape[0];
+                let op = |accumulate| Op::RmsNormGradWeight { eps, width, accumulate };
+                self.give(weight, op, vec![dy, x]);
+                let op = |accumulate| Op::RmsNormGradInput { eps, offset, accumulate };
+                self.give(x, op, vec![dy, x, weight]);
+            }
+            Op::LayerNorm { eps } => {
+                let (x, weight, bias, eps) = (inputs[0], inputs[1], inputs[2], *eps);
+                self.give(weight, |accumulate| Op::LayerNormGradWeight { eps, accumulate }, vec![dy, x]);
+                self.give(bias, |accumulate| Op::LinearGradBias { accumulate }, vec![dy]);
+                self.give(x, |accumulate| Op::LayerNormGradInput { eps, accumulate }, vec![dy, x, weight]);
             }
             Op::Rope { heads, head_dim, inverse } => {
                 if self.wants(inputs[0]) {
@@ -225,11 +253,30 @@ impl Pass {
                     self.pass(*target, gradient);
                 }
             }
-            Op::SwiGlu => {
+            Op::Columns { start, width, period } => {
+                let (start, width, period) = (*start, *width, *period);
+                let op = |accumulate| Op::ColumnsGrad { start, width, period, accumulate };
+                self.give(inputs[0], op, vec![dy]);
+            }
+            Op::Activate(activation) => {
+                if self.wants(inputs[0]) {
+                    let dx = self.fresh(inputs[0]);
+                    self.push(Op::ActivateGrad(*activation), vec![dy, inputs[0]], vec![dx]);
+                    self.pass(inputs[0], dx);
+                }
+            }
+            Op::Gated(activation) => {
                 let outputs: Vec<ValueId> = inputs.iter().map(|id| self.fresh(*id)).collect();
-                self.push(Op::SwiGluGrad, vec![dy, inputs[0], inputs[1]], outputs.clone());
+                self.push(Op::GatedGrad(*activation), vec![dy, inputs[0], inputs[1]], outputs.clone());
                 for (target, gradient) in inputs.iter().zip(outputs) {
                     self.pass(*target, gradient);
+                }
+            }
+            Op::Scale { factor } => {
+                if self.wants(inputs[0]) {
+                    let dx = self.fresh(inputs[0]);
+                    self.push(Op::Scale { factor: *factor }, vec![dy], vec![dx]);
+                    self.pass(inputs[0], dx);
                 }
             }
             Op::Add => {
@@ -245,10 +292,18 @@ impl Pass {
             | Op::LinearGradBias { .. }
             | Op::RmsNormGradInput { .. }
             | Op::RmsNormGradWeight { .. }
+            | Op::LayerNormGradInput { .. }
+            | Op::LayerNormGradWeight { .. }
             | Op::AttentionGrad(_)
-            | Op::SwiGluGrad
+            | Op::ColumnsGrad { .. }
+            | Op::ActivateGrad(_)
+            | Op::GatedGrad(_)
             | Op::LinearCrossEntropy { .. }
             | Op::LinearCrossEntropyGrad { .. }
+            | Op::CrossEntropy
+            | Op::CrossEntropyGrad
+            | Op::SquaredError
+            | Op::SquaredErrorGrad
             | Op::SumSquares { .. }
             | Op::ClipFactor { .. }
             | Op::Update { .. }) => panic!("{} does not stand inside a forward pass", op.name()),

@@ -158,7 +158,7 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
     let from = plan.from.as_ref().map_or(String::new(), |from| format!(", as stage `{from}` left it"));
     line(text, "model", &format!("{}{from}", model(&plan.model)));
     if let Some(rows) = plan.rows {
-        let packed = if plan.packed { " packed" } else { "" };
+        let packed = if *plan.tokenizer.pack { " packed" } else { "" };
         line(
             text,
             "data",

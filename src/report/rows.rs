@@ -12,7 +12,10 @@ pub fn rows(previews: &[Preview], colour: bool) -> String {
         let _ = writeln!(text, "row {}", idx + 1);
         for segment in &preview.segments {
             let trained = segment.tokens.iter().filter(|token| token.trained).count();
-            let _ = writeln!(text, "  {} tokens, {trained} carry a loss", segment.tokens.len());
+            let _ = match &segment.class {
+                Some(class) => writeln!(text, "  {} tokens, class `{class}`", segment.tokens.len()),
+                None => writeln!(text, "  {} tokens, {trained} carry a loss", segment.tokens.len()),
+            };
             text.push_str("  ");
             let mut inside = false;
             for token in &segment.tokens {

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value as Json};
 
-use crate::data::{Batch, Sequences, in_order};
+use crate::data::{Batch, IGNORE, Sequences, in_order};
 use crate::engine::{Inputs, Knobs, Store, play, store};
 use crate::lang::pipeline::{Algorithm, Metric};
-use crate::model::Model;
+use crate::model::{Head, Model, Target};
 use crate::problem::{Fault, Problem};
 use crate::program::builder::BatchShape;
 use crate::program::forward_only;
@@ -17,7 +17,7 @@ use super::signals;
 /// Sums over all rows that were evaluated.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Scores {
-    /// Cross entropy, in nats.
+    /// Cross entropy in nats, or squared errors.
     pub nll: f64,
     /// Trained tokens that are the model's first choice.
     pub correct: f64,
@@ -56,9 +56,26 @@ pub fn json(metrics: &[(Metric, f64)]) -> Json {
 }
 
 /// The numbers of a batch, as the engine takes them.
-pub(super) fn inputs(batch: Batch) -> Inputs {
-    let Batch { ids, labels, positions, starts, .. } = batch;
-    Inputs { ids, labels, positions, starts, queries: Vec::new() }
+pub(super) fn inputs(batch: Batch, model: &Model) -> Inputs {
+    let Batch { rows, ids, labels, positions, starts, .. } = batch;
+    match &model.head {
+        Head::Tokens { .. } => Inputs { ids, labels, positions, starts, ..Inputs::default() },
+        // The one position of each row that has a label is where it is read.
+        Head::Sequence { target, .. } => {
+            let labelled = labels.iter().enumerate().filter(|(_, label)| **label != IGNORE);
+            // Of just their size: these become tensors, and every byte of a tensor is planned.
+            let (mut queries, mut given) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+            for (at, label) in labelled {
+                queries.push(at as u32);
+                given.push(*label);
+            }
+            let inputs = Inputs { ids, positions, starts, queries, ..Inputs::default() };
+            match target {
+                Target::Classes(_) => Inputs { classes: given, ..inputs },
+                Target::Number => Inputs { targets: given, ..inputs },
+            }
+        }
+    }
 }
 
 /// Knobs for a pass that trains nothing.
@@ -87,7 +104,7 @@ pub fn evaluate(
         scores.tokens += batch.trained;
         let program = programs.entry(shape).or_insert_with(|| forward_only(&model.loss(shape), threads));
         let played =
-            play(program, store, inputs(batch), Vec::new(), &STILL).map_err(|e| store::failed(&e))?;
+            play(program, store, inputs(batch, model), Vec::new(), &STILL).map_err(|e| store::failed(&e))?;
         let sums = played.numbers(0);
         scores.nll += f64::from(sums[0]);
         scores.correct += f64::from(sums[1]);

@@ -20,12 +20,13 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::data::{Library, Limits};
+use crate::data::{Library, Limits, Target};
 use crate::engine::{Store, Tensor, store};
 use crate::estimate::Estimate;
 use crate::lang::pipeline::Weights;
 use crate::lock::{Listing, Lock, Locked};
-use crate::plan::{ModelPlan, Plan, StagePlan};
+use crate::model::{self, Head, Model, Read};
+use crate::plan::{Plan, StagePlan};
 use crate::problem::{Fault, Problem, Problems};
 use crate::weights::Directory;
 
@@ -103,7 +104,7 @@ pub fn execute(
 ) -> Result<Ending, Problems> {
     let began = Instant::now();
     export::check_targets(order)?;
-    check_weights(order)?;
+    check_weights(order, watch)?;
     let lock = take(order, library)?;
     if let Some(locked) = &order.locked {
         // They were as the lock says a moment ago; what has been read since is what counts.
@@ -165,7 +166,7 @@ fn stages(
         watch.stage(stage, index, order.plan.stages.len());
         match stage {
             StagePlan::Train(plan) => {
-                let dataset = library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?;
+                let dataset = library.get(&plan.data, &plan.tokenizer, &limits(&plan.model.model))?;
                 for warning in &dataset.audit.warnings {
                     watch.note(&warning.message);
                 }
@@ -189,7 +190,7 @@ fn stages(
                 }
             }
             StagePlan::Evaluate(plan) => {
-                let dataset = library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?;
+                let dataset = library.get(&plan.data, &plan.tokenizer, &limits(&plan.model.model))?;
                 let mut store = Store::new(weights(order, results, stage)?);
                 let sequences = if dataset.holdout.is_empty() { &dataset.train } else { &dataset.holdout };
                 let model = &plan.model.model;
@@ -227,16 +228,28 @@ fn stages(
     Ok(Reached::End)
 }
 
-/// Makes sure, before anything is trained, that the weights of every stage are there. Planning needs no weights.
-fn check_weights(order: &Order<'_>) -> Result<(), Problems> {
+/// Makes sure, before anything is trained, that the weights of every stage are there, and says what of them is not.
+/// Planning needs no weights.
+fn check_weights(order: &Order<'_>, watch: &mut dyn Watch) -> Result<(), Problems> {
     let mut problems = Problems::default();
+    let mut noted = Vec::new();
     for stage in order.plan.stages.iter().filter(|stage| stage.from().is_none()) {
         let plan = stage.model();
         let Weights::Directory { path } = &plan.weights else { continue };
-        if let Err(problem) = Directory::require(&order.folder.join(path)) {
-            let problem = problem.label_at(plan.span, "these weights");
-            if !problems.0.contains(&problem) {
-                problems.push(problem);
+        match Directory::require(&order.folder.join(path)) {
+            Ok(directory) => {
+                let drawn = directory.left_out(&plan.model);
+                if !drawn.is_empty() && !noted.contains(&path) {
+                    noted.push(path);
+                    watch
+                        .note(&format!("{path} has no {}: what stands there starts fresh", drawn.join(", ")));
+                }
+            }
+            Err(problem) => {
+                let problem = problem.label_at(plan.span, "these weights");
+                if !problems.0.contains(&problem) {
+                    problems.push(problem);
+                }
             }
         }
     }
@@ -249,8 +262,10 @@ fn take(order: &Order<'_>, library: &mut Library<'_>) -> Result<Lock, Problems> 
     for stage in &order.plan.stages {
         // Planning has read the rows already, so this costs nothing.
         let dataset = match stage {
-            StagePlan::Train(plan) => library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?,
-            StagePlan::Evaluate(plan) => library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?,
+            StagePlan::Train(plan) => library.get(&plan.data, &plan.tokenizer, &limits(&plan.model.model))?,
+            StagePlan::Evaluate(plan) => {
+                library.get(&plan.data, &plan.tokenizer, &limits(&plan.model.model))?
+            }
             StagePlan::Generate(_) | StagePlan::Export(_) => continue,
         };
         listing.remember(&dataset.hashes);
@@ -279,8 +294,19 @@ fn keep_results(
     Ok(path)
 }
 
-fn limits(model: &ModelPlan) -> Limits {
-    Limits { vocab: model.model.vocab, positions: model.model.positions }
+/// What the data has to know of a model.
+pub fn limits(model: &Model) -> Limits {
+    let target = match &model.head {
+        Head::Tokens { .. } => None,
+        Head::Sequence { target, read, .. } => Some(Target {
+            classes: match target {
+                model::Target::Classes(classes) => Some(classes.clone()),
+                model::Target::Number => None,
+            },
+            at_first: *read == Read::First,
+        }),
+    };
+    Limits { vocab: model.vocab, positions: model.positions, target, both_ways: model.both_ways }
 }
 
 /// The weights that a stage begins with: of the train stage that it names, or of its model. Tensors share their

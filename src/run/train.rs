@@ -373,13 +373,14 @@ impl<'a> Stepper<'a> {
             let shape = BatchShape { batch: batch.rows, seq: batch.seq, packed: batch.starts.is_some() };
             match self.programs(group, shape) {
                 StepPrograms::Whole(program) => {
-                    let played = play(program, inputs(batch), Vec::new())?;
+                    let played = play(program, inputs(batch, &plan.model.model), Vec::new())?;
                     nll += f64::from(played.numbers(0)[0]);
                     squares = f64::from(played.numbers(1)[0]);
                 }
                 StepPrograms::Parts(parts) => {
                     let program = if idx == 0 { &parts.first } else { &parts.next };
-                    let played = play(program, inputs(batch), std::mem::take(&mut gradients))?;
+                    let played =
+                        play(program, inputs(batch, &plan.model.model), std::mem::take(&mut gradients))?;
                     nll += f64::from(played.numbers(0)[0]);
                     gradients = played.gradients;
                     if idx + 1 == n {

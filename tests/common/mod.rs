@@ -1,6 +1,8 @@
 //! What several tests need: a folder to run in, and a pipeline from text to its end.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod families;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -11,7 +11,7 @@ use hift::problem::{Problems, Span};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-pub const LIMITS: Limits = Limits { vocab: 16, positions: 12 };
+pub const LIMITS: Limits = Limits::language(16, 12);
 
 /// A BPE over a, b, c, d, e, space and newline that joins `ab`, and does not split the text before that. `before`
 /// and `after` are what its post-processor adds. The file asks for cutting and padding, which must be ignored.
@@ -107,7 +107,15 @@ impl Case {
 
     /// Rows of ids and labels.
     pub fn tokens(lines: &str) -> Self {
-        Self::new(lines, Format::Tokens { input: "input_ids".to_owned(), labels: Some("labels".to_owned()) })
+        Self::new(
+            lines,
+            Format::Tokens {
+                input: "input_ids".to_owned(),
+                labels: Some("labels".to_owned()),
+                label: None,
+                mask: None,
+            },
+        )
     }
 
     pub fn write(self, name: &str, text: impl AsRef<[u8]>) -> Self {
@@ -130,7 +138,7 @@ impl Case {
     }
 
     pub fn load(&self) -> Result<Dataset, Problems> {
-        data::load(self.folder.path(), &self.data, &self.tokenizer, self.limits, &|| false)
+        data::load(self.folder.path(), &self.data, &self.tokenizer, &self.limits, &|| false)
     }
 
     /// The training rows: a line a sequence, packed rows apart, `[...]` around what carries a loss.
@@ -184,7 +192,7 @@ fn hide(text: &str, folder: &Path) -> String {
 /// See [`Case::shown`].
 pub fn show(sequences: &Sequences, encoder: Option<&data::Encoder>) -> String {
     let mut lines = Vec::new();
-    for preview in data::preview(sequences, encoder, usize::MAX) {
+    for preview in data::preview(sequences, encoder, None, usize::MAX) {
         let segment = |segment: &data::Segment| {
             let token = |seen: &data::Seen| {
                 let text = seen.text.replace('\n', "\\n");

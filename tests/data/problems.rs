@@ -308,7 +308,7 @@ fn token_rows_that_do_not_fit_the_model() {
 
 #[test]
 fn a_tokenizer_that_does_not_fit_the_model() {
-    let limits = Limits { vocab: 10, positions: 12 };
+    let limits = Limits::language(10, 12);
     check(
         Case::text(&["c", "abab", "ab"]).with(|case| case.limits = limits),
         expect![[r#"
@@ -509,6 +509,6 @@ fn all_mistakes_come_at_once() {
 #[test]
 fn an_interruption_ends_the_work() {
     let case = Case::text(&["c"]);
-    let load = || hift::data::load(case.folder.path(), &case.data, &case.tokenizer, case.limits, &|| true);
+    let load = || hift::data::load(case.folder.path(), &case.data, &case.tokenizer, &case.limits, &|| true);
     assert_eq!(load().unwrap_err().fault().exit_code(), 75);
 }

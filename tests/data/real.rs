@@ -26,7 +26,7 @@ fn alpaca(shared: &Path, n: usize) -> Case {
     let format = Format::Instruct { prompt: "{instruction}\n{input}\n".into(), response: "{output}".into() };
     Case::new(&rows.join("\n"), format).with(|case| {
         case.tokenizer.file.value = Some(tokenizer.to_str().unwrap().to_owned());
-        case.limits = Limits { vocab: 32064, positions: 4096 };
+        case.limits = Limits::language(32064, 4096);
     })
 }
 

@@ -30,7 +30,10 @@ fn labels_of_token_rows_are_shifted_inside() {
 #[test]
 fn without_labels_every_token_is_its_own() {
     let case = Case::tokens(r#"{"input_ids": [3, 4, 5]}"#)
-        .with(|case| case.data.format.value = Format::Tokens { input: "input_ids".into(), labels: None })
+        .with(|case| {
+            case.data.format.value =
+                Format::Tokens { input: "input_ids".into(), labels: None, label: None, mask: None }
+        })
         .remove("tokenizer.json")
         .with(|case| case.tokenizer.file.value = None);
     assert_eq!(case.load().unwrap().train.get(0).labels, [4, 5, IGNORE]);
@@ -195,7 +198,7 @@ fn decoding_gives_the_text_back() {
     let case = Case::text(&["abc d"]);
     let encoder = hift::data::Encoder::open(case.folder.path(), &case.tokenizer).unwrap();
     let dataset = case.load().unwrap();
-    let preview = hift::data::preview(&dataset.train, Some(&encoder), 1);
+    let preview = hift::data::preview(&dataset.train, Some(&encoder), None, 1);
     assert_eq!(preview[0].segments[0].text, "<s>abc d</s>");
     assert_eq!(encoder.encode("abc", true).unwrap(), [0, 10, 5]);
     assert_eq!(encoder.token_id("ab"), Some(10));

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use hift::data::{Batches, Dataset, Library, Limits};
+use hift::data::{Batches, Dataset, Library};
 use hift::engine::{Store, memory, store};
 use hift::estimate::peak;
 use hift::lang::{Options, check};
@@ -54,8 +54,8 @@ train t {{ data = rows model = small groups = layers schedule = turns optimizer 
     let plan =
         compile(&pipeline, &mut hift::cli::disk::Disk { library: Some(&mut library) }).expect("it compiles");
     let StagePlan::Train(train) = &plan.stages[0] else { unreachable!("there is one stage") };
-    let limits = Limits { vocab: train.model.model.vocab, positions: train.model.model.positions };
-    let dataset = library.get(&train.data, &train.tokenizer, limits).expect("the rows are there");
+    let limits = hift::run::limits(&train.model.model);
+    let dataset = library.get(&train.data, &train.tokenizer, &limits).expect("the rows are there");
     (plan, dataset)
 }
 

@@ -61,9 +61,9 @@ train x {{ data = rows tokenizer = t model = m groups = g schedule = s optimizer
         let alone = start.elapsed().as_secs_f64();
         drop(encoded);
         let start = Instant::now();
-        let limits = Limits { vocab: 1 << 20, positions: 1 << 20 };
+        let limits = Limits::language(1 << 20, 1 << 20);
         let dataset =
-            load(&pipeline.folder, &stage.data, &stage.tokenizer, limits, &|| false).expect("it loads");
+            load(&pipeline.folder, &stage.data, &stage.tokenizer, &limits, &|| false).expect("it loads");
         let whole = start.elapsed().as_secs_f64() - loading;
         let start = Instant::now();
         let mut batches = Batches::new(&dataset.train, 8, 1, Shuffle::Seed(1));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::product::Product;
-use super::simd::{exp, exp_in_place, max, sum2, vectorised};
+use super::simd::{exp, exp_in_place, max, sum2, tanh, vectorised};
 
 /// Queries and keys of a tile, at most.
 const QUERIES: usize = 128;
@@ -31,6 +31,10 @@ pub struct Shape {
     pub scale: f32,
     /// Whether a query sees only itself and what comes before it.
     pub causal: bool,
+    /// A query sees no key that lies so far before it, or farther.
+    pub window: Option<usize>,
+    /// Scores are bent to `cap tanh(score / cap)`. Source: Gemma Team 2024, "Gemma 2", section 2.
+    pub softcap: Option<f32>,
 }
 
 impl Shape {
@@ -87,6 +91,7 @@ impl Queries {
     fn new(shape: &Shape, first: usize, starts: Option<&[u32]>) -> Self {
         let n = shape.queries().min(shape.seq - first);
         let start = |i: usize| starts.map_or(0, |starts| (starts[i] as usize).min(i));
+        let reach = |i: usize| shape.window.map_or(0, |window| (i + 1).saturating_sub(window));
         let mut seen = [(0, 0); QUERIES];
         for (i, seen) in (first..).zip(&mut seen[..n]) {
             let end = match (shape.causal, starts) {
@@ -95,7 +100,7 @@ impl Queries {
                 // The segment ends where another begins.
                 (false, Some(_)) => (i + 1..shape.seq).find(|&j| start(j) > i).unwrap_or(shape.seq),
             };
-            *seen = (start(i), end);
+            *seen = (start(i).max(reach(i)), end);
         }
         let low = seen[..n].iter().map(|seen| seen.0).min().unwrap_or(0);
         let high = seen[..n].iter().map(|seen| seen.1).max().unwrap_or(0);
@@ -211,6 +216,9 @@ pub fn forward(
             #[allow(unsafe_code, reason = "blocks of heads inside rows")]
             unsafe {
                 products.run();
+            }
+            if let Some(cap) = shape.softcap {
+                bend(scores, cap);
             }
             let mut shrink = [1.0; QUERIES];
             softmax_rows(scores, &queries, (key, width), &mut maxima, &mut totals, &mut shrink);
@@ -380,7 +388,13 @@ pub fn grad(
                         scores.run();
                         dp.run();
                     }
-                    softmax_grad_rows(p, ds, &queries, (key, width), lse, &means, scale);
+                    match shape.softcap {
+                        None => softmax_grad_rows(p, ds, &queries, (key, width), lse, &means, scale),
+                        Some(cap) => {
+                            bend(p, cap);
+                            capped_softmax_grad_rows(p, ds, &queries, (key, width), lse, &means, scale, cap);
+                        }
+                    }
                     // dv += p^T dout, dk += ds^T q, dq = (dq or 0) + ds k.
                     let dv = Product {
                         m: width,
@@ -458,6 +472,43 @@ vectorised! {
     }
 }
 
+vectorised! {
+    /// As [`softmax_grad_rows`], of scores in `p` that are bent.
+    fn capped_softmax_grad_rows<'a>(
+        p: &'a mut [f32],
+        ds: &'a mut [f32],
+        queries: &'a Queries,
+        tile: (usize, usize),
+        lse: &'a [f32],
+        means: &'a [f32; QUERIES],
+        scale: f32,
+        cap: f32,
+    ) {
+        for (row, (p, ds)) in p.chunks_exact_mut(tile.1).zip(ds.chunks_exact_mut(tile.1)).enumerate() {
+            let (start, end) = queries.seen_in(row, tile);
+            for tile in [&mut *p, &mut *ds] {
+                tile[..start].fill(0.0);
+                tile[end..].fill(0.0);
+            }
+            let (lse, mean) = (lse[row], means[row]);
+            for (p, ds) in p[start..end].iter_mut().zip(&mut ds[start..end]) {
+                let tangent = *p / cap;
+                *p = exp(*p - lse);
+                *ds = *p * (*ds - mean) * scale * (1.0 - tangent * tangent);
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// `scores = cap tanh(scores / cap)`.
+    fn bend<'a>(scores: &'a mut [f32], cap: f32) {
+        for score in scores {
+            *score = cap * tanh(*score / cap);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::{D, Device, Tensor};
@@ -506,6 +557,8 @@ mod tests {
                 head_dim,
                 scale: 1.0 / (head_dim as f32).sqrt(),
                 causal,
+                window: None,
+                softcap: None,
             },
             q: random(q_len, 1).iter().map(|x| 2.0 * x).collect(),
             k: random(kv_len, 2).iter().map(|x| 2.0 * x).collect(),
@@ -551,7 +604,7 @@ mod tests {
 
         /// The same by candle: a whole matrix of scores with a mask.
         fn oracle(&self) -> [Vec<f32>; 5] {
-            let Shape { batch, seq, heads, kv_heads, head_dim, scale, causal } = self.shape;
+            let Shape { batch, seq, heads, kv_heads, head_dim, scale, causal, window, softcap } = self.shape;
             let (q, k, v) = (
                 var(&self.q, &[batch, seq, heads, head_dim]),
                 var(&self.k, &[batch, seq, kv_heads, head_dim]),
@@ -562,7 +615,8 @@ mod tests {
             for b in 0..batch {
                 for i in 0..seq {
                     mask.extend((0..seq).map(|j| {
-                        let seen = start(b, j) == start(b, i) && (!causal || j <= i);
+                        let near = window.is_none_or(|window| i < j + window);
+                        let seen = near && start(b, j) == start(b, i) && (!causal || j <= i);
                         if seen { 0.0 } else { -1e30_f32 }
                     }));
                 }
@@ -582,7 +636,11 @@ mod tests {
             };
             let rows = q.transpose(1, 2).unwrap().contiguous().unwrap();
             let scores = rows.matmul(&repeated(&k).t().unwrap().contiguous().unwrap()).unwrap();
-            let scores = (scores * f64::from(scale)).unwrap().broadcast_add(&mask).unwrap();
+            let mut scores = (scores * f64::from(scale)).unwrap();
+            if let Some(cap) = softcap.map(f64::from) {
+                scores = ((scores / cap).unwrap().tanh().unwrap() * cap).unwrap();
+            }
+            let scores = scores.broadcast_add(&mask).unwrap();
             let lse = scores.log_sum_exp(D::Minus1).unwrap();
             let o = candle_nn::ops::softmax(&scores, D::Minus1).unwrap().matmul(&repeated(&v)).unwrap();
             let o = o.transpose(1, 2).unwrap().contiguous().unwrap();
@@ -634,8 +692,34 @@ mod tests {
     }
 
     #[test]
+    fn a_window_hides_what_is_far_behind() {
+        for (seq, window) in [(7, 1), (7, 3), (65, 64), (130, 20), (600, 33), (600, 300)] {
+            for segments in [&[][..], &[seq / 3]] {
+                let mut case = case(2, seq, 2, 1, 8, true, segments);
+                case.shape.window = Some(window);
+                check(&case);
+            }
+        }
+    }
+
+    #[test]
+    fn bent_scores_agree_with_autograd() {
+        for (seq, causal, window) in [(7, true, None), (130, false, None), (300, true, Some(40))] {
+            let mut case = case(2, seq, 4, 2, 16, causal, &[]);
+            (case.shape.softcap, case.shape.window) = (Some(1.5), window);
+            check(&case);
+        }
+    }
+
+    #[test]
     fn attention_agrees_with_finite_differences() {
-        let case = case(1, 6, 2, 1, 4, true, &[2]);
+        let mut case = case(1, 6, 2, 1, 4, true, &[2]);
+        finite_differences(&case);
+        (case.shape.softcap, case.shape.window) = (Some(2.0), Some(2));
+        finite_differences(&case);
+    }
+
+    fn finite_differences(case: &Case) {
         let [_, _, dq, dk, dv] = case.run();
         let value = |q: &[f32], k: &[f32], v: &[f32]| inner(&case.forward(q, k, v).0, &case.dout);
         assert_finite_differences(&case.q, &dq, 3e-4, |q| value(q, &case.k, &case.v));

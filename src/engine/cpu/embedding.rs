@@ -4,8 +4,8 @@ use rayon::prelude::*;
 
 use super::simd::{CHUNK, vectorised};
 
-/// `y[row] = table[ids[row]]`; `table` is `[vocab, hidden]`, `y` is `[rows, hidden]`.
-pub fn forward(y: &mut [f32], table: &[f32], ids: &[u32], hidden: usize) {
+/// `y[row] = table[ids[row] + offset]`; `table` is `[vocab, hidden]`, `y` is `[rows, hidden]`.
+pub fn forward(y: &mut [f32], table: &[f32], ids: &[u32], offset: usize, hidden: usize) {
     assert!(
         y.len() == ids.len() * hidden && table.len().is_multiple_of(hidden),
         "embedding: y is not [rows, {hidden}]"
@@ -13,19 +13,19 @@ pub fn forward(y: &mut [f32], table: &[f32], ids: &[u32], hidden: usize) {
     let rows = (CHUNK / hidden).max(1);
     y.par_chunks_mut(rows * hidden).zip(ids.par_chunks(rows)).for_each(|(y, ids)| {
         for (y, &id) in y.chunks_exact_mut(hidden).zip(ids) {
-            y.copy_from_slice(&table[id as usize * hidden..][..hidden]);
+            y.copy_from_slice(&table[(id as usize + offset) * hidden..][..hidden]);
         }
     });
 }
 
-/// The gradient of the table: `dtable[id] = (dtable[id] or 0) + sum of dy's rows with that id`, in their order.
-pub fn grad(dtable: &mut [f32], accumulate: bool, dy: &[f32], ids: &[u32], hidden: usize) {
+/// The gradient of the table: `dtable[id + offset] = (that or 0) + sum of dy's rows with that id`, in their order.
+pub fn grad(dtable: &mut [f32], accumulate: bool, dy: &[f32], ids: &[u32], offset: usize, hidden: usize) {
     assert!(
         dy.len() == ids.len() * hidden && dtable.len().is_multiple_of(hidden),
         "embedding: dy is not [rows, {hidden}]"
     );
     let vocab = dtable.len() / hidden;
-    assert!(ids.iter().all(|&id| (id as usize) < vocab), "embedding: an id is not below {vocab}");
+    assert!(ids.iter().all(|&id| id as usize + offset < vocab), "embedding: an id is not below {vocab}");
     // Each task owns a range of ids and looks for them in all rows. At most 64 tasks, so that looking stays cheap.
     let range = vocab.div_ceil(64).max(16);
     dtable.par_chunks_mut(range * hidden).enumerate().for_each(|(i, dtable)| {
@@ -33,10 +33,11 @@ pub fn grad(dtable: &mut [f32], accumulate: bool, dy: &[f32], ids: &[u32], hidde
             dtable.fill(0.0);
         }
         let first = i * range;
-        let own = first as u32..(first + dtable.len() / hidden) as u32;
-        for (dy, id) in dy.chunks_exact(hidden).zip(ids) {
-            if own.contains(id) {
-                add_row(&mut dtable[(*id as usize - first) * hidden..][..hidden], dy);
+        let own = first..first + dtable.len() / hidden;
+        for (dy, &id) in dy.chunks_exact(hidden).zip(ids) {
+            let row = id as usize + offset;
+            if own.contains(&row) {
+                add_row(&mut dtable[(row - first) * hidden..][..hidden], dy);
             }
         }
     });
@@ -59,26 +60,27 @@ mod tests {
 
     #[test]
     fn embedding_agrees_with_autograd() {
-        for (vocab, hidden, rows) in [(1, 1, 3), (50, 8, 7), (1000, 33, 200)] {
+        for (vocab, hidden, rows, offset) in [(1, 1, 3, 0), (50, 8, 7, 2), (1000, 33, 200, 0)] {
             let (table, dy) = (random(vocab * hidden, 1), random(rows * hidden, 2));
             let ids: Vec<u32> =
-                random(rows, 3).iter().map(|x| (x.abs() * vocab as f32 * 0.99) as u32).collect();
+                random(rows, 3).iter().map(|x| (x.abs() * (vocab - offset) as f32 * 0.99) as u32).collect();
             let table_var = var(&table, &[vocab, hidden]);
-            let ids_tensor = Tensor::from_slice(&ids, rows, &Device::Cpu).unwrap();
+            let ids_tensor =
+                Tensor::from_iter(ids.iter().map(|id| id + offset as u32), &Device::Cpu).unwrap();
             let y_expected = table_var.index_select(&ids_tensor, 0).unwrap();
             let expected = &gradients(&y_expected, &dy, &[&table_var])[0];
 
             let mut y = vec![f32::NAN; rows * hidden];
-            forward(&mut y, &table, &ids, hidden);
+            forward(&mut y, &table, &ids, offset, hidden);
             assert_eq!(y, numbers(&y_expected));
             let got = same_for_any_threads(|| {
                 let mut dtable = vec![f32::NAN; vocab * hidden];
-                grad(&mut dtable, false, &dy, &ids, hidden);
+                grad(&mut dtable, false, &dy, &ids, offset, hidden);
                 dtable
             });
             assert_close(&got, expected, 1e-6);
             let mut twice = got.clone();
-            grad(&mut twice, true, &dy, &ids, hidden);
+            grad(&mut twice, true, &dy, &ids, offset, hidden);
             assert_close(&twice, &got.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), 1e-6);
         }
     }

@@ -56,6 +56,50 @@ pub fn cross_entropy_grad_in_place(
     total
 }
 
+/// As [`cross_entropy_grad_in_place`], of logits that were bent by `cap tanh(logit / cap)`: the result is the gradient of
+/// what they were before.
+pub fn capped_cross_entropy_grad_in_place(
+    logits_to_grad: &mut [f32],
+    labels: &[u32],
+    scale: f32,
+    vocab: usize,
+    cap: f32,
+) -> (f64, u64) {
+    assert_eq!(logits_to_grad.len(), labels.len() * vocab, "cross_entropy: logits are not [rows, {vocab}]");
+    let leaf = (CHUNK / vocab).max(1);
+    if labels.len() > leaf {
+        let row = half(labels.len(), leaf);
+        let (logits, labels) = (logits_to_grad.split_at_mut(row * vocab), labels.split_at(row));
+        return both(rayon::join(
+            || capped_cross_entropy_grad_in_place(logits.0, labels.0, scale, vocab, cap),
+            || capped_cross_entropy_grad_in_place(logits.1, labels.1, scale, vocab, cap),
+        ));
+    }
+    let mut total = (0.0, 0);
+    for (logits, &label) in logits_to_grad.chunks_exact_mut(vocab).zip(labels) {
+        match checked(label, vocab) {
+            Some(label) => total = both((total, capped_row_grad(logits, label, scale, cap))),
+            None => logits.fill(0.0),
+        }
+    }
+    total
+}
+
+/// The sum of `(x - target)^2`; targets are the bits of floats.
+pub fn squared_error(x: &[f32], targets: &[u32]) -> f64 {
+    assert_eq!(x.len(), targets.len(), "squared_error: not a target for each number");
+    x.iter().zip(targets).map(|(&x, &target)| f64::from(x - f32::from_bits(target)).powi(2)).sum()
+}
+
+/// As [`squared_error`]; each `x` becomes `2 * scale * (x - target)`.
+pub fn squared_error_grad_in_place(x_to_grad: &mut [f32], targets: &[u32], scale: f32) -> f64 {
+    let sum = squared_error(x_to_grad, targets);
+    for (x, &target) in x_to_grad.iter_mut().zip(targets) {
+        *x = 2.0 * scale * (*x - f32::from_bits(target));
+    }
+    sum
+}
+
 fn both((a, b): ((f64, u64), (f64, u64))) -> (f64, u64) {
     (a.0 + b.0, a.1 + b.1)
 }
@@ -96,6 +140,24 @@ vectorised! {
     }
 }
 
+vectorised! {
+    fn capped_row_grad<'a>(logits: &'a mut [f32], label: usize, scale: f32, cap: f32) -> (f64, u64) {
+        let max = max(logits);
+        let correct = is_choice(logits, label, max);
+        let bent = logits[label];
+        let total = sum(logits, |x| exp(x - max));
+        let factor = scale / total;
+        // The tangent's slope is one less its square.
+        for logit in &mut *logits {
+            let tangent = *logit / cap;
+            *logit = factor * exp(*logit - max) * (1.0 - tangent * tangent);
+        }
+        let tangent = bent / cap;
+        logits[label] -= scale * (1.0 - tangent * tangent);
+        (f64::from(total).ln() + (f64::from(max) - f64::from(bent)), correct.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::{Device, Tensor};
@@ -126,6 +188,49 @@ mod tests {
                 grad
             });
             assert_close(&grad, expected, 1e-6);
+        }
+    }
+
+    #[test]
+    fn squared_errors_agree_with_autograd() {
+        let (x, targets) = (random(33, 1), random(33, 2));
+        let bits: Vec<u32> = targets.iter().map(|target| target.to_bits()).collect();
+        let x_var = var(&x, &[33]);
+        let targets = Tensor::from_slice(&targets, 33, &Device::Cpu).unwrap();
+        let mean = x_var.sub(&targets).unwrap().sqr().unwrap().mean_all().unwrap();
+        let expected = &gradients(&mean, &[1.0], &[&x_var])[0];
+        let mut grad = x.clone();
+        let sum = squared_error_grad_in_place(&mut grad, &bits, 1.0 / 33.0);
+        assert_eq!(sum, squared_error(&x, &bits));
+        assert_close(&[(sum / 33.0) as f32], &[mean.to_scalar().unwrap()], 1e-6);
+        assert_close(&grad, expected, 1e-6);
+    }
+
+    #[test]
+    fn bent_logits_agree_with_autograd() {
+        for (rows, vocab) in [(1, 1), (7, 65), (130, 1000)] {
+            let logits: Vec<f32> = random(rows * vocab, 1).iter().map(|x| 10.0 * x).collect();
+            let mut labels: Vec<u32> =
+                random(rows, 2).iter().map(|x| (x.abs() * vocab as f32 * 0.99) as u32).collect();
+            let logits_var = var(&logits, &[rows, vocab]);
+            let bent = ((logits_var.as_tensor() / 4.0).unwrap().tanh().unwrap() * 4.0).unwrap();
+            let targets = Tensor::from_slice(&labels, rows, &Device::Cpu).unwrap();
+            let mean = candle_nn::loss::cross_entropy(&bent, &targets).unwrap();
+            let mut expected = gradients(&mean, &[1.0], &[&logits_var])[0].clone();
+            let bent: Vec<f32> = bent.flatten_all().unwrap().to_vec1().unwrap();
+            let grad = same_for_any_threads(|| {
+                let mut grad = bent.clone();
+                let (nll, _) =
+                    capped_cross_entropy_grad_in_place(&mut grad, &labels, 1.0 / rows as f32, vocab, 4.0);
+                assert_close(&[(nll / rows as f64) as f32], &[mean.to_scalar().unwrap()], 1e-6);
+                grad
+            });
+            assert_close(&grad, &expected, 1e-6);
+            labels[0] = IGNORED;
+            expected[..vocab].fill(0.0);
+            let mut grad = bent.clone();
+            capped_cross_entropy_grad_in_place(&mut grad, &labels, 1.0 / rows as f32, vocab, 4.0);
+            assert_close(&grad, &expected, 1e-6);
         }
     }
 

@@ -15,8 +15,12 @@
 //!
 //! This room must not know tensors, models or programs: it sees slices and sizes.
 
+pub mod activation;
 pub mod attention;
+pub mod columns;
 pub mod embedding;
+pub mod gated;
+pub mod layer_norm;
 pub mod loss;
 pub mod matmul;
 pub mod norm;
@@ -25,7 +29,6 @@ mod product;
 pub mod reduce;
 pub mod rope;
 pub mod simd;
-pub mod swiglu;
 
 #[cfg(test)]
 mod oracle;

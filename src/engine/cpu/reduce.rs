@@ -34,6 +34,15 @@ vectorised! {
     }
 }
 
+/// `y = factor * x`.
+pub fn scale(y: &mut [f32], x: &[f32], factor: f32) {
+    assert_eq!(y.len(), x.len(), "scale: operands of different lengths");
+    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
+        y.copy_from_slice(x);
+        scale_chunk(y, factor);
+    });
+}
+
 /// `x *= factor`.
 pub fn scale_in_place(x: &mut [f32], factor: f32) {
     x.par_chunks_mut(CHUNK).for_each(|x| scale_chunk(x, factor));
@@ -138,7 +147,10 @@ mod tests {
             add_in_place(&mut in_place, &b);
             assert_eq!(y, in_place);
             assert_eq!(y, a.iter().zip(&b).map(|(a, b)| a + b).collect::<Vec<_>>());
+            let mut scaled = vec![f32::NAN; n];
+            scale(&mut scaled, &y, -2.0);
             scale_in_place(&mut y, -2.0);
+            assert_eq!(scaled, y);
             assert_eq!(y, in_place.iter().map(|x| x * -2.0).collect::<Vec<_>>());
         }
     }

@@ -22,43 +22,59 @@ pub fn table(out: &mut [f32], positions: &[u32], inv_freq: &[f32]) {
     });
 }
 
-/// Rotates each head of `x`, `[rows, heads * head_dim]`, by the angles of its row in `table`; backwards if `inverse`,
-/// which is the gradient.
-pub fn apply(y: &mut [f32], x: &[f32], table: &[f32], heads: usize, head_dim: usize, inverse: bool) {
+/// Rotates the first `turned` numbers of each head of `x`, `[rows, heads * head_dim]`, by the angles of its row in `table`,
+/// `[rows, turned]`; backwards if `inverse`, which is the gradient.
+pub fn apply(y: &mut [f32], x: &[f32], table: &[f32], shape: Shape, inverse: bool) {
     assert_eq!(y.len(), x.len(), "apply: x and y differ in length");
-    let (rows, width) = rows(x.len(), table, heads, head_dim);
+    let (rows, width) = shape.rows(x.len(), table.len());
     y.par_chunks_mut(rows * width)
-        .zip(x.par_chunks(rows * width).zip(table.par_chunks(rows * head_dim)))
+        .zip(x.par_chunks(rows * width).zip(table.par_chunks(rows * shape.turned)))
         .for_each(|(y, (x, table))| {
             y.copy_from_slice(x);
-            rotate_rows(y, table, heads, head_dim, inverse);
+            rotate_rows(y, table, shape, inverse);
         });
 }
 
 /// As [`apply`], on `x` itself.
-pub fn apply_in_place(x: &mut [f32], table: &[f32], heads: usize, head_dim: usize, inverse: bool) {
-    let (rows, width) = rows(x.len(), table, heads, head_dim);
+pub fn apply_in_place(x: &mut [f32], table: &[f32], shape: Shape, inverse: bool) {
+    let (rows, width) = shape.rows(x.len(), table.len());
     x.par_chunks_mut(rows * width)
-        .zip(table.par_chunks(rows * head_dim))
-        .for_each(|(x, table)| rotate_rows(x, table, heads, head_dim, inverse));
+        .zip(table.par_chunks(rows * shape.turned))
+        .for_each(|(x, table)| rotate_rows(x, table, shape, inverse));
 }
 
-/// Rows per task, and the length of a row.
-fn rows(len: usize, table: &[f32], heads: usize, head_dim: usize) -> (usize, usize) {
-    let width = heads * head_dim;
-    assert!(head_dim.is_multiple_of(2), "a head of {head_dim} has no halves");
-    assert_eq!(len, table.len() * heads, "x is not [rows, {width}] for this table");
-    ((CHUNK / 2 / width).max(1), width)
+/// What is turned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub heads: usize,
+    pub head_dim: usize,
+    /// At most `head_dim`.
+    pub turned: usize,
+}
+
+impl Shape {
+    /// Rows per task, and the length of a row.
+    fn rows(self, len: usize, table: usize) -> (usize, usize) {
+        let Self { heads, head_dim, turned } = self;
+        let width = heads * head_dim;
+        assert!(
+            turned.is_multiple_of(2) && turned <= head_dim,
+            "{turned} of a head of {head_dim} have no halves"
+        );
+        assert_eq!(len * turned, table * width, "x is not [rows, {width}] for this table");
+        ((CHUNK / 2 / width).max(1), width)
+    }
 }
 
 vectorised! {
-    fn rotate_rows<'a>(x: &'a mut [f32], table: &'a [f32], heads: usize, head_dim: usize, inverse: bool) {
-        let half = head_dim / 2;
+    fn rotate_rows<'a>(x: &'a mut [f32], table: &'a [f32], shape: Shape, inverse: bool) {
+        let Shape { heads, head_dim, turned } = shape;
+        let half = turned / 2;
         let sign = if inverse { -1.0 } else { 1.0 };
-        for (x, table) in x.chunks_exact_mut(heads * head_dim).zip(table.chunks_exact(head_dim)) {
+        for (x, table) in x.chunks_exact_mut(heads * head_dim).zip(table.chunks_exact(turned)) {
             let (cos, sin) = table.split_at(half);
             for x in x.chunks_exact_mut(head_dim) {
-                let (x1, x2) = x.split_at_mut(half);
+                let (x1, x2) = x[..turned].split_at_mut(half);
                 for (((x1, x2), &cos), &sin) in x1.iter_mut().zip(x2).zip(cos).zip(sin) {
                     let sin = sign * sin;
                     (*x1, *x2) = (*x1 * cos - *x2 * sin, *x2 * cos + *x1 * sin);
@@ -82,6 +98,7 @@ mod tests {
     #[test]
     fn rotation_agrees_with_autograd() {
         for (seq, heads, head_dim) in [(1, 1, 8), (7, 2, 16), (65, 3, 64), (130, 4, 80)] {
+            let shape = Shape { heads, head_dim, turned: head_dim };
             let (batch, rows) = (2, 2 * seq);
             let (x, dy) = (random(rows * heads * head_dim, 1), random(rows * heads * head_dim, 2));
             let positions: Vec<u32> = (0..rows as u32).map(|row| row % seq as u32).collect();
@@ -107,18 +124,37 @@ mod tests {
             let got = same_for_any_threads(|| {
                 let mut out = vec![f32::NAN; 2 * x.len()];
                 let (y, dx) = out.split_at_mut(x.len());
-                apply(y, &x, &angles, heads, head_dim, false);
-                apply(dx, &dy, &angles, heads, head_dim, true);
+                apply(y, &x, &angles, shape, false);
+                apply(dx, &dy, &angles, shape, true);
                 out
             });
             assert_close(&got[..x.len()], &numbers(&y_expected), 1e-6);
             assert_close(&got[x.len()..], &expected[0], 1e-6);
 
             let mut in_place = x.clone();
-            apply_in_place(&mut in_place, &angles, heads, head_dim, false);
+            apply_in_place(&mut in_place, &angles, shape, false);
             assert_eq!(in_place, got[..x.len()]);
-            apply_in_place(&mut in_place, &angles, heads, head_dim, true);
+            apply_in_place(&mut in_place, &angles, shape, true);
             assert_close(&in_place, &x, 1e-6);
         }
+    }
+
+    #[test]
+    fn a_part_of_a_head_is_turned_and_the_rest_stays() {
+        let (rows, heads, head_dim, turned) = (5, 2, 12, 8);
+        let x = random(rows * heads * head_dim, 3);
+        let positions: Vec<u32> = (0..rows as u32).collect();
+        let mut angles = vec![f32::NAN; rows * turned];
+        table(&mut angles, &positions, &inv_freq(turned));
+        let mut y = vec![f32::NAN; x.len()];
+        apply(&mut y, &x, &angles, Shape { heads, head_dim, turned }, false);
+        // The same as heads of 8 alone, with the last 4 of each left out.
+        let heads_of = |x: &[f32], range: std::ops::Range<usize>| -> Vec<f32> {
+            x.chunks(head_dim).flat_map(|head| head[range.clone()].to_vec()).collect()
+        };
+        let mut expected = heads_of(&x, 0..turned);
+        apply_in_place(&mut expected, &angles, Shape { heads, head_dim: turned, turned }, false);
+        assert_eq!(heads_of(&y, 0..turned), expected);
+        assert_eq!(heads_of(&y, turned..head_dim), heads_of(&x, turned..head_dim));
     }
 }

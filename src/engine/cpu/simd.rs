@@ -11,19 +11,19 @@ pub const CHUNK: usize = 16 * 1024;
 
 /// Compiles a function's body for each instruction set that [`pulp`] knows, and picks one at run time.
 macro_rules! vectorised {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident<$lt:lifetime>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$lt:lifetime $(, $of:ident: $trait:path)?>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        $vis fn $name<$lt>($($arg: $ty),*) $(-> $ret)? {
-            struct Body<$lt> { $($arg: $ty),* }
+        $vis fn $name<$lt $(, $of: $trait)?>($($arg: $ty),*) $(-> $ret)? {
+            struct Body<$lt $(, $of: $trait)?> { $($arg: $ty),* }
 
-            impl<$lt> pulp::NullaryFnOnce for Body<$lt> {
+            impl<$lt $(, $of: $trait)?> pulp::NullaryFnOnce for Body<$lt $(, $of)?> {
                 type Output = $crate::engine::cpu::simd::vectorised!(@output $($ret)?);
 
                 #[inline(always)]
                 fn call(self) -> Self::Output {
                     // A function of its own, so that the compiler still knows that the slices do not overlap.
                     #[inline(always)]
-                    fn body<$lt>($($arg: $ty),*) $(-> $ret)? $body
+                    fn body<$lt $(, $of: $trait)?>($($arg: $ty),*) $(-> $ret)? $body
                     body($(self.$arg),*)
                 }
             }
@@ -75,6 +75,46 @@ fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
+/// The hyperbolic tangent, within a few units in the last place.
+///
+/// Source: the polynomial of Cephes `tanhf` near zero, where the other form would lose its digits.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    let z = x * x;
+    let p = -5.704_988_5e-3;
+    let p = p * z + 2.063_909e-2;
+    let p = p * z - 5.373_971_6e-2;
+    let p = p * z + 1.333_144_2e-1;
+    let p = p * z - 3.333_328e-1;
+    let near = p * z * x + x;
+    let far = 1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0);
+    if x.abs() < 0.625 { near } else { far.copysign(x) }
+}
+
+/// The normal distribution's integral from minus infinity to `x`, within a millionth of itself where it is not subnormal.
+///
+/// Source: Press et al. 1992, "Numerical Recipes", section 6.2: `erfc` by a Chebyshev fit.
+#[inline(always)]
+pub fn normal_cdf(x: f32) -> f32 {
+    let x_abs = x.abs();
+    let t = 1.0 / (1.0 + 0.5 * std::f32::consts::FRAC_1_SQRT_2 * x_abs);
+    let p = 0.170_872_77;
+    let p = p * t - 0.822_152_2;
+    let p = p * t + 1.488_515_9;
+    let p = p * t - 1.135_204;
+    let p = p * t + 0.278_868_07;
+    let p = p * t - 0.186_288_06;
+    let p = p * t + 0.096_784_18;
+    let p = p * t + 0.374_091_96;
+    let p = p * t + 1.000_023_7;
+    let p = p * t - 1.265_512_2;
+    // exp(p - x * x / 2), from the square of a shorter number, which is exact, and what that leaves.
+    let short = f32::from_bits(x_abs.to_bits() & 0xffff_f000);
+    let rest = 0.5 * (short - x_abs) * (short + x_abs);
+    let tail = 0.5 * t * exp(-0.5 * short * short) * exp(p + rest);
+    if x < 0.0 { tail } else { 1.0 - tail }
+}
+
 /// The sum of the lanes, halves first.
 #[inline(always)]
 pub fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
@@ -120,9 +160,9 @@ pub fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     sum_lanes(lanes)
 }
 
-/// The sums of `x * x` and of `x * w * dy`, which the gradient of a norm needs together.
+/// The sums of `x * x` and of `x * (offset + w) * dy`, which the gradient of a norm needs together.
 #[inline(always)]
-pub fn squares_and_product(x: &[f32], w: &[f32], dy: &[f32]) -> (f32, f32) {
+pub fn squares_and_product(x: &[f32], w: &[f32], dy: &[f32], offset: f32) -> (f32, f32) {
     let (mut squares, mut products) = ([0.0; LANES], [0.0; LANES]);
     let (x_blocks, x_rest) = x.as_chunks::<LANES>();
     let (w_blocks, w_rest) = w.as_chunks::<LANES>();
@@ -130,14 +170,35 @@ pub fn squares_and_product(x: &[f32], w: &[f32], dy: &[f32]) -> (f32, f32) {
     for ((x, w), dy) in x_blocks.iter().zip(w_blocks).zip(dy_blocks) {
         for i in 0..LANES {
             squares[i] += x[i] * x[i];
-            products[i] += x[i] * w[i] * dy[i];
+            products[i] += x[i] * (offset + w[i]) * dy[i];
         }
     }
     for (i, ((&x, &w), &dy)) in x_rest.iter().zip(w_rest).zip(dy_rest).enumerate() {
         squares[i] += x * x;
-        products[i] += x * w * dy;
+        products[i] += x * (offset + w) * dy;
     }
     (sum_lanes(squares), sum_lanes(products))
+}
+
+/// The sums of `w * dy` and of `w * dy * (x - mean)`, which the gradient of a layer norm needs together.
+#[inline(always)]
+pub fn product_and_moment(x: &[f32], mean: f32, w: &[f32], dy: &[f32]) -> (f32, f32) {
+    let (mut products, mut moments) = ([0.0; LANES], [0.0; LANES]);
+    let (x_blocks, x_rest) = x.as_chunks::<LANES>();
+    let (w_blocks, w_rest) = w.as_chunks::<LANES>();
+    let (dy_blocks, dy_rest) = dy.as_chunks::<LANES>();
+    for ((x, w), dy) in x_blocks.iter().zip(w_blocks).zip(dy_blocks) {
+        for i in 0..LANES {
+            let product = w[i] * dy[i];
+            products[i] += product;
+            moments[i] += product * (x[i] - mean);
+        }
+    }
+    for (i, ((&x, &w), &dy)) in x_rest.iter().zip(w_rest).zip(dy_rest).enumerate() {
+        products[i] += w * dy;
+        moments[i] += w * dy * (x - mean);
+    }
+    (sum_lanes(products), sum_lanes(moments))
 }
 
 /// The largest number; minus infinity for an empty slice. NaN is passed over.
@@ -202,6 +263,52 @@ mod tests {
     }
 
     #[test]
+    fn tanh_is_within_four_units_in_the_last_place() {
+        let mut worst = 0;
+        for i in 0..400_000 {
+            let x = -10.0 + 20.0 * i as f32 / 4e5;
+            let exact = f64::from(x).tanh() as f32;
+            worst = worst.max(exact.to_bits().abs_diff(tanh(x).to_bits()));
+        }
+        assert!(worst <= 4, "{worst} units in the last place");
+        assert_eq!([tanh(f32::INFINITY), tanh(-1e30), tanh(0.0)], [1.0, -1.0, 0.0]);
+        assert!(tanh(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn the_normal_integral_is_what_its_series_gives() {
+        // Source: Abramowitz and Stegun 1964, 7.1.6, in f64; the upper tail by 7.1.14, a continued fraction.
+        let exact = |x: f64| {
+            let y = x.abs() / std::f64::consts::SQRT_2;
+            let erfc = if y < 2.0 {
+                let (mut term, mut sum) = (y, y);
+                for n in 1..100 {
+                    term *= 2.0 * y * y / f64::from(2 * n + 1);
+                    sum += term;
+                }
+                1.0 - 2.0 / std::f64::consts::PI.sqrt() * (-y * y).exp() * sum
+            } else {
+                let fraction = (1..200).rev().fold(y, |below, n| y + f64::from(n) / 2.0 / below);
+                (-y * y).exp() / std::f64::consts::PI.sqrt() / fraction
+            };
+            if x < 0.0 { erfc / 2.0 } else { 1.0 - erfc / 2.0 }
+        };
+        assert!((exact(1.0) - 0.841_344_746_068_543).abs() < 1e-14, "a table's value");
+        assert!((exact(-3.0) / 1.349_898_031_630_095e-3 - 1.0).abs() < 1e-12, "another");
+        let mut worst: f64 = 0.0;
+        for i in 0..20_000 {
+            let x = -8.0 + 16.0 * i as f32 / 2e4;
+            worst = worst.max((f64::from(normal_cdf(x)) / exact(f64::from(x)) - 1.0).abs());
+        }
+        assert!(worst < 1e-6, "{worst:e}");
+        assert_eq!(
+            [normal_cdf(0.0), normal_cdf(20.0), normal_cdf(-20.0)].map(|p| (p * 1e6).round()),
+            [5e5, 1e6, 0.0]
+        );
+        assert!(normal_cdf(f32::NAN).is_nan());
+    }
+
+    #[test]
     fn exp_keeps_the_edges() {
         assert_eq!(exp(0.0), 1.0);
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
@@ -221,7 +328,9 @@ mod tests {
             assert_eq!(sum2(&x, &x, |a, b| a + b), 2.0 * expected);
             assert_eq!(max(&x), if n == 0 { f32::NEG_INFINITY } else { n as f32 });
             let squares = x.iter().map(|x| x * x).sum::<f32>();
-            assert_eq!(squares_and_product(&x, &x, &vec![1.0; x.len()]), (squares, squares));
+            let ones = vec![1.0; x.len()];
+            assert_eq!(squares_and_product(&x, &x, &ones, 0.0), (squares, squares));
+            assert_eq!(product_and_moment(&x, 1.0, &x, &ones), (expected, squares - expected));
         }
     }
 }

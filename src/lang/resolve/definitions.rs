@@ -33,8 +33,14 @@ pub(super) fn data(checked: &Checked) -> Option<Data> {
                 prompt: of.text("prompt")?.value,
                 response: of.text("response")?.value,
             }),
-            Datum::Call("tokens", of) => {
-                Some(Format::Tokens { input: of.text("input")?.value, labels: of.get("labels")?.text() })
+            Datum::Call("tokens", of) => Some(Format::Tokens {
+                input: of.text("input")?.value,
+                labels: of.get("labels")?.text(),
+                label: of.get("label")?.text(),
+                mask: of.get("mask")?.text(),
+            }),
+            Datum::Call("classify", of) => {
+                Some(Format::Classify { text: of.text("text")?.value, label: of.text("label")?.value })
             }
             _ => None,
         })?,
