@@ -143,6 +143,24 @@ fn the_words_of_the_tree_sitter_queries_are_the_schemas() {
     });
 }
 
+#[test]
+fn the_units_of_the_tree_sitter_scanner_are_the_schemas() {
+    check_words("grammar/tree-sitter/src/scanner.c", |text, words| {
+        let units: Vec<String> = words.units.iter().map(|unit| format!("\"{unit}\"")).collect();
+        filled(&text, "*const UNITS[] = {", "}", &units.join(", "))
+    });
+}
+
+#[test]
+fn the_units_of_the_languages_own_grammar_are_the_schemas() {
+    let text = fs::read_to_string(root().join("grammar/hift.pest")).unwrap();
+    let rule = text.split("known = _{").nth(1).and_then(|rest| rest.split('}').next()).unwrap();
+    let mut units: BTreeSet<&str> = rule.split('"').skip(1).step_by(2).collect();
+    // It is no name, and stands in the rule `unit`.
+    units.insert("%");
+    assert_eq!(units, Words::of_the_schema().units);
+}
+
 /// Every file of the pipelines and the cases.
 fn files() -> Vec<PathBuf> {
     let mut folders =
