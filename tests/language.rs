@@ -272,10 +272,10 @@ fn line_ends_and_a_byte_order_mark_change_nothing() {
 /// The blocks of `rest.hift`, with a stage of each kind, and one key of one kind written as given.
 fn file_with(kind: &str, part: Option<&str>, key: &str, value: &str) -> String {
     let names = "data = rows tokenizer = bpe model = llama groups = layers schedule = hift optimizer = adamw";
-    let algorithm = match key {
-        "momentum" => "algorithm = sgdm",
-        _ => "algorithm = adamw",
-    };
+    // The first algorithm that has the key.
+    let has = |algorithm: &&schema::AlgorithmKeys| algorithm.keys.iter().any(|(known, _)| *known == key);
+    let algorithm = schema::ALGORITHMS.iter().find(has).unwrap_or(&schema::ALGORITHMS[0]);
+    let algorithm = &format!("algorithm = {}", algorithm.name);
     let format = match value {
         "response" => "format = instruct(prompt = \"{a}\", response = \"{b}\")",
         _ => "format = text",
@@ -289,7 +289,7 @@ fn file_with(kind: &str, part: Option<&str>, key: &str, value: &str) -> String {
         ("model", "llama", "weights = \"llama\"".to_owned()),
         ("groups", "layers", split.to_owned()),
         ("schedule", "hift", "rate = constant(1e-5)".to_owned()),
-        ("optimizer", "adamw", algorithm.to_owned()),
+        ("optimizer", "adamw", algorithm.clone()),
         ("train", "sft", train),
         ("evaluate", "held", "from = sft".to_owned()),
         ("generate", "talk", "from = sft prompts = [\"a\"]".to_owned()),
@@ -376,8 +376,7 @@ fn every_word_and_example_of_the_schema_is_understood() {
             }
         }
         for value in values {
-            // Whether the algorithm uses the key is another question.
-            if key.name == "algorithm" && value == "sgd" || key.need == Need::Soon {
+            if key.need == Need::Soon {
                 continue;
             }
             let text = file_with(kind, part, key.name, &value);
@@ -407,4 +406,24 @@ fn a_setting_knows_where_it_is_written() {
     check(train.data.holdout.span(), Some("10 %"));
     check(train.accumulate.span(), None);
     check(Some(train.span), Some("train sft"));
+}
+
+#[test]
+fn the_presets_of_an_algorithm_are_what_applies_where_nothing_is_written() {
+    for algorithm in schema::ALGORITHMS {
+        let meaning = |keys: &str| {
+            let text = file_with("optimizer", None, "algorithm", &format!("{} {keys}", algorithm.name));
+            let (pipeline, problems) = lang::check(&text, &Options::default());
+            serde_json::to_value(pipeline.unwrap_or_else(|| panic!("{problems}\n{text}"))).unwrap()
+        };
+        let written: Vec<String> =
+            algorithm.keys.iter().map(|(key, preset)| format!("{key} = {preset}")).collect();
+        assert_eq!(meaning(""), meaning(&written.join(" ")), "{}", algorithm.name);
+        let optimizer = &meaning("")["stages"][0]["optimizer"];
+        assert_eq!(optimizer["algorithm"]["algorithm"], algorithm.name);
+        for (key, _) in algorithm.keys {
+            let shown = optimizer.get(key).or_else(|| optimizer["algorithm"].get(key));
+            assert!(shown.is_some(), "`{}` does nothing with `{key}`: {optimizer}", algorithm.name);
+        }
+    }
 }

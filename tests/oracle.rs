@@ -10,6 +10,7 @@ use hift::data::{Batches, Library};
 use hift::engine::{Store, memory, store};
 use hift::estimate::{left_over, play, step};
 use hift::lang::pipeline::{Shuffle, Weights};
+use hift::lang::schema::ALGORITHMS;
 use hift::plan::{StagePlan, TrainPlan};
 use hift::program::{ParamId, StepPrograms};
 use hift::run::train::Stepper;
@@ -47,6 +48,28 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("split = by_layer(2)", "optimizer o { algorithm = adamw }", "micro_batch = 2 accumulate = 3"),
     ("split = all()", "optimizer o { algorithm = adamw }", "micro_batch = 4"),
     ("split = all()", "optimizer o { algorithm = sgd }", "micro_batch = 2 accumulate = 2 clip = 0.5"),
+    // The others, with states of every form, and tensors large and small.
+    ("split = by_layer(2)", "optimizer o { algorithm = adam }", "micro_batch = 4 clip = 1.0"),
+    ("split = by_layer(1)", "optimizer o { algorithm = adagrad }", "micro_batch = 4"),
+    ("split = by_layer(1)", "optimizer o { algorithm = rmsprop }", "micro_batch = 2 accumulate = 2"),
+    (
+        "split = by_layer(2)",
+        "optimizer o { algorithm = rmsprop momentum = 0.9 centered = true }",
+        "micro_batch = 4",
+    ),
+    ("split = by_layer(1)", "optimizer o { algorithm = adafactor }", "micro_batch = 4 clip = 1.0"),
+    (
+        "split = all()",
+        "optimizer o { algorithm = adafactor beta1 = 0.9 scale_parameter = true }",
+        "micro_batch = 4",
+    ),
+    ("split = by_layer(1)", "optimizer o { algorithm = lion }", "micro_batch = 4"),
+    ("split = by_layer(1)", "optimizer o { algorithm = lamb }", "micro_batch = 4"),
+    ("split = by_layer(1)", "optimizer o { algorithm = lars }", "micro_batch = 4"),
+    ("split = by_layer(1)", "optimizer o { algorithm = adam_mini }", "micro_batch = 4"),
+    ("split = by_layer(1)", "optimizer o { algorithm = adamw8bit }", "micro_batch = 4"),
+    ("split = all()", "optimizer o { algorithm = adam8bit }", "micro_batch = 2 accumulate = 3 clip = 1.0"),
+    ("split = by_layer(2)", "optimizer o { algorithm = lion8bit }", "micro_batch = 4"),
     (
         r#"split = { attention = ["block.*.attention"], rest = ["**"] }"#,
         "optimizer o { algorithm = adamw }",
@@ -90,6 +113,11 @@ train t {{ data = rows tokenizer = none model = tiny groups = g schedule = s opt
             }
         }
     }
+    let tried = |name: &str| {
+        let word = format!("algorithm = {name} ");
+        SETTINGS.iter().any(|(_, optimizer, _)| optimizer.contains(&word))
+    };
+    assert!(ALGORITHMS.iter().all(|algorithm| tried(algorithm.name)), "every algorithm is tried");
     println!("{steps} steps, each equal to its estimate");
 }
 

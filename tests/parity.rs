@@ -47,6 +47,7 @@ fn text(case: &Json, defaults: &Json, units: &Json) -> String {
             config("momentum"),
             config("weight_decay")
         ),
+        "adafactor" => format!("optimizer adafactor {{ weight_decay = {} }}", config("weight_decay")),
         other => panic!("optimizer {other}"),
     };
     let optimizer_name = config("optimizer").as_str().unwrap().to_string();
@@ -141,4 +142,9 @@ fn adamw_follows_pytorch() {
 #[test]
 fn sgd_with_momentum_follows_pytorch() {
     check_all("sgdm");
+}
+
+#[test]
+fn adafactor_follows_pytorch() {
+    check_all("adafactor");
 }

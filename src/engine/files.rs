@@ -7,7 +7,7 @@ use std::io;
 use std::ops::Deref;
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use rayon::prelude::*;
@@ -16,16 +16,56 @@ use safetensors::tensor::{Dtype as FileDtype, SafeTensorError, View};
 
 use crate::units::Dtype;
 
-use super::access::{floats, fresh};
+use super::access::{floats, fresh, ids};
 
 /// A tensor on its way to a file: as it lies if the file wants 32-bit floats, else converted when its turn comes.
-struct Outgoing<'a, G> {
+enum Outgoing<'a, F, W> {
+    Floats(Floats<'a, F>),
+    /// Words of codes, as they lie.
+    Words {
+        words: W,
+        shape: &'a [usize],
+    },
+}
+
+impl<F: Deref<Target = [f32]>, W: Deref<Target = [u32]>> View for &Outgoing<'_, F, W> {
+    fn dtype(&self) -> FileDtype {
+        match self {
+            Outgoing::Floats(floats) => floats.dtype(),
+            Outgoing::Words { .. } => FileDtype::U32,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        match self {
+            Outgoing::Floats(floats) => floats.shape,
+            Outgoing::Words { shape, .. } => shape,
+        }
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match self {
+            Outgoing::Floats(floats) => floats.data(),
+            // The codes are bytes already: a word is no number whose bytes had an order.
+            Outgoing::Words { words, .. } => Cow::Borrowed(bytemuck::cast_slice(words)),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self {
+            Outgoing::Floats(floats) => floats.numbers.len() * floats.dtype.size() as usize,
+            Outgoing::Words { words, .. } => size_of_val::<[u32]>(words),
+        }
+    }
+}
+
+struct Floats<'a, G> {
     numbers: G,
     shape: &'a [usize],
     dtype: Dtype,
 }
 
-impl<G: Deref<Target = [f32]>> View for &Outgoing<'_, G> {
+impl<G: Deref<Target = [f32]>> Floats<'_, G> {
     fn dtype(&self) -> FileDtype {
         match self.dtype {
             Dtype::F32 => FileDtype::F32,
@@ -33,10 +73,6 @@ impl<G: Deref<Target = [f32]>> View for &Outgoing<'_, G> {
             Dtype::Bf16 => FileDtype::BF16,
             Dtype::U32 => unreachable!("weights and states are floats"),
         }
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
@@ -59,17 +95,20 @@ impl<G: Deref<Target = [f32]>> View for &Outgoing<'_, G> {
         }
         Cow::Owned(bytes)
     }
-
-    fn data_len(&self) -> usize {
-        self.numbers.len() * self.dtype.size() as usize
-    }
 }
 
-/// Writes named tensors to `path`, in the type asked for, and makes sure that they are on the disk.
+/// Writes named tensors to `path`, floats in the type asked for, and makes sure that they are on the disk.
 pub fn write(path: &Path, tensors: &[(String, Tensor)], dtype: Dtype) -> io::Result<()> {
     let outgoing: Vec<_> = tensors
         .iter()
-        .map(|(name, tensor)| (name, Outgoing { numbers: floats(tensor), shape: tensor.dims(), dtype }))
+        .map(|(name, tensor)| {
+            let shape = tensor.dims();
+            let outgoing = match tensor.dtype() {
+                DType::U32 => Outgoing::Words { words: ids(tensor), shape },
+                _ => Outgoing::Floats(Floats { numbers: floats(tensor), shape, dtype }),
+            };
+            (name, outgoing)
+        })
         .collect();
     let views = outgoing.iter().map(|(name, tensor)| (name.as_str(), tensor));
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
@@ -86,7 +125,7 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)], dtype: Dtype) -> io::Res
     File::open(path)?.sync_all()
 }
 
-/// A file of 32-bit tensors, mapped: taking a run up must not need more memory than the run did.
+/// A file of 32-bit floats and words, mapped: taking a run up must not need more memory than the run did.
 pub struct Incoming {
     map: Mmap,
 }
@@ -109,6 +148,12 @@ impl Incoming {
         let file =
             SafeTensors::deserialize(&self.map).map_err(|error| io::Error::other(error.to_string()))?;
         let Ok(view) = file.tensor(name) else { return Ok(None) };
+        if view.dtype() == FileDtype::U32 {
+            let mut words = vec![0_u32; view.data().len() / 4];
+            bytemuck::cast_slice_mut(&mut words).copy_from_slice(view.data());
+            let tensor = Tensor::from_vec(words, view.shape(), &Device::Cpu);
+            return tensor.map(Some).map_err(|error| io::Error::other(error.to_string()));
+        }
         let tensor = fresh(view.shape(), |numbers| {
             let words = view.data().as_chunks::<4>().0;
             numbers.par_iter_mut().zip(words.par_iter()).for_each(|(x, word)| *x = f32::from_le_bytes(*word));

@@ -1,7 +1,8 @@
 //! Plays programs with tensors. The only room that knows candle.
 //!
 //! Reading order: [`player`] (a program, instruction by instruction), [`store`] (weights and optimizer states),
-//! [`access`] (from candle's tensors to slices), [`cpu`] (the kernels), [`files`] (tensors on disk), [`memory`] (what was really allocated).
+//! [`update`] (which kernel
+//! changes a weight), [`access`] (from candle's tensors to slices), [`cpu`] (the kernels), [`files`] (tensors on disk), [`memory`] (what was really allocated).
 //!
 //! Candle holds the tensors; its autograd is not used. `backward` forms the gradients of frozen operands, pins
 //! activations through them, and stops in silence at its fused norms, softmax and rotary positions. The tests use
@@ -15,6 +16,7 @@ pub mod files;
 pub mod memory;
 pub mod player;
 pub mod store;
+pub mod update;
 
 pub use candle_core::Tensor;
 pub use player::{Inputs, Knobs, Played, play};

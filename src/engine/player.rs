@@ -6,8 +6,9 @@ use crate::lang::pipeline::Algorithm;
 use crate::program::{AttentionSpec, Input, Instr, Op, ParamId, Program, Role, ValueId};
 
 use super::access::{edit, floats, fresh, ids};
-use super::cpu::{attention, embedding, loss, matmul, norm, optimizer, reduce, rope, swiglu};
+use super::cpu::{attention, embedding, loss, matmul, norm, reduce, rope, swiglu};
 use super::store::Store;
+use super::update::{Step, update};
 
 /// The numbers of a batch. `labels`: the id that each position has to predict; `u32::MAX` does not count.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -301,8 +302,15 @@ impl Player<'_> {
                 let Role::Weight(param) = self.program.value(instr.inputs[0]).role else {
                     unreachable!("an update begins with its weight")
                 };
-                let scale = if *clipped { floats(&input[2 + states])[0] } else { 1.0 };
-                self.update(param, &input, scale)
+                let Knobs { rate, algorithm, weight_decay, .. } = *self.knobs;
+                let step = Step {
+                    algorithm,
+                    rate,
+                    weight_decay,
+                    count: self.store.count_update(param),
+                    scale: if *clipped { floats(&input[2 + states])[0] } else { 1.0 },
+                };
+                update(&step, &input[0], &input[1], &input[2..2 + states])
             }
         }
     }
@@ -371,42 +379,6 @@ impl Player<'_> {
             self.values[instr.outputs[1].0] = Some(Tensor::from_vec(dx, shape, &Device::Cpu)?);
         }
         self.write(instr, 0, |y| y.copy_from_slice(&[sums.0 as f32, sums.1 as f32]))
-    }
-
-    /// Changes a weight and its states. `input`: weight, gradient, states.
-    fn update(&mut self, param: ParamId, input: &[Tensor], scale: f32) -> Result<()> {
-        let Knobs { rate, algorithm, weight_decay, .. } = *self.knobs;
-        let weight = &input[0];
-        // Norms and biases do not decay.
-        let weight_decay = if weight.rank() >= 2 { weight_decay } else { 0.0 };
-        let step = self.store.count_update(param);
-        let g = floats(&input[1]);
-        match algorithm {
-            Algorithm::Adamw { betas, eps } => {
-                let adamw = optimizer::AdamW {
-                    lr: rate,
-                    beta1: betas[0],
-                    beta2: betas[1],
-                    eps: **eps,
-                    weight_decay,
-                    step,
-                };
-                edit(weight, |p| {
-                    edit(&input[2], |m| {
-                        edit(&input[3], |v| adamw.update(p, &g, m, v, scale))
-                            .expect("nothing in this edit can fail");
-                    })
-                    .expect("nothing in this edit can fail");
-                })
-            }
-            Algorithm::Sgd => edit(weight, |p| optimizer::sgd(p, &g, rate, weight_decay, scale)),
-            Algorithm::Sgdm { momentum } => edit(weight, |p| {
-                edit(&input[2], |buffer| {
-                    optimizer::sgdm(p, &g, buffer, rate, **momentum, weight_decay, scale, step == 1);
-                })
-                .expect("nothing in this edit can fail");
-            }),
-        }
     }
 }
 

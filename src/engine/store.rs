@@ -14,7 +14,7 @@ use crate::program::ParamId;
 use crate::random::Random;
 use crate::weights::{Directory, FileDtype};
 
-use super::access::fresh;
+use super::access::{fresh, zeros};
 
 /// Weights by [`ParamId`], and the states of those that have some.
 pub struct Store {
@@ -56,14 +56,12 @@ impl Store {
     }
 
     /// Makes sure that each of `params` has its states; new ones are zero.
-    pub fn make_states(&mut self, params: &[ParamId], algorithm: &Algorithm) -> Result<()> {
+    pub fn make_states(&mut self, params: &[ParamId], algorithm: &Algorithm, model: &Model) -> Result<()> {
         for param in params {
             if self.states[param.0].is_empty() {
-                let shapes = optimizer::states(algorithm, self.weights[param.0].dims());
-                self.states[param.0] = shapes
-                    .iter()
-                    .map(|shape| fresh(shape, |state| state.par_iter_mut().for_each(|x| *x = 0.0)))
-                    .collect::<Result<_>>()?;
+                let states = optimizer::states(algorithm, model, *param);
+                self.states[param.0] =
+                    states.iter().map(|state| zeros(&state.shape, state.dtype)).collect::<Result<_>>()?;
             }
         }
         Ok(())

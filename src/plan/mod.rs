@@ -27,7 +27,7 @@ use crate::lang::pipeline::{
 use crate::model::Model;
 use crate::problem::{Problem, Problems, Span};
 use crate::program::builder::BatchShape;
-use crate::program::{Program, Settings, StepPrograms, forward_only, step_programs};
+use crate::program::{ParamId, Program, Settings, StepPrograms, forward_only, step_programs};
 use crate::units::{Bytes, Dtype};
 
 pub use group::Group;
@@ -263,7 +263,7 @@ impl TrainPlan {
         }
         let settings = Settings {
             active: &active,
-            states: &|shape| optimizer::states(&self.algorithm, shape),
+            states: &|id| optimizer::states(&self.algorithm, model, id),
             clip: self.clip.map(|clip| clip as f32),
             accumulate: self.accumulate > 1,
             recompute_blocks: self.recompute_blocks,
@@ -279,12 +279,8 @@ impl TrainPlan {
 
     /// Optimizer states of a group.
     pub fn state_bytes(&self, group: &Group) -> Bytes {
-        let model = &self.model.model;
-        let elements = |id| {
-            let states = optimizer::states(&self.algorithm, &model.param(id).shape);
-            states.iter().map(|shape| shape.iter().product::<usize>() as u64).sum::<u64>()
-        };
-        Bytes(4 * group.params.iter().map(|id| elements(*id)).sum::<u64>())
+        let states = |id: &ParamId| optimizer::states(&self.algorithm, &self.model.model, *id);
+        group.params.iter().flat_map(states).map(|state| state.bytes()).sum()
     }
 
     /// Optimizer states of everything that is trained, each counted once.

@@ -3,14 +3,14 @@
 use crate::units::Dtype;
 
 use super::reverse::{Draft, reverse};
-use super::{Graph, Instr, Op, ParamId, Phase, Program, Role, ValueId, liveness, recompute};
+use super::{Graph, Instr, Op, ParamId, Phase, Program, Role, State, ValueId, liveness, recompute};
 
 /// What a step is compiled for.
 pub struct Settings<'a> {
     /// Which parameters are trained, by [`ParamId`].
     pub active: &'a [bool],
-    /// The shapes of the optimizer's states for a parameter of a given shape.
-    pub states: &'a dyn Fn(&[usize]) -> Vec<Vec<usize>>,
+    /// What the optimizer keeps for a parameter.
+    pub states: &'a dyn Fn(ParamId) -> Vec<State>,
     /// The largest norm of the active group's gradient.
     pub clip: Option<f32>,
     /// Several forward passes per update.
@@ -129,13 +129,12 @@ fn update(draft: &mut Draft, settings: &Settings<'_>) -> ValueId {
     for (made, param, gradient) in gradients {
         let weight = draft.values.iter().position(|value| value.role == Role::Weight(param));
         let weight = ValueId(weight.expect("a gradient has its weight"));
-        let shape = draft.values[weight.0].shape.clone();
         let name = draft.values[weight.0].name.clone();
         let mut inputs = vec![weight, gradient];
-        let states = (settings.states)(&shape);
-        for (slot, shape) in states.iter().enumerate() {
-            let name = format!("state{slot}({name})");
-            inputs.push(draft.add_value(name, shape.clone(), Dtype::F32, Role::State(param, slot)));
+        let states = (settings.states)(param);
+        for (slot, state) in states.iter().enumerate() {
+            let name = format!("{}({name})", state.name);
+            inputs.push(draft.add_value(name, state.shape.clone(), state.dtype, Role::State(param, slot)));
         }
         inputs.extend(factor);
         let last_read = draft.instrs.iter().rposition(|instr| instr.inputs.contains(&weight)).unwrap_or(0);

@@ -113,6 +113,21 @@ impl Value {
     }
 }
 
+/// What an optimizer keeps for a parameter, one of perhaps several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    pub name: &'static str,
+    pub shape: Vec<usize>,
+    /// 32-bit floats, or words of four 8-bit codes.
+    pub dtype: Dtype,
+}
+
+impl State {
+    pub fn bytes(&self) -> Bytes {
+        Bytes(self.shape.iter().product::<usize>() as u64 * self.dtype.size())
+    }
+}
+
 /// `outputs = op(inputs)`, and what is gone afterwards.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instr {

@@ -33,7 +33,10 @@ fn programs(model: &Model, layers: &[&str], change: impl FnOnce(&mut Settings<'_
     let active = active(model, layers);
     let mut settings = Settings {
         active: &active,
-        states: &|shape| vec![shape.to_vec(), shape.to_vec()],
+        states: &|id| {
+            let shape = &model.param(id).shape;
+            ["m", "v"].map(|name| State { name, shape: shape.clone(), dtype: Dtype::F32 }).into()
+        },
         clip: None,
         accumulate: false,
         recompute_blocks: false,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::estimate::{Breakdown, Estimate, GroupEstimate, StageEstimate};
-use crate::lang::pipeline::{Advance, Algorithm, Device, Rest, Weights};
+use crate::lang::pipeline::{Advance, Algorithm, Device, Rest, Setting, Weights};
 use crate::plan::rate::Shape;
 use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, StagePlan, TrainPlan};
 use crate::units::{Bytes, Count};
@@ -91,13 +91,7 @@ fn rates(plan: &TrainPlan) -> String {
 }
 
 fn optimizer(plan: &TrainPlan) -> String {
-    let algorithm = match &plan.algorithm {
-        Algorithm::Adamw { betas, eps } => {
-            format!("adamw (betas {}, {}, eps {})", betas[0], betas[1], rate(**eps))
-        }
-        Algorithm::Sgd => "sgd".to_string(),
-        Algorithm::Sgdm { momentum } => format!("sgdm (momentum {})", **momentum),
-    };
+    let algorithm = algorithm(&plan.algorithm);
     let states = match plan.states {
         Rest::Device => "states stay on the device",
         Rest::Host => "states rest on the host",
@@ -105,6 +99,49 @@ fn optimizer(plan: &TrainPlan) -> String {
     };
     let clip = plan.clip.map_or(String::new(), |clip| format!(", clipped at norm {clip}"));
     format!("{algorithm}, weight decay {}{clip}; {states}", plan.weight_decay)
+}
+
+/// `adamw (betas 0.9, 0.999, eps 1e-8)`
+fn algorithm(algorithm: &Algorithm) -> String {
+    type Pair = Setting<[f64; 2]>;
+    let adam = |name: &str, betas: &Pair, eps: &Setting<f64>| {
+        format!("{name} (betas {}, {}, eps {})", betas[0], betas[1], rate(**eps))
+    };
+    let lion = |name: &str, betas: &Pair| format!("{name} (betas {}, {})", betas[0], betas[1]);
+    let momentum = |momentum: &Setting<f64>, nesterov: &Setting<bool>| {
+        format!("momentum {}{}", **momentum, if **nesterov { ", Nesterov's" } else { "" })
+    };
+    match algorithm {
+        Algorithm::Adamw { betas, eps } => adam("adamw", betas, eps),
+        Algorithm::Adam { betas, eps } => adam("adam", betas, eps),
+        Algorithm::Sgd => "sgd".to_string(),
+        Algorithm::Sgdm { momentum: of, nesterov } => format!("sgdm ({})", momentum(of, nesterov)),
+        Algorithm::Adagrad { eps } => format!("adagrad (eps {})", rate(**eps)),
+        Algorithm::Rmsprop { alpha, eps, momentum, centered } => format!(
+            "rmsprop (alpha {}, eps {}, momentum {}{})",
+            **alpha,
+            rate(**eps),
+            **momentum,
+            if **centered { ", centered" } else { "" }
+        ),
+        Algorithm::Adafactor { eps, decay_rate, clip_threshold, beta1, scale_parameter } => format!(
+            "adafactor (decay rate {}, eps {}, updates cut at {}{}{})",
+            **decay_rate,
+            rate(**eps),
+            **clip_threshold,
+            beta1.map_or(String::new(), |beta1| format!(", beta1 {beta1}")),
+            if **scale_parameter { ", rate in units of the weights" } else { "" }
+        ),
+        Algorithm::Lion { betas } => lion("lion", betas),
+        Algorithm::Lamb { betas, eps } => adam("lamb", betas, eps),
+        Algorithm::Lars { momentum: of, nesterov, trust } => {
+            format!("lars ({}, trust {})", momentum(of, nesterov), **trust)
+        }
+        Algorithm::AdamMini { betas, eps } => adam("adam_mini", betas, eps),
+        Algorithm::Adamw8bit { betas, eps } => adam("adamw8bit", betas, eps),
+        Algorithm::Adam8bit { betas, eps } => adam("adam8bit", betas, eps),
+        Algorithm::Lion8bit { betas } => lion("lion8bit", betas),
+    }
 }
 
 fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: usize) {

@@ -261,7 +261,9 @@ impl<'a> Stepper<'a> {
             Rest::Discard => std::slice::from_ref(&plan.groups[plan.group_at(step)]),
         };
         for group in groups {
-            store.make_states(&group.params, &plan.algorithm).map_err(|error| store::failed(&error))?;
+            store
+                .make_states(&group.params, &plan.algorithm, &plan.model.model)
+                .map_err(|error| store::failed(&error))?;
         }
         Ok(())
     }
@@ -348,6 +350,7 @@ impl<'a> Stepper<'a> {
 
 /// Bytes of weights and states.
 fn resident(store: &Store) -> Bytes {
+    // Weights and states are 32-bit floats, or words of four 8-bit codes.
     let bytes = |tensors: &[Tensor]| tensors.iter().map(|t| 4 * t.elem_count() as u64).sum::<u64>();
     let states = (0..store.weights.len()).map(|i| bytes(store.states_of(ParamId(i)))).sum::<u64>();
     Bytes(bytes(&store.weights) + states)

@@ -8,7 +8,7 @@ use crate::lang::pipeline::{
     Origin, Precision, Rate, Recompute, Rest, Schedule, Setting, Shuffle, Source, Split, Tail, Tokenizer,
     TooLong, Warmup, Weights,
 };
-use crate::lang::schema::Unit;
+use crate::lang::schema::{ALGORITHMS, AlgorithmKeys, Preset, Unit};
 use crate::problem::{Problem, Problems};
 
 use super::complain::missing;
@@ -262,14 +262,14 @@ fn rate(rate: &Datum) -> Option<Rate> {
 }
 
 pub(super) fn optimizer(checked: &Checked, problems: &mut Problems) -> Option<Optimizer> {
-    const ALGORITHMS: [&str; 3] = ["adamw", "sgd", "sgdm"];
+    let names = || ALGORITHMS.iter().map(|algorithm| algorithm.name);
     let fields = &checked.fields;
     let written = checked.block.entries.iter().find(|entry| entry.name.text == "algorithm");
     let algorithm = match (fields.get("algorithm"), written) {
         (Some(algorithm), _) => algorithm.value.word()?,
         // Written, but wrong: the checks have said so.
         (None, Some(_)) => return None,
-        (None, None) => match ALGORITHMS.iter().find(|known| **known == checked.name) {
+        (None, None) => match names().find(|known| *known == checked.name) {
             Some(known) => known,
             None => {
                 let name = checked.block.name.as_ref()?;
@@ -278,57 +278,139 @@ pub(super) fn optimizer(checked: &Checked, problems: &mut Problems) -> Option<Op
                     format!("`{}` is no algorithm, and the block names none", name.text),
                 )
                 .label(name.span, "not an algorithm")
-                .help(match nearest(&name.text, ALGORITHMS) {
+                .help(match nearest(&name.text, names()) {
                     Some(meant) => format!("did you mean `optimizer {meant}`?"),
-                    None => format!("add `algorithm = adamw`, or another of {}", quoted(ALGORITHMS, "and")),
+                    None => format!("add `algorithm = adamw`, or another of {}", quoted(names(), "and")),
                 });
                 problems.push(problem);
                 return None;
             }
         },
     };
+    let algorithm = ALGORITHMS.iter().find(|known| known.name == algorithm)?;
+    let keys = algorithm.keys.iter().map(|(key, _)| *key);
     // A key that the algorithm does not use would be a dead one.
-    let used: &[&str] = match algorithm {
-        "adamw" => &["algorithm", "betas", "eps", "weight_decay"],
-        "sgdm" => &["algorithm", "momentum", "weight_decay"],
-        _ => &["algorithm", "weight_decay"],
-    };
     for entry in &checked.block.entries {
-        if fields.get(&entry.name.text).is_some() && !used.contains(&entry.name.text.as_str()) {
+        let name = entry.name.text.as_str();
+        if fields.get(name).is_some() && name != "algorithm" && !keys.clone().any(|key| key == name) {
             problems.push(
-                Problem::new("hift::lang::conflict", format!("`{algorithm}` has no `{}`", entry.name.text))
+                Problem::new("hift::lang::conflict", format!("`{}` has no `{name}`", algorithm.name))
                     .label(entry.name.span, "does nothing")
                     .label_at(
                         fields.get("algorithm").and_then(Setting::span).or(Some(checked.head())),
                         "because of this",
                     )
                     .help(format!(
-                        "remove it; the keys of `{algorithm}` are {}",
-                        quoted(used[1..].iter().copied(), "and")
+                        "remove it; the keys of `{}` are {}",
+                        algorithm.name,
+                        quoted(keys.clone(), "and")
                     )),
             );
         }
     }
-    let or = |name: &str, value: f64| fields.real(name).unwrap_or(Setting::default(value));
+    let of = Tuned { algorithm, fields };
     Some(Optimizer {
         name: checked.name.clone(),
         span: checked.head(),
-        algorithm: match algorithm {
-            "adamw" => Algorithm::Adamw { betas: betas(fields), eps: or("eps", 1e-8) },
-            "sgdm" => Algorithm::Sgdm { momentum: or("momentum", 0.9) },
-            _ => Algorithm::Sgd,
+        algorithm: match algorithm.name {
+            "adamw" => Algorithm::Adamw { betas: of.pair("betas")?, eps: of.real("eps")? },
+            "adam" => Algorithm::Adam { betas: of.pair("betas")?, eps: of.real("eps")? },
+            "sgd" => Algorithm::Sgd,
+            "sgdm" => Algorithm::Sgdm { momentum: of.real("momentum")?, nesterov: of.flag("nesterov")? },
+            "adagrad" => Algorithm::Adagrad { eps: of.real("eps")? },
+            "rmsprop" => Algorithm::Rmsprop {
+                alpha: of.real("alpha")?,
+                eps: of.real("eps")?,
+                momentum: of.real("momentum")?,
+                centered: of.flag("centered")?,
+            },
+            "adafactor" => Algorithm::Adafactor {
+                eps: of.real("eps")?,
+                decay_rate: of.real("decay_rate")?,
+                clip_threshold: of.real("clip_threshold")?,
+                beta1: of.optional("beta1")?,
+                scale_parameter: of.flag("scale_parameter")?,
+            },
+            "lion" => Algorithm::Lion { betas: of.pair("betas")? },
+            "lamb" => Algorithm::Lamb { betas: of.pair("betas")?, eps: of.real("eps")? },
+            "lars" => Algorithm::Lars {
+                momentum: of.real("momentum")?,
+                nesterov: of.flag("nesterov")?,
+                trust: of.real("trust")?,
+            },
+            "adam_mini" => Algorithm::AdamMini { betas: of.pair("betas")?, eps: of.real("eps")? },
+            "adamw8bit" => Algorithm::Adamw8bit { betas: of.pair("betas")?, eps: of.real("eps")? },
+            "adam8bit" => Algorithm::Adam8bit { betas: of.pair("betas")?, eps: of.real("eps")? },
+            "lion8bit" => Algorithm::Lion8bit { betas: of.pair("betas")? },
+            _ => return None,
         },
-        weight_decay: or("weight_decay", if algorithm == "adamw" { 0.01 } else { 0.0 }),
+        weight_decay: of.real("weight_decay")?,
     })
 }
 
-fn betas(fields: &Fields) -> Setting<[f64; 2]> {
-    let written = fields.read("betas", |betas| match betas {
-        Datum::List(betas) => match betas.as_slice() {
-            [first, second] => Some([first.value.real()?, second.value.real()?]),
+/// The keys of an optimizer block, with what its algorithm has where one is not written.
+struct Tuned<'c> {
+    algorithm: &'static AlgorithmKeys,
+    fields: &'c Fields,
+}
+
+impl Tuned<'_> {
+    /// What is written, as `read` makes it, or the preset, as `preset` does.
+    fn value<T>(
+        &self,
+        key: &str,
+        read: impl FnOnce(&Datum) -> Option<T>,
+        preset: impl FnOnce(Preset) -> Option<T>,
+    ) -> Option<Setting<T>> {
+        if self.fields.get(key).is_some() {
+            return self.fields.read(key, read);
+        }
+        let (_, value) = self.algorithm.keys.iter().find(|(known, _)| *known == key)?;
+        preset(*value).map(Setting::default)
+    }
+
+    fn real(&self, key: &str) -> Option<Setting<f64>> {
+        self.value(key, Datum::real, |preset| match preset {
+            Preset::Real(x) => Some(x),
+            Preset::Pair(..) | Preset::Flag(_) | Preset::Nothing => None,
+        })
+    }
+
+    fn flag(&self, key: &str) -> Option<Setting<bool>> {
+        let read = |datum: &Datum| match datum {
+            Datum::Boolean(flag) => Some(*flag),
             _ => None,
-        },
-        _ => None,
-    });
-    written.unwrap_or(Setting::default([0.9, 0.999]))
+        };
+        self.value(key, read, |preset| match preset {
+            Preset::Flag(flag) => Some(flag),
+            Preset::Real(_) | Preset::Pair(..) | Preset::Nothing => None,
+        })
+    }
+
+    fn pair(&self, key: &str) -> Option<Setting<[f64; 2]>> {
+        let read = |datum: &Datum| match datum {
+            Datum::List(values) => match values.as_slice() {
+                [first, second] => Some([first.value.real()?, second.value.real()?]),
+                _ => None,
+            },
+            _ => None,
+        };
+        self.value(key, read, |preset| match preset {
+            Preset::Pair(first, second) => Some([first, second]),
+            Preset::Real(_) | Preset::Flag(_) | Preset::Nothing => None,
+        })
+    }
+
+    /// A number, or none for `none`.
+    fn optional(&self, key: &str) -> Option<Setting<Option<f64>>> {
+        self.value(
+            key,
+            |datum| Some(datum.real()),
+            |preset| match preset {
+                Preset::Real(x) => Some(Some(x)),
+                Preset::Nothing => Some(None),
+                Preset::Pair(..) | Preset::Flag(_) => None,
+            },
+        )
+    }
 }
