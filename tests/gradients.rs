@@ -149,7 +149,8 @@ impl Work {
     /// Runs a graph forward, with other weights.
     fn forward(&self, weights: &[Vec<f32>], graph: &Graph, inputs: &Inputs) -> Vec<f32> {
         let program = forward_only(graph, rayon::current_num_threads());
-        let knobs = Knobs { loss_scale: 0.0, rate: 0.0, algorithm: &Algorithm::Sgd, weight_decay: 0.0 };
+        let knobs =
+            Knobs { loss_scale: 0.0, rate: 0.0, factors: &[], algorithm: &Algorithm::Sgd, weight_decay: 0.0 };
         play(&program, &mut self.store(weights), inputs.clone(), Vec::new(), &knobs).unwrap().numbers(0)
     }
 
@@ -169,6 +170,7 @@ impl Work {
         let knobs = Knobs {
             loss_scale: (1.0 / self.tokens) as f32,
             rate: RATE,
+            factors: &[],
             algorithm: &Algorithm::Sgd,
             weight_decay: 0.0,
         };

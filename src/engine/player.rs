@@ -26,6 +26,8 @@ pub struct Knobs<'a> {
     /// The gradient of the loss is formed for `loss_scale` times the sum over tokens.
     pub loss_scale: f32,
     pub rate: f64,
+    /// What the rate is multiplied by for each parameter; empty where all have the rate itself.
+    pub factors: &'a [f64],
     pub algorithm: &'a Algorithm,
     pub weight_decay: f64,
 }
@@ -302,10 +304,10 @@ impl Player<'_> {
                 let Role::Weight(param) = self.program.value(instr.inputs[0]).role else {
                     unreachable!("an update begins with its weight")
                 };
-                let Knobs { rate, algorithm, weight_decay, .. } = *self.knobs;
+                let Knobs { rate, factors, algorithm, weight_decay, .. } = *self.knobs;
                 let step = Step {
                     algorithm,
-                    rate,
+                    rate: rate * factors.get(param.0).unwrap_or(&1.0),
                     weight_decay,
                     count: self.store.count_update(param),
                     scale: if *clipped { floats(&input[2 + states])[0] } else { 1.0 },

@@ -286,6 +286,8 @@ pub struct Schedule {
     pub horizon: Setting<Horizon>,
     pub states: Setting<Rest>,
     pub rate: Setting<Rate>,
+    /// Each layer's rate is this times the rate of the layer above it.
+    pub layer_decay: Setting<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -341,8 +343,63 @@ pub enum Rate {
     Linear { peak: Setting<f64>, warmup: Setting<Warmup>, end: Setting<f64> },
     /// `cosine(peak = 1e-4, warmup = 3 %, end = 0)`: down to `end` along half a cosine.
     Cosine { peak: Setting<f64>, warmup: Setting<Warmup>, end: Setting<f64> },
+    /// `cosine_with_restarts(peak = 1e-4, periods = 3)`: so many half cosines, each from `peak` to `end`.
+    CosineWithRestarts {
+        peak: Setting<f64>,
+        warmup: Setting<Warmup>,
+        end: Setting<f64>,
+        periods: Setting<u64>,
+    },
+    /// `polynomial(peak = 1e-4, power = 2)`: what is left of the course, to the power.
+    Polynomial { peak: Setting<f64>, warmup: Setting<Warmup>, end: Setting<f64>, power: Setting<f64> },
+    /// `inverse_sqrt(peak = 1e-4, warmup = 100 steps)`: by one over the square root of the time.
+    InverseSqrt { peak: Setting<f64>, warmup: Setting<Warmup>, timescale: Setting<Timescale> },
+    /// `wsd(peak = 1e-4, warmup = 3 %, decay = 10 %)`: warm-up, stable, then down to `end`.
+    Wsd {
+        peak: Setting<f64>,
+        warmup: Setting<Warmup>,
+        end: Setting<f64>,
+        decay: Setting<Warmup>,
+        shape: Setting<Decline>,
+    },
 }
 
+impl Rate {
+    /// What every rate has.
+    pub fn peak_and_warmup(&self) -> (&Setting<f64>, &Setting<Warmup>) {
+        match self {
+            Rate::Constant { peak, warmup }
+            | Rate::Linear { peak, warmup, .. }
+            | Rate::Cosine { peak, warmup, .. }
+            | Rate::CosineWithRestarts { peak, warmup, .. }
+            | Rate::Polynomial { peak, warmup, .. }
+            | Rate::InverseSqrt { peak, warmup, .. }
+            | Rate::Wsd { peak, warmup, .. } => (peak, warmup),
+        }
+    }
+}
+
+/// When an inverse square root is down by half of its root.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Timescale {
+    /// As long as the warm-up, or 10,000 ticks where there is none.
+    Warmup,
+    Steps(u64),
+    Cycles(u64),
+}
+
+/// How the last part of a `wsd` rate goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decline {
+    Linear,
+    Cosine,
+    /// One minus the square root of the progress.
+    Sqrt,
+}
+
+/// A part of the schedule's length.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Warmup {

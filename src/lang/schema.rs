@@ -208,6 +208,7 @@ const FROM_0: Range = Range { low: 0.0, high: ANY, above: false, below: false };
 const FROM_1: Range = Range { low: 1.0, high: ANY, above: false, below: false };
 const ABOVE_0: Range = Range { low: 0.0, high: ANY, above: true, below: false };
 const BELOW_1: Range = Range { low: 0.0, high: 1.0, above: false, below: true };
+const UP_TO_1: Range = Range { low: 0.0, high: 1.0, above: true, below: false };
 const PERCENT: Range = Range { low: 0.0, high: 100.0, above: false, below: true };
 const CUDA: Range = Range { low: 0.0, high: 255.0, above: false, below: false };
 
@@ -784,11 +785,106 @@ const SCHEDULE: &[Key] = &[
                 arguments: &[PEAK, WARMUP, END],
                 doc: "Down to `end` along half a cosine.",
             }),
+            Form::Function(&Function {
+                name: "cosine_with_restarts",
+                arguments: &[
+                    PEAK,
+                    default(
+                        "periods",
+                        &[Form::Whole(FROM_1)],
+                        "1",
+                        "3",
+                        "How often the rate starts at its highest.",
+                    )
+                    .also(&["num_cycles", "cycles", "restarts"]),
+                    WARMUP,
+                    END,
+                ],
+                doc: "Along several half cosines, each from the highest rate down to `end`.",
+            }),
+            Form::Function(&Function {
+                name: "polynomial",
+                arguments: &[
+                    PEAK,
+                    default(
+                        "power",
+                        REAL,
+                        "1",
+                        "2.0",
+                        "To which power what is left of the course is raised.",
+                    ),
+                    WARMUP,
+                    END,
+                ],
+                doc: "Down to `end` along a power of what is left of the course.",
+            }),
+            Form::Function(&Function {
+                name: "inverse_sqrt",
+                arguments: &[
+                    PEAK,
+                    WARMUP,
+                    default(
+                        "timescale",
+                        &[
+                            Form::Word("warmup", "The length of the warm-up, or 10,000 where there is none."),
+                            Form::Amount(&[(Unit::Steps, FROM_1), (Unit::Cycles, FROM_1)]),
+                        ],
+                        "warmup",
+                        "200 steps",
+                        "The time in whose units the square root is taken.",
+                    ),
+                ],
+                doc: "Down by one over the square root of the time, without an end.",
+            }),
+            Form::Function(&Function {
+                name: "wsd",
+                arguments: &[
+                    PEAK,
+                    default(
+                        "decay",
+                        &[Form::Amount(&[
+                            (Unit::Percent, PERCENT),
+                            (Unit::Steps, FROM_1),
+                            (Unit::Cycles, FROM_1),
+                        ])],
+                        "10 %",
+                        "20 %",
+                        "How long before the end the rate begins to go down; percent are of the whole run.",
+                    )
+                    .also(&["num_decay_steps"]),
+                    default(
+                        "shape",
+                        &[
+                            Form::Word("linear", "In a straight line."),
+                            Form::Word("cosine", "Along half a cosine."),
+                            Form::Word(
+                                "sqrt",
+                                "By the square root of the progress: fast first, then slower.",
+                            ),
+                        ],
+                        "cosine",
+                        "sqrt",
+                        "How the rate goes down.",
+                    )
+                    .also(&["decay_type"]),
+                    WARMUP,
+                    END,
+                ],
+                doc: "Warm-up, stable, decay: at its highest until shortly before the end.",
+            }),
         ],
         "cosine(peak = 2e-5, warmup = 3 %)",
         "The learning rate and its course over the run.",
     )
     .also(&["lr", "learning_rate", "lr_scheduler", "lr_scheduler_type"]),
+    default(
+        "layer_decay",
+        &[Form::Real(UP_TO_1)],
+        "1",
+        "0.9",
+        "What the rate of a layer is multiplied by for each layer above it; the head has the rate itself.",
+    )
+    .also(&["layerwise_lr_decay", "llrd"]),
 ];
 
 /// An algorithm of an optimizer block, and the keys that it has.

@@ -153,6 +153,11 @@ pub struct TrainPlan {
     pub steps: Option<u64>,
     pub steps_per_epoch: Option<u64>,
     pub rate: RatePlan,
+    /// What a layer's rate is multiplied by for each layer above it.
+    pub layer_decay: f64,
+    /// What that makes of the rate for each parameter, by [`ParamId`]; empty where all have the rate itself.
+    #[serde(skip)]
+    pub factors: Vec<f64>,
     pub algorithm: Algorithm,
     pub weight_decay: f64,
     pub states: Rest,
@@ -443,6 +448,7 @@ fn train(
         Length::Epochs(epochs) => steps_per_epoch.map(|steps| (epochs * steps as f64).ceil() as u64),
     };
     let dwell = *stage.schedule.dwell;
+    let layer_decay = *stage.schedule.layer_decay;
     let steps_per_cycle = turns.per_cycle.saturating_mul(dwell);
     let interval = |every: Interval| match every {
         Interval::Steps(steps) => steps,
@@ -469,6 +475,11 @@ fn train(
         span: stage.span,
         from: stage.from.clone(),
         rate: RatePlan::new(&stage.schedule, steps.unwrap_or(u64::MAX), steps_per_cycle),
+        layer_decay,
+        factors: match layer_decay {
+            1.0 => Vec::new(),
+            decay => rate::layer_factors(&model.model, decay),
+        },
         model,
         data: stage.data.clone(),
         tokenizer: stage.tokenizer.clone(),

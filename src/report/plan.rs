@@ -71,21 +71,27 @@ fn order(plan: &TrainPlan) -> String {
 }
 
 fn rates(plan: &TrainPlan) -> String {
-    let shape = match plan.rate.shape {
-        Shape::Constant => "constant",
-        Shape::Linear => "linear",
-        Shape::Cosine => "cosine",
-    };
-    let mut text = format!("{shape} {}", rate(plan.rate.peak));
+    let ticks = if plan.rate.steps_per_tick > 1 { "cycles" } else { "steps" };
+    let mut text = format!("{} {}", plan.rate.shape.name(), rate(plan.rate.peak));
+    match plan.rate.shape {
+        Shape::CosineWithRestarts { periods } => text += &format!(" in {periods} periods"),
+        Shape::Polynomial { power } => text += &format!(" to the power of {power}"),
+        Shape::Constant | Shape::Linear | Shape::Cosine | Shape::InverseSqrt { .. } | Shape::Wsd { .. } => {}
+    }
     if plan.rate.warmup > 0 && plan.steps.is_none() {
         // A share of a run whose length nobody knows yet.
         text += " after its warm-up";
     } else if plan.rate.warmup > 0 {
-        let _ = write!(text, " after {} warm-up", plan.rate.warmup);
-        text += if plan.rate.steps_per_tick > 1 { " cycles" } else { " steps" };
+        let _ = write!(text, " after {} warm-up {ticks}", plan.rate.warmup);
     }
     if let Some(steps) = plan.steps.filter(|steps| *steps > 0 && plan.rate.shape != Shape::Constant) {
+        if let Shape::Wsd { decay, .. } = plan.rate.shape {
+            let _ = write!(text, ", falling in the last {decay} {ticks}");
+        }
         let _ = write!(text, ", {} at the end", rate(plan.rate.at(steps - 1)));
+    }
+    if plan.layer_decay < 1.0 {
+        let _ = write!(text, "; times {} for each layer above", plan.layer_decay);
     }
     text
 }

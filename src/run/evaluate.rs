@@ -63,7 +63,7 @@ pub(super) fn inputs(batch: Batch) -> Inputs {
 
 /// Knobs for a pass that trains nothing.
 pub(super) const STILL: Knobs<'static> =
-    Knobs { loss_scale: 0.0, rate: 0.0, algorithm: &Algorithm::Sgd, weight_decay: 0.0 };
+    Knobs { loss_scale: 0.0, rate: 0.0, factors: &[], algorithm: &Algorithm::Sgd, weight_decay: 0.0 };
 
 /// Evaluates all of `sequences`, `micro_batch` at a time. None when interrupted: the sums of some of the rows would
 /// pass for those of all.

@@ -302,6 +302,7 @@ impl<'a> Stepper<'a> {
         let knobs = Knobs {
             loss_scale: (1.0 / trained as f64) as f32,
             rate,
+            factors: &plan.factors,
             algorithm: &plan.algorithm,
             weight_decay: plan.weight_decay,
         };

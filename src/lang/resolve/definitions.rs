@@ -4,9 +4,9 @@
 
 use crate::lang::names::{nearest, quoted};
 use crate::lang::pipeline::{
-    Advance, Algorithm, Data, Format, Groups, Holdout, Horizon, LossOn, Mark, Model, Optimizer, Order,
-    Origin, Precision, Rate, Recompute, Rest, Schedule, Setting, Shuffle, Source, Split, Tail, Tokenizer,
-    TooLong, Warmup, Weights,
+    Advance, Algorithm, Data, Decline, Format, Groups, Holdout, Horizon, LossOn, Mark, Model, Optimizer,
+    Order, Origin, Precision, Rate, Recompute, Rest, Schedule, Setting, Shuffle, Source, Split, Tail,
+    Timescale, Tokenizer, TooLong, Warmup, Weights,
 };
 use crate::lang::schema::{ALGORITHMS, AlgorithmKeys, Preset, Unit};
 use crate::problem::{Problem, Problems};
@@ -240,23 +240,52 @@ pub(super) fn schedule(checked: &Checked, problems: &mut Problems) -> Option<Sch
             _ => None,
         })?,
         rate: fields.read("rate", rate)?,
+        layer_decay: fields.real("layer_decay")?,
     })
 }
 
 fn rate(rate: &Datum) -> Option<Rate> {
     let Datum::Call(function, of) = rate else { return None };
     let peak = of.real("peak")?;
-    let warmup = of.read("warmup", |warmup| match warmup {
+    let part = |part: &Datum| match part {
         Datum::Word("none") => Some(Warmup::None),
         Datum::Amount(percent, Unit::Percent) => Some(Warmup::Share(percent / 100.0)),
         Datum::Amount(steps, Unit::Steps) => Some(Warmup::Steps(*steps as u64)),
         Datum::Amount(cycles, Unit::Cycles) => Some(Warmup::Cycles(*cycles as u64)),
         _ => None,
-    })?;
+    };
+    let warmup = of.read("warmup", part)?;
+    let end = || of.real("end");
     match *function {
         "constant" => Some(Rate::Constant { peak, warmup }),
-        "linear" => Some(Rate::Linear { peak, warmup, end: of.real("end")? }),
-        "cosine" => Some(Rate::Cosine { peak, warmup, end: of.real("end")? }),
+        "linear" => Some(Rate::Linear { peak, warmup, end: end()? }),
+        "cosine" => Some(Rate::Cosine { peak, warmup, end: end()? }),
+        "cosine_with_restarts" => {
+            Some(Rate::CosineWithRestarts { peak, warmup, end: end()?, periods: of.whole("periods")? })
+        }
+        "polynomial" => Some(Rate::Polynomial { peak, warmup, end: end()?, power: of.real("power")? }),
+        "inverse_sqrt" => Some(Rate::InverseSqrt {
+            peak,
+            warmup,
+            timescale: of.read("timescale", |timescale| match timescale {
+                Datum::Word("warmup") => Some(Timescale::Warmup),
+                Datum::Amount(steps, Unit::Steps) => Some(Timescale::Steps(*steps as u64)),
+                Datum::Amount(cycles, Unit::Cycles) => Some(Timescale::Cycles(*cycles as u64)),
+                _ => None,
+            })?,
+        }),
+        "wsd" => Some(Rate::Wsd {
+            peak,
+            warmup,
+            end: end()?,
+            decay: of.read("decay", part)?,
+            shape: of.read("shape", |shape| match shape.word()? {
+                "linear" => Some(Decline::Linear),
+                "cosine" => Some(Decline::Cosine),
+                "sqrt" => Some(Decline::Sqrt),
+                _ => None,
+            })?,
+        }),
         _ => None,
     }
 }

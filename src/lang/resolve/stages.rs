@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::lang::pipeline::{
     Algorithm, Checkpoint, Data, Device, Evaluate, EvaluateDuring, Export, Format, Generate, Holdout,
-    Interval, Length, Metric, Model, Optimizer, Rate, Schedule, Setting, Stage, Tokenizer, Train, Warmup,
+    Interval, Length, Metric, Model, Optimizer, Schedule, Setting, Stage, Tokenizer, Train, Warmup,
 };
 use crate::lang::schema::Unit;
 use crate::problem::{Problem, Problems, Span};
@@ -144,11 +144,7 @@ impl<'f> Builder<'_, 'f> {
 
     /// What is legal but surely unwanted.
     fn warn(&mut self, schedule: &Schedule, optimizer: &Optimizer, length: Option<&Setting<Length>>) {
-        let (peak, warmup) = match &schedule.rate.value {
-            Rate::Constant { peak, warmup }
-            | Rate::Linear { peak, warmup, .. }
-            | Rate::Cosine { peak, warmup, .. } => (peak, warmup),
-        };
+        let (peak, warmup) = schedule.rate.value.peak_and_warmup();
         if let Algorithm::Adamw { .. } = optimizer.algorithm
             && peak.value > 1e-2
         {
