@@ -48,6 +48,8 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("split = by_layer(2)", "optimizer o { algorithm = adamw }", "micro_batch = 2 accumulate = 3"),
     ("split = all()", "optimizer o { algorithm = adamw }", "micro_batch = 4"),
     ("split = all()", "optimizer o { algorithm = sgd }", "micro_batch = 2 accumulate = 2 clip = 0.5"),
+    (r#"split = by_layer(1) always = ["embedding"]"#, "optimizer o { algorithm = adamw }", "micro_batch = 4"),
+    ("split = by_size(100 KiB) grow = true", "optimizer o { algorithm = sgdm }", "micro_batch = 4"),
     // The others, with states of every form, and tensors large and small.
     ("split = by_layer(2)", "optimizer o { algorithm = adam }", "micro_batch = 4 clip = 1.0"),
     ("split = by_layer(1)", "optimizer o { algorithm = adagrad }", "micro_batch = 4"),

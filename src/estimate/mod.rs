@@ -167,14 +167,8 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
     // Tensors are written from where they lie.
     phases.push(Phase { name: "save", bytes: weights + resting });
     let flops = plan.steps.map(|steps| {
-        let n = groups.len() as u64;
-        (0..n)
-            .map(|group| {
-                let whole = steps / (n * plan.dwell);
-                let rest = (steps % (n * plan.dwell)).saturating_sub(group * plan.dwell).min(plan.dwell);
-                (whole * plan.dwell + rest) as f64 * groups[group as usize].flops as f64
-            })
-            .sum()
+        let shares = plan.visits.shares(steps, plan.dwell, groups.len());
+        shares.iter().zip(&groups).map(|(steps, group)| steps * group.flops as f64).sum()
     });
     let states = match plan.states {
         Rest::Device | Rest::Host => plan.all_state_bytes(),

@@ -247,6 +247,10 @@ pub struct Groups {
     pub split: Setting<Split>,
     /// Layer or parameter name patterns (`*` matches any text) that are never trained.
     pub freeze: Setting<Vec<Setting<String>>>,
+    /// Patterns of what every turn trains, beside its group.
+    pub always: Setting<Vec<Setting<String>>>,
+    /// A turn trains the groups before it, too, and the last keeps its turn.
+    pub grow: Setting<bool>,
     /// m does not divide n: take m from the queue's head and append them to its tail,
     /// as the reference implementation does, instead of fixed groups with a short last one.
     pub rotate: Setting<bool>,
@@ -257,6 +261,9 @@ pub struct Groups {
 pub enum Split {
     /// `by_layer(m, tail = joined | split)`: m layers train together.
     ByLayer { size: u64, tail: Tail },
+    /// `by_size(400 MiB, tail = joined | split)`: as few groups of consecutive layers as keep each below that size
+    /// of weights, as even as they can be. A layer that is larger is a group of its own.
+    BySize { bytes: Bytes, tail: Tail },
     /// `all()`: plain full fine-tuning.
     All,
     /// `named({ bottom = ["embedding", "block.0"], top = ["block.*", "head"] })`: patterns over layer and parameter names;
@@ -296,13 +303,21 @@ pub enum Order {
     /// From the embedding to the head.
     BottomUp,
     TopDown,
-    /// Drawn once from the seed, then kept.
+    /// Drawn from the seed: once and then kept, or for each cycle.
     Random {
         seed: u64,
+        redraw: bool,
     },
-    /// Layer names (or group names with `named`), first to last.
+    /// Each turn draws `size` groups, whatever was drawn before.
+    Sample {
+        seed: u64,
+        size: u64,
+    },
+    /// The group whose gradient was longest comes first.
+    Importance,
+    /// Layer names (or group names with `named`), first to last; several names are one turn.
     List {
-        names: Vec<Setting<String>>,
+        turns: Vec<Setting<Vec<Setting<String>>>>,
     },
 }
 

@@ -585,6 +585,21 @@ const MODEL: &[Key] = &[
 
 const PATTERNS: &[Form] = &[Form::List(&[Form::Text], None)];
 
+const TAIL: Key = default(
+    "tail",
+    &[
+        Form::Word(
+            "joined",
+            "The final norm and the head are one layer, `head`. Where the head shares the embedding's matrix, the \
+             norm joins the last block and the matrix is `embedding`.",
+        ),
+        Form::Word("split", "The final norm, the pooler and the head are layers of their own."),
+    ],
+    "joined",
+    "split",
+    "What the layers behind the blocks are.",
+);
+
 const GROUPS: &[Key] = &[
     required(
         "split",
@@ -599,27 +614,23 @@ const GROUPS: &[Key] = &[
                         "How many layers train together: m in the paper. Where it does not divide the \
                          number of layers, the last group is shorter, unless `rotate` says otherwise.",
                     ),
-                    default(
-                        "tail",
-                        &[
-                            Form::Word(
-                                "joined",
-                                "The final norm and the head are one layer, `head`. Where the head \
-                                     shares the embedding's matrix, the norm joins the last block and the \
-                                     matrix is `embedding`.",
-                            ),
-                            Form::Word(
-                                "split",
-                                "The final norm, the pooler and the head are layers of their own.",
-                            ),
-                        ],
-                        "joined",
-                        "split",
-                        "What the layers behind the blocks are.",
-                    ),
+                    TAIL,
                 ],
                 doc: "So many layers in a row train together. The layers are `embedding`, `block.0` and \
                       so on, `head`.",
+            }),
+            Form::Function(&Function {
+                name: "by_size",
+                arguments: &[
+                    required(
+                        "size",
+                        &[Form::Amount(&[(Unit::Bytes, ABOVE_0)])],
+                        "400 MiB",
+                        "The most that the weights of a group take, in 32-bit floats.",
+                    ),
+                    TAIL,
+                ],
+                doc: "Consecutive layers, in groups of about the same size; a larger layer is a group of its own.",
             }),
             Form::Function(&Function {
                 name: "all",
@@ -655,6 +666,21 @@ const GROUPS: &[Key] = &[
          states; one that matches nothing is an error.",
     )
     .also(&["frozen", "exclude"]),
+    default(
+        "always",
+        PATTERNS,
+        "[]",
+        "[\"embedding\", \"head\"]",
+        "Names or patterns of layers or parameters that every turn trains, beside its group.",
+    )
+    .also(&["always_active"]),
+    default(
+        "grow",
+        &[Form::Boolean],
+        "false",
+        "true",
+        "Whether each turn trains the groups before it, too; the last one then keeps its turn.",
+    ),
     default(
         "rotate",
         &[Form::Boolean],
@@ -696,16 +722,37 @@ const SCHEDULE: &[Key] = &[
                 name: "random",
                 arguments: &[
                     required("seed", SEED, "7", "What the order is drawn from."),
-                    soon("redraw", "When a new order is drawn."),
+                    default(
+                        "redraw",
+                        &[
+                            Form::Word("never", "The order is drawn once and then kept."),
+                            Form::Word("per_cycle", "Each cycle has an order of its own."),
+                        ],
+                        "never",
+                        "per_cycle",
+                        "When a new order is drawn.",
+                    ),
                 ],
-                doc: "Drawn once from the seed, then kept for the whole run.",
+                doc: "Drawn from the seed.",
             }),
-            Form::List(&[Form::Text], None),
+            Form::Function(&Function {
+                name: "sample",
+                arguments: &[
+                    required("seed", SEED, "7", "What the turns are drawn from."),
+                    default("size", &[Form::Whole(FROM_1)], "1", "2", "How many groups a turn trains."),
+                ],
+                doc: "Each turn draws which groups it trains, whatever was drawn before.",
+            }),
+            Form::Word(
+                "importance",
+                "The group whose gradient was longest the last time; at first as `bottom_up`.",
+            ),
+            Form::List(&[Form::Text, Form::List(&[Form::Text], None)], None),
         ],
         "bottom_up",
         "top_down",
         "In which order the groups have their turns: the paper's update strategy. A list names layers, or \
-         groups with `named`, first to last; each stands once.",
+         groups with `named`, first to last; a list inside it is a turn of several.",
     ),
     default(
         "dwell",

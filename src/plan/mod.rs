@@ -4,7 +4,7 @@
 //! it all start from the same value. It is complete: no later room finds a user's mistake, save that the machine
 //! is too small.
 //!
-//! Reading order: [`group`] (what trains together, and in which turn), [`rate`] (how fast), [`optimizer`] (what
+//! Reading order: [`group`] (what trains together), [`turn`] (whose turn it is), [`rate`] (how fast), [`optimizer`] (what
 //! is kept for each parameter), then [`compile`].
 //!
 //! This room must not know the device: how much memory it has is the caller's question. It reads no file itself:
@@ -13,6 +13,7 @@
 pub mod group;
 pub mod optimizer;
 pub mod rate;
+pub mod turn;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::units::{Bytes, Dtype};
 
 pub use group::Group;
 pub use rate::RatePlan;
+pub use turn::{Queue, Visits};
 
 /// The version of `plan.json`.
 pub const SCHEMA: u32 = 1;
@@ -144,8 +146,9 @@ pub struct TrainPlan {
     pub data: Data,
     pub tokenizer: Tokenizer,
     pub rows: Option<Rows>,
-    /// In the order of their turns.
+    /// Every set of parameters that a turn can train; in the order of their turns, where they follow one another.
     pub groups: Vec<Group>,
+    pub visits: Visits,
     pub turns_per_cycle: u64,
     /// Optimizer updates per turn.
     pub dwell: u64,
@@ -235,9 +238,9 @@ pub struct ExportPlan {
 }
 
 impl TrainPlan {
-    /// Which group has its turn at a step, counted from 0.
+    /// Which group has its turn at a step, counted from 0, where that does not depend on what a run measures.
     pub fn group_at(&self, step: u64) -> usize {
-        ((step / self.dwell) % self.groups.len() as u64) as usize
+        self.visits.group(step / self.dwell, self.groups.len())
     }
 
     /// Cycles completed before a step.
@@ -485,6 +488,7 @@ fn train(
         tokenizer: stage.tokenizer.clone(),
         rows,
         groups: turns.groups,
+        visits: turns.visits,
         turns_per_cycle: turns.per_cycle,
         dwell,
         steps,

@@ -44,7 +44,7 @@ pub fn flops(flops: f64) -> String {
 pub fn names(names: &[String]) -> String {
     match names {
         [] => String::new(),
-        [first, .., last] if names.len() > 3 => format!("{first} ... {last} ({} layers)", names.len()),
+        [first, .., last] if names.len() > 4 => format!("{first} ... {last} ({} layers)", names.len()),
         _ => names.join(" + "),
     }
 }

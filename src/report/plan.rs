@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::estimate::{Breakdown, Estimate, GroupEstimate, StageEstimate};
 use crate::lang::pipeline::{Advance, Algorithm, Device, Rest, Setting, Weights};
 use crate::plan::rate::Shape;
-use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, StagePlan, TrainPlan};
+use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, StagePlan, TrainPlan, Visits};
 use crate::units::{Bytes, Count};
 
 use super::table::table;
@@ -191,9 +191,16 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
         text,
         "steps",
         &format!(
-            "{steps}; {} turns a cycle, {} a turn{epoch}",
+            "{steps}; {} turns a cycle, {} a turn{}{epoch}",
             plan.turns_per_cycle,
             if plan.dwell == 1 { "1 step".to_string() } else { format!("{} steps", plan.dwell) },
+            match plan.visits {
+                Visits::Fixed => String::new(),
+                Visits::Redrawn { .. } => ", each cycle in an order of its own".to_string(),
+                Visits::Drawn { units, size, .. } => format!(", each of {size} drawn from {units}"),
+                Visits::Importance => ", the longest gradient first".to_string(),
+                Visits::Growing => ", each with those before it, the last to the end".to_string(),
+            }
         ),
     );
     let advance = if plan.rate.steps_per_tick == 1 { Advance::PerStep } else { Advance::PerCycle };
@@ -249,8 +256,11 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
     }
 }
 
-/// One line a group: what makes up its peak. Columns that are zero everywhere are left out, as are equal groups after
-/// the third.
+/// Groups that are all shown, and those that are where there are more.
+const MOST_GROUPS: usize = 48;
+const HIGHEST: usize = 10;
+
+/// One line a group: what makes up its peak. Columns that are zero everywhere are left out.
 fn groups(groups: &[GroupEstimate]) -> String {
     let parts = |by: &Breakdown| by.parts();
     let shown: Vec<usize> =
@@ -264,13 +274,24 @@ fn groups(groups: &[GroupEstimate]) -> String {
     }));
     header.push("at");
     let mut rows = Vec::new();
-    for group in groups {
+    // Of many sets, those that need the most.
+    let mut highest: Vec<&GroupEstimate> = groups.iter().collect();
+    if groups.len() > MOST_GROUPS {
+        highest.sort_by_key(|group| std::cmp::Reverse(group.peak));
+        highest.truncate(HIGHEST);
+    }
+    for group in &highest {
         let mut row = vec![names(&group.names), Count(group.n_elements).to_string(), group.peak.to_string()];
         row.extend(shown.iter().map(|i| parts(&group.by)[*i].1.to_string()));
         row.push(group.operation.clone());
         rows.push(row);
     }
-    table(&header, &rows, 1)
+    let mut text = table(&header, &rows, 1);
+    if highest.len() < groups.len() {
+        let more = groups.len() - highest.len();
+        let _ = write!(text, "\n  and {more} further sets, none of which needs more");
+    }
+    text
 }
 
 fn phases(text: &mut String, figures: &StageEstimate) {

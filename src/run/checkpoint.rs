@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Store, files};
 use crate::model::Model;
+use crate::plan::Queue;
 use crate::problem::{Fault, Problem};
 use crate::program::ParamId;
 use crate::units::Dtype;
@@ -24,7 +25,7 @@ const STATES: &str = "states.safetensors";
 const POSITION: &str = "position.json";
 
 /// Where in the plan a checkpoint stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Position {
     pub stage: String,
     pub stage_index: usize,
@@ -32,6 +33,9 @@ pub struct Position {
     pub step: u64,
     /// An interruption came before the held-out rows were through.
     pub owes_evaluation: bool,
+    /// Where the order of the turns depends on what was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Queue>,
 }
 
 /// `position.json`
@@ -53,6 +57,7 @@ pub struct Point {
     pub step: u64,
     pub metrics_bytes: u64,
     owes_evaluation: bool,
+    queue: Option<Queue>,
     updates: HashMap<String, u64>,
 }
 
@@ -174,6 +179,7 @@ pub fn list(run: &Path) -> Vec<Point> {
                 step: written.position.step,
                 metrics_bytes: written.metrics_bytes,
                 owes_evaluation: written.position.owes_evaluation,
+                queue: written.position.queue,
                 updates: written.updates,
             })
         })
@@ -216,6 +222,6 @@ impl Point {
             }
             store.restore(ParamId(idx), slots, self.updates.get(&param.name).copied().unwrap_or(0));
         }
-        Ok(Begin { store, step: self.step, owes_evaluation: self.owes_evaluation })
+        Ok(Begin { store, step: self.step, owes_evaluation: self.owes_evaluation, queue: self.queue.clone() })
     }
 }

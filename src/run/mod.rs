@@ -271,7 +271,7 @@ fn keep_results(
             Some(point) => point.path.clone(),
             None => {
                 let model = &order.plan.stages[stage_index].model().model;
-                let position = Position { stage, stage_index, step, owes_evaluation: false };
+                let position = Position { stage, stage_index, step, owes_evaluation: false, queue: None };
                 checkpoint::save(directory, &position, model, &Store::new(weights))?
             }
         };

@@ -11,7 +11,7 @@ use crate::data::{Batch, Batches, Dataset};
 use crate::engine::access::floats;
 use crate::engine::{Inputs, Knobs, Played, Store, Tensor, memory, play, store};
 use crate::lang::pipeline::{Metric, Rest, Shuffle};
-use crate::plan::TrainPlan;
+use crate::plan::{Queue, TrainPlan, Visits};
 use crate::problem::{Fault, Problem, Problems};
 use crate::program::builder::BatchShape;
 use crate::program::{ParamId, Program, StepPrograms};
@@ -33,12 +33,14 @@ pub struct Begin {
     pub step: u64,
     /// An interruption came before the held-out rows were through.
     pub owes_evaluation: bool,
+    /// Where the order of the turns depends on what was measured.
+    pub queue: Option<Queue>,
 }
 
 impl Begin {
     /// The first step of a stage.
     pub fn fresh(store: Store) -> Self {
-        Self { store, step: 0, owes_evaluation: false }
+        Self { store, step: 0, owes_evaluation: false, queue: None }
     }
 }
 
@@ -57,7 +59,7 @@ pub fn train(
     directory: &mut RunDirectory,
     watch: &mut dyn Watch,
 ) -> Result<End, Problems> {
-    let Begin { mut store, step: begin, owes_evaluation } = begin;
+    let Begin { mut store, step: begin, owes_evaluation, queue } = begin;
     let steps = plan.steps.expect("the rows were counted before the run");
     let shuffle = match plan.shuffle {
         Shuffle::None => Shuffle::None,
@@ -65,7 +67,17 @@ pub fn train(
         Shuffle::Seed(_) => Shuffle::Seed(plan.seed),
     };
     let mut batches = Batches::new(&dataset.train, plan.micro_batch, plan.accumulate, shuffle);
-    let mut stepper = Stepper::new(plan);
+    let measured = plan.visits == Visits::Importance && (1..steps).contains(&begin);
+    if measured && queue.as_ref().is_none_or(|queue| !queue.fits(plan.groups.len())) {
+        return Err(Problem::of(
+            Fault::Missing,
+            "hift::run::broken_checkpoint",
+            format!("the checkpoint of step {begin} does not say in which order the groups have their turns"),
+        )
+        .help("remove it to go on from the one before, or start anew with `--resume never`")
+        .into());
+    }
+    let mut stepper = Stepper::new(plan).with(queue);
     stepper.prepare(&mut store, begin)?;
     let evaluates =
         |now: u64| plan.evaluate.as_ref().filter(|every| now.is_multiple_of(every.steps) || now == steps);
@@ -74,7 +86,7 @@ pub fn train(
         owes = !held_out(plan, &every.metrics, begin, &mut store, dataset, directory, watch)?;
     }
     if owes || (signals::interrupted() && begin < steps) {
-        return interrupt(plan, stage_index, begin, owes, &store, directory);
+        return interrupt(plan, stage_index, begin, owes, &store, &stepper, directory);
     }
     let keep = plan.checkpoint.as_ref().map_or(1, |every| every.keep);
     if let Some(every) = &plan.evaluate
@@ -86,12 +98,12 @@ pub fn train(
     let mut unproven = true;
     for step in begin..steps {
         let began = Instant::now();
-        let group = plan.group_at(step);
+        let group = stepper.group_at(step);
         let rate = plan.rate.at(step);
         stepper.turn(&mut store, step)?;
         let done = stepper.step(&mut store, &mut batches, dataset, step, rate)?;
         if !done.loss.is_finite() || !done.grad_norm.is_finite() {
-            return Err(not_finite(plan, step, &done, last_good).into());
+            return Err(not_finite(plan, step, group, &done, last_good).into());
         }
         last_good = Some(done.loss);
         // The checkpoint before the last goes only when a step has shown that the last one is good.
@@ -134,10 +146,10 @@ pub fn train(
             None => false,
         };
         if owes || (signals::interrupted() && now < steps) {
-            return interrupt(plan, stage_index, now, owes, &store, directory);
+            return interrupt(plan, stage_index, now, owes, &store, &stepper, directory);
         }
         if due || (keep_end && now == steps) {
-            save(plan, stage_index, now, false, &store, directory)?;
+            save(plan, stage_index, now, false, &store, &stepper, directory)?;
             unproven = true;
         }
     }
@@ -151,9 +163,11 @@ fn save(
     step: u64,
     owes_evaluation: bool,
     store: &Store,
+    stepper: &Stepper<'_>,
     directory: &mut RunDirectory,
 ) -> Result<PathBuf, Problem> {
-    let position = Position { stage: plan.name.clone(), stage_index, step, owes_evaluation };
+    let queue = stepper.queue().cloned();
+    let position = Position { stage: plan.name.clone(), stage_index, step, owes_evaluation, queue };
     let path = checkpoint::save(directory, &position, &plan.model.model, store)?;
     directory.event("checkpoint", json!({ "stage": plan.name, "step": step, "path": path }))?;
     Ok(path)
@@ -165,10 +179,11 @@ fn interrupt(
     step: u64,
     owes_evaluation: bool,
     store: &Store,
+    stepper: &Stepper<'_>,
     directory: &mut RunDirectory,
 ) -> Result<End, Problems> {
     finite(plan, step, store)?;
-    let checkpoint = save(plan, stage_index, step, owes_evaluation, store, directory)?;
+    let checkpoint = save(plan, stage_index, step, owes_evaluation, store, stepper, directory)?;
     Ok(End::Interrupted { checkpoint })
 }
 
@@ -210,8 +225,8 @@ fn held_out(
     Ok(true)
 }
 
-fn not_finite(plan: &TrainPlan, step: u64, done: &Done, last_good: Option<f64>) -> Problem {
-    let group = plan.groups[plan.group_at(step)].names.join(", ");
+fn not_finite(plan: &TrainPlan, step: u64, group: usize, done: &Done, last_good: Option<f64>) -> Problem {
+    let group = plan.groups[group].names.join(", ");
     let (what, value) =
         if done.loss.is_finite() { ("gradient's norm", done.grad_norm) } else { ("loss", done.loss) };
     let before = match last_good {
@@ -246,11 +261,46 @@ pub struct Stepper<'a> {
     plan: &'a TrainPlan,
     threads: usize,
     programs: HashMap<(usize, BatchShape), StepPrograms>,
+    /// What was measured, where the order of the turns depends on it.
+    queue: Queue,
 }
 
 impl<'a> Stepper<'a> {
     pub fn new(plan: &'a TrainPlan) -> Self {
-        Self { plan, threads: rayon::current_num_threads(), programs: HashMap::new() }
+        Self {
+            plan,
+            threads: rayon::current_num_threads(),
+            programs: HashMap::new(),
+            queue: Queue::new(plan.groups.len()),
+        }
+    }
+
+    /// Goes on with what an earlier run has measured.
+    pub fn with(mut self, queue: Option<Queue>) -> Self {
+        self.queue = queue.unwrap_or(self.queue);
+        self
+    }
+
+    /// What a checkpoint must keep for the order of the turns to go on.
+    pub fn queue(&self) -> Option<&Queue> {
+        (self.plan.visits == Visits::Importance).then_some(&self.queue)
+    }
+
+    /// Which group has its turn at a step of the current cycle, counted from 0.
+    pub fn group_at(&self, step: u64) -> usize {
+        match self.queue() {
+            Some(queue) => queue.group(step / self.plan.dwell),
+            None => self.plan.group_at(step),
+        }
+    }
+
+    fn measured(&mut self, step: u64, group: usize, norm: f64) {
+        if self.plan.visits == Visits::Importance {
+            self.queue.measured(group, norm);
+            if (step + 1).is_multiple_of(self.plan.steps_per_cycle()) {
+                self.queue.next_cycle();
+            }
+        }
     }
 
     /// Makes the states that rest between turns. With `discard` only those of the group at `step` exist.
@@ -258,7 +308,7 @@ impl<'a> Stepper<'a> {
         let plan = self.plan;
         let groups = match plan.states {
             Rest::Device | Rest::Host => plan.groups.as_slice(),
-            Rest::Discard => std::slice::from_ref(&plan.groups[plan.group_at(step)]),
+            Rest::Discard => std::slice::from_ref(&plan.groups[self.group_at(step)]),
         };
         for group in groups {
             store
@@ -296,7 +346,7 @@ impl<'a> Stepper<'a> {
         rate: f64,
     ) -> Result<Done, Problem> {
         let plan = self.plan;
-        let group = plan.group_at(step);
+        let group = self.group_at(step);
         let rows = batches.rows(step);
         let trained: u64 = rows.iter().map(|rows| batches.trained(rows)).sum();
         let knobs = Knobs {
@@ -339,6 +389,7 @@ impl<'a> Stepper<'a> {
                 }
             }
         }
+        self.measured(step, group, squares.sqrt());
         let resident = resident(store);
         let memory = Measured {
             live: resident,

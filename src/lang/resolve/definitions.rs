@@ -10,6 +10,7 @@ use crate::lang::pipeline::{
 };
 use crate::lang::schema::{ALGORITHMS, AlgorithmKeys, Preset, Unit};
 use crate::problem::{Problem, Problems};
+use crate::units::Bytes;
 
 use super::complain::missing;
 use super::datum::{Checked, Datum, Fields};
@@ -160,15 +161,18 @@ pub(super) fn model(checked: &Checked) -> Option<Model> {
 
 pub(super) fn groups(checked: &Checked, problems: &mut Problems) -> Option<Groups> {
     let fields = &checked.fields;
+    let tail = |of: &Fields| match of.get("tail")?.word()? {
+        "joined" => Some(Tail::Joined),
+        "split" => Some(Tail::Split),
+        _ => None,
+    };
     let split = fields.read("split", |split| match split {
-        Datum::Call("by_layer", of) => Some(Split::ByLayer {
-            size: of.whole("size")?.value,
-            tail: match of.get("tail")?.word()? {
-                "joined" => Tail::Joined,
-                "split" => Tail::Split,
-                _ => return None,
-            },
-        }),
+        Datum::Call("by_layer", of) => {
+            Some(Split::ByLayer { size: of.whole("size")?.value, tail: tail(of)? })
+        }
+        Datum::Call("by_size", of) => {
+            Some(Split::BySize { bytes: Bytes(of.whole("size")?.value), tail: tail(of)? })
+        }
         Datum::Call("all", _) => Some(Split::All),
         Datum::Call("named", of) => named(of.get("groups")?),
         Datum::Record(_) => named(fields.get("split")?),
@@ -183,11 +187,22 @@ pub(super) fn groups(checked: &Checked, problems: &mut Problems) -> Option<Group
                 .help("remove `rotate`, or write `split = by_layer(...)`"),
         );
     }
+    let grow = fields.boolean("grow")?;
+    if grow.value && rotate.value {
+        problems.push(
+            Problem::new("hift::lang::conflict", "groups that grow cannot rotate")
+                .label_at(rotate.span(), "asks for rotation")
+                .label_at(grow.span(), "asks for growth")
+                .help("remove one of them"),
+        );
+    }
     Some(Groups {
         name: checked.name.clone(),
         span: checked.head(),
         split,
         freeze: fields.read("freeze", Datum::texts)?,
+        always: fields.read("always", Datum::texts)?,
+        grow,
         rotate,
     })
 }
@@ -227,8 +242,29 @@ pub(super) fn schedule(checked: &Checked, problems: &mut Problems) -> Option<Sch
         order: fields.read("order", |order| match order {
             Datum::Word("bottom_up") => Some(Order::BottomUp),
             Datum::Word("top_down") => Some(Order::TopDown),
-            Datum::Call("random", of) => Some(Order::Random { seed: of.whole("seed")?.value }),
-            list => Some(Order::List { names: list.texts()? }),
+            Datum::Word("importance") => Some(Order::Importance),
+            Datum::Call("random", of) => Some(Order::Random {
+                seed: of.whole("seed")?.value,
+                redraw: match of.get("redraw")?.word()? {
+                    "never" => false,
+                    "per_cycle" => true,
+                    _ => return None,
+                },
+            }),
+            Datum::Call("sample", of) => {
+                Some(Order::Sample { seed: of.whole("seed")?.value, size: of.whole("size")?.value })
+            }
+            Datum::List(turns) => {
+                let turn = |turn: &Setting<Datum>| {
+                    let names = match &turn.value {
+                        Datum::Text(name) => vec![Setting { value: name.clone(), origin: turn.origin }],
+                        several => several.texts()?,
+                    };
+                    Some(Setting { value: names, origin: turn.origin })
+                };
+                Some(Order::List { turns: turns.iter().map(turn).collect::<Option<_>>()? })
+            }
+            _ => None,
         })?,
         dwell: fields.whole("dwell")?,
         advance: advance?,

@@ -55,7 +55,6 @@ mod tests {
     use super::adam::Adam;
     use super::eight_bit::{self, BLOCK, Moment};
     use super::momentum::{Lion, Sgdm, sgd};
-    use super::*;
 
     fn adam(step: u64) -> Adam {
         Adam { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: 0.1, l2: 0.0, step }
