@@ -22,6 +22,9 @@ pub struct Show {
     /// Print the program of a group's step, with each value's size and its death: a layer's name, or a number
     #[arg(long, value_name = "GROUP")]
     program: Option<String>,
+    /// Print parameters, gradients and states in the columns of the HiFT paper, for its optimizers and precisions
+    #[arg(long, conflicts_with_all = ["json", "program"])]
+    paper: bool,
     /// Do not read the rows: no counts of rows and tokens, sequences as long as they may be
     #[arg(long)]
     no_data: bool,
@@ -32,7 +35,12 @@ pub struct Show {
 impl Show {
     pub fn run(self) -> Result<(), Failure> {
         let (sources, pipeline) = open(&self.file, &self.sets)?;
-        let plan = compile(&pipeline, self.no_data).map_err(|problems| Failure::of(problems, &sources))?;
+        let plan = compile(&pipeline, self.no_data || self.paper)
+            .map_err(|problems| Failure::of(problems, &sources))?;
+        if self.paper {
+            print(&report::paper::paper(&plan))?;
+            return Ok(());
+        }
         if let Some(group) = &self.program {
             print(&program(&plan, group)?)?;
             return Ok(());

@@ -5,13 +5,14 @@
 //! ```
 //!
 //! Reading order: [`mod@play`] (one program with byte counters), then [`estimate`] (all programs of a plan, with what
-//! is resident around them).
+//! is resident around them), [`paper`] (the paper's own sums).
 //!
 //! On the CPU the device's memory is the host's, and the figures are exact: the engine allocates what the programs
 //! say and nothing else. Left out are the program itself, its libraries' scratch, and what an allocator rounds up.
 //!
 //! This room must not know tensors or files.
 
+pub mod paper;
 pub mod play;
 
 use serde::Serialize;

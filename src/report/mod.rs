@@ -1,8 +1,8 @@
 //! What people look at: plans, estimates and models as text. JSON for machines is the nouns themselves.
 //!
 //! Reading order: [`plan`] (a plan with its estimate), [`facts`] and [`diff`] (what differs between two),
-//! [`model`] (the layers of a model), [`lock`] (what became of a lock file), [`rows`] (rows as the model will see
-//! them), [`mod@manual`] (the manual of the language), [`mod@starter`] (a file to begin with),
+//! [`paper`] (the paper's table), [`model`] (the layers of a model), [`lock`] (what became of a lock file), [`rows`]
+//! (rows as the model will see them), [`mod@manual`] (the manual of the language), [`mod@starter`] (a file to begin with),
 //! [`table`] (columns).
 //!
 //! This room must not decide anything, and reads no file.
@@ -12,6 +12,7 @@ pub mod facts;
 pub mod lock;
 pub mod manual;
 pub mod model;
+pub mod paper;
 pub mod plan;
 #[cfg(feature = "run")]
 pub mod rows;
