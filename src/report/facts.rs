@@ -301,6 +301,7 @@ fn train(
     let cycle = number(&turns).unwrap_or(1).saturating_mul(number(&dwell).unwrap_or(1)).max(1);
     facts.add("turns a cycle", Unit::Count, turns);
     facts.add("steps a turn", Unit::Count, dwell);
+    facts.take(plan, "visits", "order of the turns", Unit::Text);
     let steps = number(&steps);
     facts.add("steps", Unit::Count, steps);
     facts.add("cycles", Unit::Count, steps.map(|steps| steps.div_ceil(cycle)));
@@ -332,6 +333,7 @@ fn train(
     }
 
     rates(facts, plan.take("rate"), steps)?;
+    facts.take(plan, "layer_decay", "rate, times for each layer above", Unit::Number);
     facts.take(plan, "algorithm", "optimizer", Unit::Text);
     facts.take(plan, "weight_decay", "weight decay", Unit::Number);
     facts.take(plan, "clip", "clipped at norm", Unit::Number);
