@@ -128,6 +128,24 @@ fn unfreezing_adds_one_layer_a_turn_from_the_top_and_keeps_them_all() {
 }
 
 #[test]
+fn groups_and_layers_have_rates_of_their_own() {
+    let rate = "order = [[\"attention\", \"norms\"]";
+    let text =
+        changed("inside_blocks.hift", &[(rate, &format!("factors = {{ mlp = 0.5, head = 10 }} {rate}"))]);
+    let plan = plan_of(&text);
+    for (param, factor) in plan.model.model.params.iter().zip(&plan.factors) {
+        let expected = match param.path.as_str() {
+            path if path.contains(".mlp.") && !path.contains("norm") => 0.5,
+            // The last norm and the head are one layer.
+            "head.logits" | "norm" => 10.0,
+            _ => 1.0,
+        };
+        assert_eq!(*factor, expected, "{}", param.path);
+    }
+    assert_eq!(plan.factors.len(), plan.model.model.params.len());
+}
+
+#[test]
 fn patterns_cut_through_the_blocks_and_a_turn_has_several() {
     let plan = plan_of(&text("inside_blocks.hift"));
     let names: Vec<&Vec<String>> = plan.groups.iter().map(|group| &group.names).collect();
@@ -162,8 +180,9 @@ fn the_reference_implementation_rotates() {
     assert_eq!((plan.groups.len(), plan.turns_per_cycle), (9, 5));
     assert_eq!(plan.groups[4].names, ["head", "embedding"]);
     assert_eq!(plan.group_at(9), 0);
-    // 600 cycles of a course for 3,000: a fifth of it is seen.
-    assert!((plan.rate.at(2999) - 1e-3 * (1.0 - 599.0 / 3000.0)).abs() < 1e-12);
+    // The rate moves every four steps, but is drawn over 3,000: a quarter of its course is seen.
+    assert_eq!(plan.rate.steps_per_tick, 4);
+    assert!((plan.rate.at(2999) - 1e-3 * (1.0 - 749.0 / 3000.0)).abs() < 1e-12);
 }
 
 #[test]
@@ -243,6 +262,13 @@ fn what_the_model_or_the_order_cannot_do_is_refused() {
     check("lisa.hift", "[\"embedding\", \"head\"]", "[\"**\"]", "nothing_to_train", "write `split = all()`");
     check("reference.hift", order, "= importance", "no_fixed_order", "remove `rotate`");
     check("unfreezing.hift", "top_down", "random(1, redraw = per_cycle)", "no_fixed_order", "remove `grow`");
+    check(
+        "reference.hift",
+        "horizon = steps",
+        "factors = { haed = 2 }",
+        "unknown_layer",
+        "did you mean `head`?",
+    );
     let pairs = "= [[\"embedding\", \"head\"], \"norm\"]";
     check("reference.hift", order, pairs, "missing_in_order", "leaves out `block.0`, `block.1`");
     let whole = r#"= [["embedding", "head"], ["norm", "block.0", "block.1", "block.2"], "block.3", "block.4", "block.5"]"#;

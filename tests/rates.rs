@@ -37,7 +37,7 @@ fn with_a_tick_a_step_rates_are_those_of_transformers() {
         serde_json::from_str(&fs::read_to_string(fixture("golden/rates.json")).unwrap()).unwrap();
     let steps = golden["steps"].as_u64().unwrap();
     for (rate, expected) in golden["cases"].as_object().unwrap() {
-        let plan = RatePlan::new(&schedule(&format!("rate = {rate} horizon = steps")), steps, 1);
+        let plan = RatePlan::new(&schedule(&format!("rate = {rate} horizon = steps")), steps, 1, 1);
         let expected = expected.as_array().unwrap();
         assert_eq!(expected.len() as u64, steps);
         for (step, expected) in expected.iter().enumerate() {
@@ -51,8 +51,8 @@ fn with_a_tick_a_step_rates_are_those_of_transformers() {
 #[test]
 fn the_reference_implementation_hardly_lets_the_rate_fall() {
     // Its figures: 750 steps of 35 layers, linear; 2,146 steps, cosine. j counts completed cycles.
-    let linear = RatePlan::new(&schedule("rate = linear(2e-5) horizon = steps"), 750, 35);
-    let cosine = RatePlan::new(&schedule("rate = cosine(1e-5) horizon = steps"), 2146, 35);
+    let linear = RatePlan::new(&schedule("rate = linear(2e-5) horizon = steps"), 750, 35, 35);
+    let cosine = RatePlan::new(&schedule("rate = cosine(1e-5) horizon = steps"), 2146, 35, 35);
     for step in 0..300 {
         let j = (step / 35) as f64;
         assert!((linear.at(step) - 2e-5 * (1.0 - j / 750.0)).abs() < 1e-18);
@@ -62,10 +62,18 @@ fn the_reference_implementation_hardly_lets_the_rate_fall() {
 }
 
 #[test]
+fn a_short_cycle_leaves_out_the_turn_that_wraps_round() {
+    // 35 layers in twos: 17 turns where a cycle has 18.
+    let plan =
+        RatePlan::new(&schedule("rate = linear(1) horizon = steps advance = per_short_cycle"), 100, 18, 17);
+    assert_eq!([16, 17, 33, 34].map(|step| plan.at(step)), [1.0, 0.99, 0.99, 0.98]);
+}
+
+#[test]
 fn cycles_are_what_a_course_is_counted_in() {
     // 12 cycles of 5 steps; what is written in steps is rounded up to whole cycles.
     let check = |rate: &str, expected: &[f64]| {
-        let plan = RatePlan::new(&schedule(&format!("rate = {rate}")), 60, 5);
+        let plan = RatePlan::new(&schedule(&format!("rate = {rate}")), 60, 5, 5);
         let got: Vec<f64> = (0..12).map(|cycle| plan.at(5 * cycle)).collect();
         for cycle in 0..12 {
             assert_eq!(plan.at(5 * cycle + 4), plan.at(5 * cycle), "{rate}: a cycle has one rate");

@@ -295,6 +295,8 @@ pub struct Schedule {
     pub rate: Setting<Rate>,
     /// Each layer's rate is this times the rate of the layer above it.
     pub layer_decay: Setting<f64>,
+    /// Groups or layers whose rate is multiplied by a number of their own.
+    pub factors: Setting<Vec<(Setting<String>, f64)>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -326,6 +328,8 @@ pub enum Order {
 pub enum Advance {
     /// The rate moves when every group has had its turn (the paper's delayed rate).
     PerCycle,
+    /// The same, but where m does not divide n, after n / m turns rounded down, as the reference implementation does.
+    PerShortCycle,
     PerStep,
 }
 

@@ -770,6 +770,11 @@ const SCHEDULE: &[Key] = &[
                 "The rate moves when every group has had its turn: the paper's delayed rate, so that \
                      all groups of a cycle learn at the same rate.",
             ),
+            Form::Word(
+                "per_short_cycle",
+                "The same, but where the layers do not divide evenly, one turn earlier, as in the reference \
+                 implementation.",
+            ),
             Form::Word("per_step", "The rate moves with every update."),
         ],
         "per_cycle",
@@ -932,6 +937,13 @@ const SCHEDULE: &[Key] = &[
         "What the rate of a layer is multiplied by for each layer above it; the head has the rate itself.",
     )
     .also(&["layerwise_lr_decay", "llrd"]),
+    default(
+        "factors",
+        &[Form::Word("none", "All have the rate itself."), Form::Record(REAL, "10")],
+        "none",
+        "{ head = 10 }",
+        "What the rate of some groups or layers is multiplied by, by their names.",
+    ),
 ];
 
 /// An algorithm of an optimizer block, and the keys that it has.

@@ -37,6 +37,10 @@ pub struct Group {
 pub struct Turns {
     pub groups: Vec<Group>,
     pub per_cycle: u64,
+    /// Turns of a cycle without the one that wraps round or is short.
+    pub short_cycle: u64,
+    /// What the schedule's own factors make of the rate, by [`ParamId`].
+    pub factors: Vec<f64>,
     pub visits: Visits,
 }
 
@@ -65,6 +69,9 @@ impl Unit {
 struct Queue {
     turns: Vec<Unit>,
     per_cycle: u64,
+    short_cycle: u64,
+    /// Groups that have names of their own.
+    named: Vec<Unit>,
 }
 
 pub fn turns(groups: &Groups, schedule: &Schedule, model: &Model) -> Result<Turns, Problems> {
@@ -96,18 +103,54 @@ pub fn turns(groups: &Groups, schedule: &Schedule, model: &Model) -> Result<Turn
         }
         .into());
     }
-    let Queue { turns, per_cycle } = match &*groups.split {
+    let Queue { turns, per_cycle, short_cycle, named } = match &*groups.split {
         Split::All => {
             let units: Vec<Unit> = layers.into_iter().map(unit).collect();
-            Queue { turns: vec![Unit::join(&units)], per_cycle: 1 }
+            Queue { turns: vec![Unit::join(&units)], per_cycle: 1, short_cycle: 1, named: Vec::new() }
         }
         Split::ByLayer { size, .. } => by_layer(groups, *size, schedule, layers)?,
         Split::BySize { bytes, .. } => by_size(*bytes, schedule, layers, model)?,
         Split::Named { groups: named } => by_name(groups, named, schedule, &layers, model)?,
     };
+    let factors = factors(schedule, &named, &all, model)?;
+    let whole = per_cycle;
     let (turns, per_cycle, visits) = visits(groups, schedule, turns, per_cycle)?;
+    let short_cycle = if per_cycle == whole { short_cycle } else { per_cycle };
     let groups = turns.into_iter().map(|unit| group(Unit::join([&always, &unit]), model)).collect();
-    Ok(Turns { groups, per_cycle, visits })
+    Ok(Turns { groups, per_cycle, short_cycle, factors, visits })
+}
+
+/// A group's name stands for what it trains, a layer's for the layer.
+fn factors(
+    schedule: &Schedule,
+    groups: &[Unit],
+    layers: &[Layer],
+    model: &Model,
+) -> Result<Vec<f64>, Problems> {
+    let mut problems = Problems::default();
+    let mut factors = vec![1.0; model.params.len()];
+    let named: Vec<(&str, &[ParamId])> = groups
+        .iter()
+        .map(|group| (group.names[0].as_str(), group.params.as_slice()))
+        .chain(layers.iter().map(|layer| (layer.name.as_str(), layer.params.as_slice())))
+        .collect();
+    for (name, factor) in &schedule.factors.value {
+        match named.iter().find(|(known, _)| *known == name.value) {
+            Some((_, params)) => params.iter().for_each(|id| factors[id.0] *= factor),
+            None => {
+                let nearest = nearest(name, named.iter().map(|(name, _)| *name));
+                problems.push(
+                    Problem::new(
+                        "hift::plan::unknown_layer",
+                        format!("there is no group or layer `{}`", **name),
+                    )
+                    .label_at(name.span(), "not known")
+                    .help(format!("{nearest}write the name of a group, or `embedding` or `head`")),
+                );
+            }
+        }
+    }
+    if problems.has_errors() { Err(problems) } else { Ok(factors) }
 }
 
 fn group(unit: Unit, model: &Model) -> Group {
@@ -204,7 +247,12 @@ fn by_layer(groups: &Groups, size: u64, schedule: &Schedule, layers: Vec<Layer>)
     } else {
         queue.chunks(m).map(Unit::join).collect()
     };
-    Ok(Queue { turns, per_cycle: n.div_ceil(m) as u64 })
+    Ok(Queue {
+        turns,
+        per_cycle: n.div_ceil(m) as u64,
+        short_cycle: (n / m).max(1) as u64,
+        named: Vec::new(),
+    })
 }
 
 fn unit(layer: Layer) -> Unit {
@@ -237,7 +285,7 @@ fn by_size(most: Bytes, schedule: &Schedule, layers: Vec<Layer>, model: &Model) 
         parts = queue.iter().map(|turn| parts[turn[0]].clone()).collect();
     }
     let per_cycle = parts.len() as u64;
-    Ok(Queue { turns: parts, per_cycle })
+    Ok(Queue { turns: parts, per_cycle, short_cycle: per_cycle, named: Vec::new() })
 }
 
 /// Cuts a row of sizes into as few parts as keep each at `most` or at a single item, and among these so that the
@@ -316,7 +364,7 @@ fn by_name(
     let queue = order(&schedule.order, &made, "group")?;
     let turns: Vec<Unit> = queue.iter().map(|turn| Unit::join(turn.iter().map(|i| &made[*i]))).collect();
     let per_cycle = turns.len() as u64;
-    Ok(Queue { turns, per_cycle })
+    Ok(Queue { turns, per_cycle, short_cycle: per_cycle, named: made })
 }
 
 /// The turns as places of units, in the schedule's order; more than one place a turn only where a list says so.

@@ -158,6 +158,8 @@ pub struct TrainPlan {
     pub rate: RatePlan,
     /// What a layer's rate is multiplied by for each layer above it.
     pub layer_decay: f64,
+    /// Groups or layers whose rate is multiplied by a number of their own.
+    pub named_factors: Vec<(String, f64)>,
     /// What that makes of the rate for each parameter, by [`ParamId`]; empty where all have the rate itself.
     #[serde(skip)]
     pub factors: Vec<f64>,
@@ -477,11 +479,20 @@ fn train(
         name: stage.name.clone(),
         span: stage.span,
         from: stage.from.clone(),
-        rate: RatePlan::new(&stage.schedule, steps.unwrap_or(u64::MAX), steps_per_cycle),
+        rate: RatePlan::new(
+            &stage.schedule,
+            steps.unwrap_or(u64::MAX),
+            steps_per_cycle,
+            turns.short_cycle.saturating_mul(dwell),
+        ),
         layer_decay,
-        factors: match layer_decay {
-            1.0 => Vec::new(),
-            decay => rate::layer_factors(&model.model, decay),
+        named_factors: stage.schedule.factors.iter().map(|(name, by)| (name.value.clone(), *by)).collect(),
+        factors: match layer_decay == 1.0 && stage.schedule.factors.is_empty() {
+            true => Vec::new(),
+            false => {
+                let by_depth = rate::layer_factors(&model.model, layer_decay);
+                by_depth.iter().zip(&turns.factors).map(|(a, b)| a * b).collect()
+            }
         },
         model,
         data: stage.data.clone(),

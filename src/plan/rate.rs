@@ -67,9 +67,11 @@ impl Shape {
 const TIMESCALE: u64 = 10_000;
 
 impl RatePlan {
-    pub fn new(schedule: &Schedule, steps: u64, steps_per_cycle: u64) -> Self {
+    /// `short_cycle`: the steps of a cycle without the turn that wraps round.
+    pub fn new(schedule: &Schedule, steps: u64, steps_per_cycle: u64, short_cycle: u64) -> Self {
         let steps_per_tick = match *schedule.advance {
             Advance::PerCycle => steps_per_cycle,
+            Advance::PerShortCycle => short_cycle,
             Advance::PerStep => 1,
         };
         let (ticks, starts_above_zero) = match *schedule.horizon {
@@ -81,7 +83,7 @@ impl RatePlan {
             Horizon::Steps => steps,
         };
         let in_cycles = |cycles: u64| match *schedule.advance {
-            Advance::PerCycle => cycles,
+            Advance::PerCycle | Advance::PerShortCycle => cycles,
             Advance::PerStep => cycles.saturating_mul(steps_per_cycle),
         };
         let part = |part: Warmup| match part {
@@ -157,7 +159,7 @@ impl RatePlan {
     }
 }
 
-/// What the rate is multiplied by for each parameter: `decay` once for each layer above its own. The embedding is
+/// What the rate is multiplied by for each parameter by its depth: `decay` once for each layer above its own. The embedding is
 /// below the first block; norm, pooler and head are on top.
 ///
 /// Source: Clark et al. 2020, "ELECTRA", section 3.1 (layerwise learning-rate decay).

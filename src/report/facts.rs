@@ -334,6 +334,7 @@ fn train(
 
     rates(facts, plan.take("rate"), steps)?;
     facts.take(plan, "layer_decay", "rate, times for each layer above", Unit::Number);
+    facts.take(plan, "named_factors", "rate, times for some", Unit::Text);
     facts.take(plan, "algorithm", "optimizer", Unit::Text);
     facts.take(plan, "weight_decay", "weight decay", Unit::Number);
     facts.take(plan, "clip", "clipped at norm", Unit::Number);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::estimate::{Breakdown, Estimate, GroupEstimate, StageEstimate};
-use crate::lang::pipeline::{Advance, Algorithm, Device, Rest, Setting, Weights};
+use crate::lang::pipeline::{Algorithm, Device, Rest, Setting, Weights};
 use crate::plan::rate::Shape;
 use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, StagePlan, TrainPlan, Visits};
 use crate::units::{Bytes, Count};
@@ -92,6 +92,9 @@ fn rates(plan: &TrainPlan) -> String {
     }
     if plan.layer_decay < 1.0 {
         let _ = write!(text, "; times {} for each layer above", plan.layer_decay);
+    }
+    for (name, factor) in &plan.named_factors {
+        let _ = write!(text, "; times {factor} for {name}");
     }
     text
 }
@@ -203,10 +206,10 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
             }
         ),
     );
-    let advance = if plan.rate.steps_per_tick == 1 { Advance::PerStep } else { Advance::PerCycle };
-    let advance = match advance {
-        Advance::PerStep => "moves every step",
-        Advance::PerCycle => "moves when a cycle ends",
+    let advance = match plan.rate.steps_per_tick {
+        1 => "moves every step".to_string(),
+        steps if steps == plan.steps_per_cycle() => "moves when a cycle ends".to_string(),
+        steps => format!("moves every {steps} steps"),
     };
     line(text, "rate", &format!("{}; {advance}", rates(plan)));
     line(text, "optimizer", &optimizer(plan));

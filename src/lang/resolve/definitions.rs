@@ -217,6 +217,7 @@ pub(super) fn schedule(checked: &Checked, problems: &mut Problems) -> Option<Sch
     let fields = &checked.fields;
     let advance = fields.read("advance", |word| match word.word()? {
         "per_cycle" => Some(Advance::PerCycle),
+        "per_short_cycle" => Some(Advance::PerShortCycle),
         "per_step" => Some(Advance::PerStep),
         _ => None,
     });
@@ -277,6 +278,13 @@ pub(super) fn schedule(checked: &Checked, problems: &mut Problems) -> Option<Sch
         })?,
         rate: fields.read("rate", rate)?,
         layer_decay: fields.real("layer_decay")?,
+        factors: fields.read("factors", |factors| match factors {
+            Datum::Word("none") => Some(Vec::new()),
+            Datum::Record(factors) => {
+                factors.iter().map(|(name, factor)| Some((name.clone(), factor.value.real()?))).collect()
+            }
+            _ => None,
+        })?,
     })
 }
 
