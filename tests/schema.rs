@@ -271,8 +271,13 @@ fn of_form(form: &'static Form) -> Vec<String> {
         Form::Soon(_) => vec![],
         Form::Function(function) => {
             let required = function.arguments.iter().filter(|key| key.need == Need::Required);
+            let example = |key: &Key| match (function.name, key.name) {
+                // The model here is small.
+                ("by_size", "size") => "200 KiB",
+                _ => key.example,
+            };
             let arguments: Vec<String> =
-                required.map(|key| format!("{} = {}", key.name, key.example)).collect();
+                required.map(|key| format!("{} = {}", key.name, example(key))).collect();
             vec![format!("{}({})", function.name, arguments.join(", "))]
         }
         Form::Whole(range) => numbers(*range, true),
@@ -293,7 +298,11 @@ fn of_form(form: &'static Form) -> Vec<String> {
 
 fn amounts(unit: Unit, range: Range) -> Vec<String> {
     let numbers = numbers(range, unit.is_whole() || unit == Unit::Percent);
-    numbers.into_iter().map(|number| format!("{number} {}", unit.written())).collect()
+    match unit {
+        // The model here is small: 100, 200 and 1,000 KiB.
+        Unit::Bytes => ["100 KiB", "200 KiB", "1000 KiB"].map(String::from).into(),
+        _ => numbers.into_iter().map(|number| format!("{number} {}", unit.written())).collect(),
+    }
 }
 
 /// A few numbers of a range.

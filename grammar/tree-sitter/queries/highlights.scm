@@ -21,35 +21,41 @@
 (argument name: (identifier) @variable)
 ((entry key: (identifier) @property)
  (#any-of? @property
-  "accumulate" "advance" "algorithm" "begin" "best" "betas" "clip" "column" "config" "data" "device"
-  "dtype" "dwell" "end" "epochs" "eps" "every" "file" "format" "freeze" "from" "groups" "holdout"
-  "horizon" "index" "input" "keep" "label" "labels" "loss_on" "mask" "max_length" "max_new_tokens"
-  "memory_limit" "metrics" "micro_batch" "model" "momentum" "optimizer" "order" "pack" "path" "peak"
-  "precision" "prompt" "prompts" "rate" "recompute" "redraw" "response" "rotate" "schedule" "seed"
-  "separator" "shuffle" "size" "source" "split" "states" "steps" "tail" "temperature" "to" "tokenizer"
-  "too_long" "warmup" "weight_decay" "weights"))
+  "accumulate" "advance" "algorithm" "alpha" "always" "begin" "best" "beta1" "betas" "centered" "clip"
+  "clip_threshold" "column" "config" "data" "decay" "decay_rate" "device" "dtype" "dwell" "end"
+  "epochs" "eps" "every" "factors" "file" "format" "freeze" "from" "groups" "grow" "holdout" "horizon"
+  "index" "input" "keep" "label" "labels" "layer_decay" "loss_on" "mask" "max_length" "max_new_tokens"
+  "memory_limit" "metrics" "micro_batch" "model" "momentum" "nesterov" "optimizer" "order" "pack"
+  "path" "peak" "periods" "power" "precision" "prompt" "prompts" "rate" "recompute" "redraw"
+  "response" "rotate" "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size"
+  "source" "split" "states" "steps" "tail" "temperature" "timescale" "to" "tokenizer" "too_long"
+  "trust" "warmup" "weight_decay" "weights"))
 ((argument name: (identifier) @property)
  (#any-of? @property
-  "accumulate" "advance" "algorithm" "begin" "best" "betas" "clip" "column" "config" "data" "device"
-  "dtype" "dwell" "end" "epochs" "eps" "every" "file" "format" "freeze" "from" "groups" "holdout"
-  "horizon" "index" "input" "keep" "label" "labels" "loss_on" "mask" "max_length" "max_new_tokens"
-  "memory_limit" "metrics" "micro_batch" "model" "momentum" "optimizer" "order" "pack" "path" "peak"
-  "precision" "prompt" "prompts" "rate" "recompute" "redraw" "response" "rotate" "schedule" "seed"
-  "separator" "shuffle" "size" "source" "split" "states" "steps" "tail" "temperature" "to" "tokenizer"
-  "too_long" "warmup" "weight_decay" "weights"))
+  "accumulate" "advance" "algorithm" "alpha" "always" "begin" "best" "beta1" "betas" "centered" "clip"
+  "clip_threshold" "column" "config" "data" "decay" "decay_rate" "device" "dtype" "dwell" "end"
+  "epochs" "eps" "every" "factors" "file" "format" "freeze" "from" "groups" "grow" "holdout" "horizon"
+  "index" "input" "keep" "label" "labels" "layer_decay" "loss_on" "mask" "max_length" "max_new_tokens"
+  "memory_limit" "metrics" "micro_batch" "model" "momentum" "nesterov" "optimizer" "order" "pack"
+  "path" "peak" "periods" "power" "precision" "prompt" "prompts" "rate" "recompute" "redraw"
+  "response" "rotate" "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size"
+  "source" "split" "states" "steps" "tail" "temperature" "timescale" "to" "tokenizer" "too_long"
+  "trust" "warmup" "weight_decay" "weights"))
 
 (word (identifier) @variable)
 ((word (identifier) @constant.builtin)
  (#any-of? @constant.builtin
-  "accuracy" "adamw" "all" "auto" "bf16" "blocks" "bottom_up" "cpu" "cut" "cycles" "device" "discard"
-  "drop" "fail" "fp16" "fp32" "host" "joined" "loss" "none" "per_cycle" "per_step" "perplexity"
-  "response" "sgd" "sgdm" "split" "steps" "top_down"))
+  "accuracy" "adafactor" "adagrad" "adam" "adam8bit" "adam_mini" "adamw" "adamw8bit" "all" "auto"
+  "bf16" "blocks" "bottom_up" "cosine" "cpu" "cut" "cycles" "device" "discard" "drop" "fail" "fp16"
+  "fp32" "host" "importance" "joined" "lamb" "lars" "linear" "lion" "lion8bit" "loss" "never" "none"
+  "per_cycle" "per_short_cycle" "per_step" "perplexity" "response" "rmsprop" "sgd" "sgdm" "split"
+  "sqrt" "steps" "top_down" "warmup"))
 
 (call function: (identifier) @function)
 ((call function: (identifier) @function.builtin)
  (#any-of? @function.builtin
-  "all" "by_layer" "constant" "cosine" "cuda" "env" "instruct" "json" "linear" "named" "random" "seed"
-  "text" "tokens"))
+  "all" "by_layer" "by_size" "constant" "cosine" "cosine_with_restarts" "cuda" "env" "instruct"
+  "inverse_sqrt" "json" "linear" "named" "polynomial" "random" "sample" "seed" "text" "tokens" "wsd"))
 
 (number) @number
 ((amount unit: (unit) @type.builtin)
