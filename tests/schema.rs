@@ -273,7 +273,7 @@ fn of_form(form: &'static Form) -> Vec<String> {
             let required = function.arguments.iter().filter(|key| key.need == Need::Required);
             let example = |key: &Key| match (function.name, key.name) {
                 // The model here is small.
-                ("by_size", "size") => "200 KiB",
+                ("by_size", "size") => "400 KiB",
                 _ => key.example,
             };
             let arguments: Vec<String> =
