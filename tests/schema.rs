@@ -279,10 +279,10 @@ fn of_form(form: &'static Form) -> Vec<String> {
         Form::Soon(_) => vec![],
         Form::Function(function) => {
             let required = function.arguments.iter().filter(|key| key.need == Need::Required);
-            // An amount of memory of the size of this model's layers, not of a large model's.
-            let example = |key: &Key| {
-                let bytes = |form: &Form| matches!(form, Form::Amount([(Unit::Bytes, _)]));
-                if key.takes.iter().any(bytes) { "200 KiB" } else { key.example }
+            let example = |key: &Key| match (function.name, key.name) {
+                // The model here is small.
+                ("by_size", "size") => "400 KiB",
+                _ => key.example,
             };
             let arguments: Vec<String> =
                 required.map(|key| format!("{} = {}", key.name, example(key))).collect();
@@ -306,13 +306,11 @@ fn of_form(form: &'static Form) -> Vec<String> {
 
 fn amounts(unit: Unit, range: Range) -> Vec<String> {
     let numbers = numbers(range, unit.is_whole() || unit == Unit::Percent);
-    let mut amounts: Vec<String> =
-        numbers.into_iter().map(|number| format!("{number} {}", unit.written())).collect();
-    if unit == Unit::Bytes {
-        // Of the size of this model's layers.
-        amounts.extend(["200 KiB".to_owned(), "500 KiB".to_owned()]);
+    match unit {
+        // The model here is small: 100, 200 and 1,000 KiB.
+        Unit::Bytes => ["100 KiB", "200 KiB", "1000 KiB"].map(String::from).into(),
+        _ => numbers.into_iter().map(|number| format!("{number} {}", unit.written())).collect(),
     }
-    amounts
 }
 
 /// A few numbers of a range.
