@@ -6,6 +6,7 @@ pub mod check;
 pub mod disk;
 #[cfg(feature = "run")]
 pub mod inspect;
+pub mod lsp;
 pub mod plan;
 #[cfg(feature = "run")]
 pub mod progress;
@@ -50,6 +51,8 @@ enum Command {
     Check(check::Check),
     /// Show stages, groups, turns, rates, and the memory of every part, before anything is loaded
     Plan(plan::Show),
+    /// Help an editor: problems, completion, hover, renaming, and what a plan says, as you type
+    Lsp(lsp::Lsp),
     /// Plan, check the machine, and train
     #[cfg(feature = "run")]
     Run(run::Run),
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Check(command) => command.run(),
         Command::Plan(command) => command.run(),
+        Command::Lsp(command) => command.run(),
         #[cfg(feature = "run")]
         Command::Run(command) => command.run(),
         #[cfg(feature = "run")]
