@@ -303,8 +303,7 @@ impl List<'_, '_> {
                 true => key.name.to_owned(),
                 false => format!("{} = ${{1:{}}}", key.name, escaped(key.example)),
             };
-            let sort = if key.need == Need::Required { "0" } else { "1" };
-            self.put(key.name, CompletionItemKind::Property, &snippet, manual::key_doc(key), sort);
+            self.put(key.name, CompletionItemKind::Property, &snippet, manual::key_doc(key), "0");
             self.detail(format!("of {}", function.name));
         }
     }

@@ -383,21 +383,16 @@ fn opened<'t>(scan: &Scan<'t>, i: usize, bracket: char, stack: &Stack<'t>) -> (F
     }
 }
 
-/// What a value of the innermost record answers.
+/// What a value of the innermost record answers: of the key around it, or of the argument by position.
 fn inner_of_record<'t>(stack: &Stack<'t>) -> Asked<'t> {
-    let outer = stack.iter().rev().skip(1);
-    let mut asked = Asked { forms: Some(&[]), ..Asked::default() };
-    for (frame, value) in outer {
-        match (frame, value) {
-            (_, Some(value)) => return value.record(),
-            (Frame::Call(Some(function), _, position), None) => {
-                asked = asked_by_position(function, *position, None).record();
-                return asked;
-            }
-            (_, None) => return asked,
+    let mut outer = stack.iter().rev().skip(1);
+    match outer.next() {
+        Some((_, Some(value))) => value.record(),
+        Some((Frame::Call(Some(function), _, position), None)) => {
+            asked_by_position(function, *position, outer.next().and_then(|(_, asked)| *asked)).record()
         }
+        Some((_, None)) | None => Asked { forms: Some(&[]), ..Asked::default() },
     }
-    asked
 }
 
 fn slot<'t>(scan: &Scan<'t>, before: usize, word: Span) -> Slot<'t> {

@@ -249,6 +249,12 @@ impl Server<'_> {
             "textDocument/didOpen" => {
                 let opened: DidOpenTextDocumentParams = params(json)?;
                 let document = opened.text_document;
+                // An editor without our language may call its files by another one's name.
+                let is_ours =
+                    document.uri.as_ref().ends_with(".hift") || document.language_id.to_string() == "hift";
+                if !is_ours {
+                    return Ok(());
+                }
                 self.workspace.open(document.uri, document.version, document.text);
             }
             "textDocument/didChange" => {

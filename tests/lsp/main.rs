@@ -46,7 +46,7 @@ optimizer adamw {}
 "#;
 
 const MAIN: &str = r#"hift 1
-import "parts/shared.hift" { peak = 2e-2 }
+import "parts/shared.hift" { peak = 5e-3 }
 data rows { source = json("rows.jsonl") format = tokens }
 train sft {
     data = rows model = tiny groups = layers schedule = turns optimizer = adamw
@@ -98,15 +98,17 @@ fn a_right_file_has_no_problems() {
 #[test]
 fn problems_have_code_severity_place_and_a_way_out() {
     let mut editor = Editor::new();
-    let text = PIPELINE.replace("by_layer(1)", "by_layr(1)").replace("holdout = 2 rows", "holdout = 2");
+    let text = PIPELINE
+        .replace("by_layer(1)", "by_layr(1)")
+        .replace("steps = 8", "checkpoint { every = 3 } steps = 8");
     editor.open("p.hift", &text);
     let found = editor.diagnostics("p.hift", 1);
-    assert_eq!(codes(&found), ["hift::lang::missing_unit", "hift::lang::unknown_word"]);
+    assert_eq!(codes(&found), ["hift::lang::unknown_word", "hift::lang::missing_unit"]);
     assert_eq!(found[0]["severity"], 1);
     assert_eq!(found[0]["source"], "hift");
-    assert_eq!(within(&text, &found[0]["range"]), "2");
-    assert_eq!(within(&text, &found[1]["range"]), "by_layr");
-    let message = found[1]["message"].as_str().unwrap();
+    assert_eq!(within(&text, &found[0]["range"]), "by_layr");
+    assert_eq!(within(&text, &found[1]["range"]), "3");
+    let message = found[0]["message"].as_str().unwrap();
     assert!(message.ends_with("\nhelp: did you mean `by_layer(...)`?"), "{message}");
 }
 
@@ -202,7 +204,7 @@ fn edits_of_parts_are_counted_in_utf_16() {
         json!({ "range": { "start": at(from), "end": at(to) }, "text": text })
     };
     let document = json!({ "uri": editor.uri("p.hift"), "version": 2 });
-    let changes = json!([edit(1, 6, 9, "name"), edit(1, 13, 13, "23\nlet other = name")]);
+    let changes = json!([edit(1, 6, 9, "name"), edit(1, 14, 14, "23\nlet other = name")]);
     editor.notify("textDocument/didChange", json!({ "textDocument": document, "contentChanges": changes }));
     editor.diagnostics("p.hift", 2);
     let hover = editor.at("hover", "p.hift", &json!({ "line": 2, "character": 13 }));
@@ -322,9 +324,9 @@ fn a_value_offers_what_the_key_takes() {
     check(editor, "model a {}\nmodel b {}\ntrain t { model = § }", &["a", "b"]);
     check(editor, "model a {}\nmodel b = §", &["a"]);
     check(editor, "train a {}\nexport e { from = §", &["a"]);
-    check(editor, "groups g { split = by_layer(§) }", &["size", "size", "tail"]);
+    check(editor, "groups g { split = by_layer(§) }", &["size", "tail", "size"]);
     check(editor, "groups g { split = by_layer(1, tail = §) }", &["joined", "split"]);
-    check(editor, "schedule s { rate = cosine(peak = 1, §) }", &["warmup", "none", "end"]);
+    check(editor, "schedule s { rate = cosine(peak = 1, §) }", &["warmup", "end", "none"]);
     check(editor, "schedule s { rate = cosine(peak = 1, warmup = 3 §) }", &["%", "steps", "cycles"]);
     check(editor, "param x: §", &["number", "whole", "text"]);
     check(editor, "let x = §", &["size", "most"]);
@@ -617,7 +619,7 @@ fn a_name_changes_in_files_that_import_it() {
     let uri = editor.uri("main.hift");
     let params = json!({ "textDocument": { "uri": uri }, "position": at, "newName": "highest" });
     let edit = editor.request("textDocument/rename", params).unwrap();
-    assert!(edited(MAIN, &edit["changes"][&uri]).contains("{ highest = 2e-2 }"));
+    assert!(edited(MAIN, &edit["changes"][&uri]).contains("{ highest = 5e-3 }"));
     let shared = edited(SHARED, &edit["changes"][editor.uri("parts/shared.hift")]);
     assert!(shared.contains("param highest = 1e-2") && shared.contains("constant(highest)"), "{shared}");
     let at = editor.open_at("main.hift", &MAIN.replacen("steps", "st§eps", 1));
