@@ -112,9 +112,9 @@ impl List<'_, '_> {
         self.items.push(CompletionItem {
             label: label.to_owned(),
             kind: Some(kind),
-            documentation: (!doc.is_empty()).then(|| {
-                Documentation::MarkupContent(MarkupContent { kind: MarkupKind::Markdown, value: doc })
-            }),
+            documentation: (!doc.is_empty())
+                .then_some(MarkupContent { kind: MarkupKind::Markdown, value: doc })
+                .map(Documentation::MarkupContent),
             sort_text: Some(sort_text),
             insert_text_format: Some(match self.snippets && !plain {
                 true => InsertTextFormat::Snippet,
@@ -369,7 +369,8 @@ impl List<'_, '_> {
             };
             let examples = [key.example, default];
             for (i, example) in examples.iter().enumerate() {
-                if !example.is_empty() && !(known && i == 0) && !examples[..i].contains(example) {
+                let offered = if i == 0 { known } else { examples[0] == *example };
+                if !example.is_empty() && !offered {
                     self.plain(example, CompletionItemKind::Value, String::new(), "1");
                     self.detail(if i == 0 { "for example" } else { "the default" });
                 }
