@@ -30,14 +30,16 @@
 //! | `weights` | the tensors of a Hugging Face directory | `model` |
 //! | `plan` | which parameters train at which step, at which rate | `lang`, `model`, `program` |
 //! | `estimate` | plays programs with byte counters | `lang`, `plan`, `program` |
-//! | `data` | files to token batches, with an audit | `lang` |
+//! | `lock` | inputs by content, and what has drifted | |
+//! | `data` | files to token batches, with an audit | `lang`, `lock` |
 //! | `engine` | plays programs with tensors; the only room that knows candle | `lang`, `model`, `plan`, `program`, `weights` |
-//! | `run` | executes a plan in a run directory | `data`, `engine`, `estimate`, `lang`, `model`, `plan`, `program`, `weights` |
-//! | `report` | plans, models and rows as people look at them | `data`, `estimate`, `lang`, `model`, `plan` |
+//! | `run` | executes a plan in a run directory | `data`, `engine`, `estimate`, `lang`, `lock`, `model`, `plan`, `program`, `weights` |
+//! | `report` | plans, models and rows as people look at them | `data`, `estimate`, `lang`, `lock`, `model`, `plan` |
 //! | `lsp` | what an editor asks while someone writes | `estimate`, `lang`, `model`, `plan`, `report` |
 //! | `cli` | arguments, files, printing | all |
 //!
-//! What each must not know: `lang` no tensor and no model; `program` no model and no device; `model`, `plan` and
+//! What each must not know: `lang` no tensor and no model; `lock` no
+//! pipeline; `program` no model and no device; `model`, `plan` and
 //! `estimate` no tensor and no open file; `data` no model beyond its limits; `engine` no files of a run; `report`
 //! decides nothing. `lang`, `program`, `model`, `plan`, `estimate`, `report` and `lsp` build without candle
 //! (`--no-default-features`): a check and an estimate need no tensor library, no weights and no GPU.
@@ -45,6 +47,7 @@
 pub mod cli;
 pub mod estimate;
 pub mod lang;
+pub mod lock;
 pub mod lsp;
 pub mod model;
 pub mod plan;

@@ -167,6 +167,16 @@ impl Directory {
     }
 }
 
+/// The files that the weights in `folder` lie in, the index among them. Where there are none, or the index cannot be
+/// read, the one that would have to be there.
+pub fn names(folder: &Path) -> Vec<String> {
+    let index = folder.join(INDEX);
+    match index.exists() {
+        true => [INDEX.to_string()].into_iter().chain(shards(&index).unwrap_or_default()).collect(),
+        false => vec![SINGLE.to_string()],
+    }
+}
+
 /// The files that an index names, each once.
 fn shards(index: &Path) -> Result<Vec<String>, Problem> {
     let broken = |what: String| {

@@ -647,10 +647,11 @@ fn a_run_leaves_what_it_did() {
     assert!(fs::read_to_string(case.path("runs/p/pipeline.hift")).unwrap().contains("param steps = 7"));
     assert_eq!(case.json("runs/p/plan.json")["plan"]["stages"][0]["steps"], 7);
     let lock = case.json("runs/p/hift.lock");
-    assert_eq!(
-        (&lock["files"][0]["path"], lock["files"][0]["sha256"].as_str().unwrap().len()),
-        (&json!("rows.jsonl"), 64)
-    );
+    let inputs = lock["inputs"].as_array().unwrap().iter();
+    let inputs = inputs.map(|input| (&input["path"], input["sha256"].as_str().unwrap().len()));
+    let expected = [json!("p.hift"), json!("rows.jsonl"), json!("config.json")];
+    assert!(inputs.eq(expected.iter().map(|path| (path, 64))), "{lock}");
+    assert_eq!(lock["params"], json!({ "steps": "7" }));
     // Before the first step, and twice in its course.
     assert_eq!(case.evaluations("runs/p").len(), 3);
     let last = case.lines("runs/p/events.jsonl").pop().unwrap();

@@ -22,7 +22,7 @@ impl Lsp {
     pub fn run(self) -> Result<(), Failure> {
         let Self { stdio: _ } = self;
         let (connection, threads) = Connection::stdio();
-        let machine = lsp::Machine { outside: Arc::new(Machine), plan };
+        let machine = lsp::Machine { outside: Arc::new(Machine::default()), plan };
         lsp::serve(&connection, machine)?;
         // What is still to be written is written when the connection is dropped.
         drop(connection);

@@ -3,9 +3,13 @@
 //! One file per command. Results go to stdout, people's text to stderr; a [`Fault`] becomes the exit code.
 
 pub mod check;
+pub mod diff;
 pub mod disk;
+mod git;
 #[cfg(feature = "run")]
 pub mod inspect;
+#[cfg(feature = "run")]
+pub mod lock;
 pub mod lsp;
 pub mod plan;
 #[cfg(feature = "run")]
@@ -13,13 +17,13 @@ pub mod progress;
 #[cfg(feature = "run")]
 pub mod run;
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 
 use clap::{Parser, Subcommand};
-
-use std::sync::Arc;
 
 use crate::lang::{self, Look, Options, Outside, Pipeline, Source, Sources};
 use crate::problem::{Fault, Problem, Problems};
@@ -51,11 +55,16 @@ enum Command {
     Check(check::Check),
     /// Show stages, groups, turns, rates, and the memory of every part, before anything is loaded
     Plan(plan::Show),
+    /// Say what changes between two pipelines or runs: what trains when, rates, tokens, memory, disk, work
+    Diff(diff::Diff),
     /// Help an editor: problems, completion, hover, renaming, and what a plan says, as you type
     Lsp(lsp::Lsp),
     /// Plan, check the machine, and train
     #[cfg(feature = "run")]
     Run(run::Run),
+    /// Write or check the hashes of everything that a pipeline reads, for `run --locked`
+    #[cfg(feature = "run")]
+    Lock(lock::Write),
     /// Show a model's layers, or rows as the model will see them
     #[cfg(feature = "run")]
     Inspect(inspect::Inspect),
@@ -75,9 +84,12 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Check(command) => command.run(),
         Command::Plan(command) => command.run(),
+        Command::Diff(command) => command.run(),
         Command::Lsp(command) => command.run(),
         #[cfg(feature = "run")]
         Command::Run(command) => command.run(),
+        #[cfg(feature = "run")]
+        Command::Lock(command) => command.run(),
         #[cfg(feature = "run")]
         Command::Inspect(command) => command.run(),
     };
@@ -163,10 +175,20 @@ fn parse_set(text: &str) -> Result<(String, String), String> {
 
 /// Reads and resolves a pipeline file that is to run. Warnings are shown at once.
 pub(crate) fn open(path: &Path, sets: &Sets) -> Result<(Sources, Pipeline), Failure> {
-    let reading = lang::read(read(path)?, &options(path, sets));
+    resolve(read(path)?, path, sets, Arc::new(Machine::default()))
+}
+
+/// Resolves a pipeline that was read, as if it lay at `path`. Warnings are shown at once.
+pub(crate) fn resolve(
+    source: Source,
+    path: &Path,
+    sets: &Sets,
+    outside: Arc<dyn Outside + Send + Sync>,
+) -> Result<(Sources, Pipeline), Failure> {
+    let name = source.name.clone();
+    let reading = lang::read(source, &Options { outside, ..options(path, sets) });
     match reading.pipeline {
         Some(pipeline) if pipeline.stages.is_empty() => {
-            let name = path.display();
             let problem = Problem::new("hift::cli::no_stage", format!("nothing in {name} runs"));
             Err(problem
                 .help("name a file with a stage, such as `train NAME { ... }`; this one can only be imported")
@@ -188,12 +210,24 @@ pub(crate) fn options(path: &Path, sets: &Sets) -> Options {
         folder: folder_of(path),
         set: sets.set.clone(),
         profiles: sets.profiles.clone(),
-        outside: Arc::new(Machine),
+        outside: Arc::new(Machine::default()),
     }
 }
 
 /// The files and the environment of this machine.
-struct Machine;
+#[derive(Debug, Default)]
+pub(crate) struct Machine {
+    /// The variables that were asked for and are set.
+    variables: Mutex<BTreeMap<String, String>>,
+}
+
+#[cfg(feature = "run")]
+impl Machine {
+    /// The variables that were asked for so far and are set.
+    pub(crate) fn variables(&self) -> BTreeMap<String, String> {
+        self.variables.lock().expect("nobody panics while holding it").clone()
+    }
+}
 
 impl Outside for Machine {
     fn read(&self, path: &Path) -> Result<String, String> {
@@ -202,28 +236,36 @@ impl Outside for Machine {
     }
 
     fn env(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
+        let value = std::env::var(name).ok()?;
+        let mut variables = self.variables.lock().expect("nobody panics while holding it");
+        variables.insert(name.to_string(), value.clone());
+        Some(value)
     }
 }
 
 pub(crate) fn read(path: &Path) -> Result<Source, Failure> {
-    let bytes = std::fs::read(path).map_err(|error| {
+    Ok(source(&path.display().to_string(), read_bytes(path)?)?)
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, Problem> {
+    std::fs::read(path).map_err(|error| {
         Problem::of(
             Fault::Missing,
             "hift::cli::no_pipeline",
             format!("{} cannot be read: {error}", path.display()),
         )
         .help("name a pipeline file, such as pipelines/quickstart.hift")
-    })?;
+    })
+}
+
+/// The text of a pipeline that is called `name` in messages.
+pub(crate) fn source(name: &str, bytes: Vec<u8>) -> Result<Source, Problem> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Problem::new(
-            "hift::cli::not_utf8",
-            format!("{} is not UTF-8 text: byte {at} is wrong", path.display()),
-        )
-        .help("save the file as UTF-8")
+        Problem::new("hift::cli::not_utf8", format!("{name} is not UTF-8 text: byte {at} is wrong"))
+            .help("save the file as UTF-8")
     })?;
-    Ok(Source::new(path.display().to_string(), text))
+    Ok(Source::new(name, text))
 }
 
 /// Relative paths of a pipeline start from the folder it lies in.

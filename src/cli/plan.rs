@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::{Failure, Sets, disk::Disk, open, print, threads};
 use crate::estimate::{self, Estimate};
@@ -31,32 +31,42 @@ pub struct Show {
 impl Show {
     pub fn run(self) -> Result<(), Failure> {
         let (sources, pipeline) = open(&self.file, &self.sets)?;
-        let plan = self.plan(&pipeline).map_err(|problems| Failure::of(problems, &sources))?;
-        let plan = estimate::settle(plan, threads());
+        let plan = compile(&pipeline, self.no_data).map_err(|problems| Failure::of(problems, &sources))?;
         if let Some(group) = &self.program {
             print(&program(&plan, group)?)?;
             return Ok(());
         }
         let estimate = estimate::estimate(&plan, threads());
         if self.json {
-            let json = json!({ "schema": plan::SCHEMA, "plan": plan, "estimate": estimate });
+            let json = json(&plan, &estimate);
             print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("a plan is JSON")))?;
         } else {
             print(&report::plan::plan(&plan, &estimate))?;
         }
         check_limits(&pipeline, &plan, &estimate).map_err(|problems| Failure::of(problems, &sources))
     }
+}
 
-    fn plan(&self, pipeline: &Pipeline) -> Result<Plan, Problems> {
-        #[cfg(feature = "run")]
-        {
-            let mut library = crate::data::Library::new(pipeline.folder.clone(), &|| false);
-            let mut disk = Disk { library: (!self.no_data).then_some(&mut library) };
-            plan::compile(pipeline, &mut disk)
-        }
-        #[cfg(not(feature = "run"))]
+/// Plans a pipeline, with a look at its rows or without.
+pub(crate) fn compile(pipeline: &Pipeline, no_data: bool) -> Result<Plan, Problems> {
+    #[cfg(feature = "run")]
+    let plan = {
+        let mut library = crate::data::Library::new(pipeline.folder.clone(), &|| false);
+        let mut disk = Disk { library: (!no_data).then_some(&mut library) };
+        plan::compile(pipeline, &mut disk)
+    };
+    #[cfg(not(feature = "run"))]
+    let plan = {
+        // This program cannot read rows.
+        let _ = no_data;
         plan::compile(pipeline, &mut Disk { library: None })
-    }
+    };
+    Ok(estimate::settle(plan?, threads()))
+}
+
+/// A plan and its estimate, as they stand in `plan.json`.
+pub(crate) fn json(plan: &Plan, estimate: &Estimate) -> Json {
+    json!({ "schema": plan::SCHEMA, "plan": plan, "estimate": estimate })
 }
 
 /// Refuses a plan whose peak is above a stage's `memory_limit`.

@@ -1,13 +1,16 @@
 //! `hift run`
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::json;
 
+use super::lock::{accept, hold};
 use super::progress::{Progress, Style};
-use super::{Failure, Sets, folder_of, open, plan, print};
+use super::{Failure, Machine, Sets, folder_of, plan, print, read, resolve};
 use crate::data::Library;
 use crate::lang::pipeline::Device;
+use crate::lock::Locked;
 use crate::plan::StagePlan;
 use crate::problem::{Fault, Problem};
 use crate::run::{self, Ending, Order, signals};
@@ -25,6 +28,9 @@ pub struct Run {
     /// How progress is shown; `auto` is a bar on a terminal and silence elsewhere
     #[arg(long, value_enum, default_value_t = Style::Auto)]
     progress: Style,
+    /// Refuse to run unless every input is as the lock beside the pipeline says (`hift lock` writes it)
+    #[arg(long)]
+    locked: bool,
     /// Print the outcome as JSON
     #[arg(long)]
     json: bool,
@@ -45,10 +51,17 @@ enum Resume {
 impl Run {
     pub fn run(self) -> Result<(), Failure> {
         signals::listen();
-        let (sources, pipeline) = open(&self.file, &self.sets)?;
+        let machine = Arc::new(Machine::default());
+        let (sources, pipeline) = resolve(read(&self.file)?, &self.file, &self.sets, machine.clone())?;
         let failure = |problems| Failure::of(problems, &sources);
         let directory = self.dir.clone().unwrap_or_else(|| default_directory(&self.file));
         run::check_free(&directory)?;
+        let mut inputs = run::inputs::list(&pipeline, &sources, machine.variables());
+        let locked = match self.locked {
+            true => Some(hold(&mut inputs, Locked::read(&self.file, accept(&self.file, &self.sets))?)),
+            false => None,
+        };
+        let locked = locked.transpose().map_err(failure)?;
         let mut library = Library::new(pipeline.folder.clone(), &signals::interrupted);
         let (plan, estimate) = plan::prepare(&pipeline, &mut library).map_err(failure)?;
         for stage in &plan.stages {
@@ -67,6 +80,8 @@ impl Run {
                 Resume::Never => run::Resume::Never,
                 Resume::Must => run::Resume::Must,
             },
+            inputs,
+            locked,
         };
         let mut progress = Progress::new(self.progress, &estimate);
         let ending = run::execute(&order, &mut library, &mut progress);

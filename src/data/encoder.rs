@@ -5,8 +5,9 @@ use std::path::Path;
 use serde_json::Value;
 use tokenizers::tokenizer::{Encoding, Token};
 
-use super::files::{self, Hashed, nearest};
+use super::files::{self, nearest};
 use crate::lang::pipeline::{Mark, Setting, Tokenizer};
+use crate::lock::Hashed;
 use crate::problem::{Problem, Problems, Span};
 
 /// A loaded `tokenizer.json`. It neither cuts nor pads, whatever the file says: that is the pipeline's matter.

@@ -4,43 +4,29 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-use sha2::{Digest, Sha256};
-
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{Source, Stage};
+use crate::lock::{Hashed, Role, Wanted};
 use crate::problem::{Fault, Problem, Problems, Span};
 
-/// A file as it was when it was read, for the lock file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Hashed {
-    /// As written in the pipeline.
-    pub path: String,
-    /// In lowercase hexadecimal.
-    pub sha256: String,
-    pub bytes: u64,
-}
+/// What lies beside a `tokenizer.json` and changes what it gives: marks, added tokens, the chat template.
+const NEIGHBOURS: &[&str] = &[
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "config.json",
+];
 
-impl Hashed {
-    fn of(path: &str, bytes: &[u8]) -> Self {
-        Self { path: path.to_owned(), sha256: hexadecimal(&Sha256::digest(bytes)), bytes: bytes.len() as u64 }
-    }
-
-    /// A file that is too large to be held in memory.
-    pub fn stream(path: &str, file: &Path) -> io::Result<Self> {
-        let mut digest = Sha256::new();
-        let bytes = io::copy(&mut fs::File::open(file)?, &mut digest)?;
-        Ok(Self { path: path.to_owned(), sha256: hexadecimal(&digest.finalize()), bytes })
-    }
-}
-
-fn hexadecimal(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Whether the files that a pipeline reads rows and tokenizers from are there, without reading them.
-pub fn check_files(pipeline: &Pipeline) -> Problems {
-    let mut files: Vec<(&str, Option<Span>)> = Vec::new();
+/// The files that a pipeline reads rows and tokenizers from, in the order of its stages, none looked into. What
+/// lies beside a tokenizer is among them if it is there.
+pub fn inputs(pipeline: &Pipeline) -> Vec<Wanted> {
+    let wanted = |role, path: &str, span| {
+        let place = pipeline.folder.join(path);
+        Wanted { role, path: path.to_owned(), place, span, hashed: None }
+    };
+    let mut files = Vec::new();
     for stage in &pipeline.stages {
         let (data, tokenizer) = match stage {
             Stage::Train(stage) => (Some(&stage.data), Some(&stage.tokenizer)),
@@ -49,14 +35,25 @@ pub fn check_files(pipeline: &Pipeline) -> Problems {
             Stage::Export(stage) => (None, stage.tokenizer.as_ref()),
         };
         files.extend(data.map(|data| match &data.source.value {
-            Source::Json { path } | Source::Text { path, .. } => (path.as_str(), data.source.span()),
+            Source::Json { path } | Source::Text { path, .. } => wanted(Role::Data, path, data.source.span()),
         }));
-        let file = tokenizer.map(|tokenizer| &tokenizer.file);
-        files.extend(file.and_then(|file| Some((file.value.as_deref()?, file.span()))));
+        let Some((path, span)) = tokenizer.and_then(|t| Some((t.file.value.as_deref()?, t.file.span())))
+        else {
+            continue;
+        };
+        files.push(wanted(Role::Tokenizer, path, span));
+        let neighbours = NEIGHBOURS.iter().map(|name| Path::new(path).with_file_name(name));
+        let neighbours = neighbours.map(|path| wanted(Role::Tokenizer, &path.to_string_lossy(), span));
+        files.extend(neighbours.filter(|file| file.place.is_file()));
     }
+    files
+}
+
+/// Whether the files that a pipeline reads rows and tokenizers from are there, without reading them.
+pub fn check_files(pipeline: &Pipeline) -> Problems {
     let mut problems = Problems::default();
-    for (path, span) in files {
-        if let Err(problem) = find(&pipeline.folder, path, span)
+    for Wanted { path, span, .. } in inputs(pipeline) {
+        if let Err(problem) = find(&pipeline.folder, &path, span)
             && !problems.0.contains(&problem)
         {
             problems.push(problem);

@@ -22,6 +22,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::lang::pipeline::{Data, Format, Holdout, Setting, Shuffle, Tokenizer};
+use crate::lock::Hashed;
 use crate::problem::{Problem, Problems};
 use crate::random::Random;
 use crate::units::Count;
@@ -43,7 +44,7 @@ mod tokenize;
 pub use audit::{Audit, Bin, Dropped, Lengths, Part};
 pub use batch::{Batch, Batches, in_order};
 pub use encoder::{Encoder, Marks};
-pub use files::{Hashed, check_files};
+pub use files::{check_files, inputs};
 pub use library::Library;
 pub use pack::pack;
 pub use preview::{Preview, Seen, Segment, preview};

@@ -6,9 +6,10 @@ use std::path::Path;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::files::{self, Hashed, nearest};
+use super::files::{self, nearest};
 use super::table::{Column, Kind, Odd, Table, TableBuilder};
 use crate::lang::pipeline::{Setting, Source};
+use crate::lock::Hashed;
 use crate::problem::{Problem, Problems, Span};
 
 /// So many broken lines are reported one by one; the rest is counted.

@@ -2,12 +2,12 @@
 //!
 //! Source: Liu et al. 2024, "HiFT", the delayed learning rate.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::lang::pipeline::{Advance, Horizon, Rate, Schedule, Warmup};
 
 /// A learning rate over the steps of a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RatePlan {
     pub shape: Shape,
     pub peak: f64,
@@ -23,7 +23,7 @@ pub struct RatePlan {
     pub starts_above_zero: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shape {
     Constant,

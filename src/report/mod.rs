@@ -1,10 +1,14 @@
 //! What people look at: plans, estimates and models as text. JSON for machines is the nouns themselves.
 //!
-//! Reading order: [`plan`] (a plan with its estimate), [`model`] (the layers of a model), [`rows`] (rows as the
-//! model will see them), [`table`] (columns).
+//! Reading order: [`plan`] (a plan with its estimate), [`facts`] and [`diff`] (what differs between two),
+//! [`model`] (the layers of a model), [`lock`] (what became of a lock file), [`rows`] (rows as the model will see
+//! them), [`table`] (columns).
 //!
 //! This room must not decide anything, and reads no file.
 
+pub mod diff;
+pub mod facts;
+pub mod lock;
 pub mod model;
 pub mod plan;
 #[cfg(feature = "run")]

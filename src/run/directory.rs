@@ -3,7 +3,7 @@
 //! ```text
 //! pipeline.hift    the file as it was run, parameters applied
 //! plan.json        the plan and its estimate
-//! hift.lock        hashes of data, tokenizer and weights, and the program's version
+//! hift.lock        every input by content, and the program's version
 //! metrics.jsonl    a line a step
 //! events.jsonl     start, audit, evaluate, checkpoint, interrupt, export, finish, with times
 //! checkpoints/     weights, states, position
@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use fs4::fs_std::FileExt;
 use serde_json::{Value as Json, json};
 
-use crate::data::Hashed;
+use crate::lock::{Drift, Lock};
 use crate::problem::{Fault, Problem};
 
 use super::checkpoint::{self, Point};
@@ -49,7 +49,7 @@ impl RunDirectory {
     /// # Errors
     /// When another run holds it (75), it holds another pipeline's run or one of other inputs (65), it is no run
     /// directory or cannot be written (73).
-    pub fn open(order: &Order<'_>, inputs: &[Hashed], watch: &mut dyn Watch) -> Result<Opened, Problem> {
+    pub fn open(order: &Order<'_>, inputs: &Lock, watch: &mut dyn Watch) -> Result<Opened, Problem> {
         let path = &order.directory;
         let io = |error: std::io::Error| unwritable(path, &error);
         check_ours(path)?;
@@ -88,9 +88,8 @@ impl RunDirectory {
                         return Err(another(format!("{} {what}", path.display())));
                     }
                 }
-                if let Some(changed) = changed_input(path, inputs) {
-                    let what = format!("{changed} has changed since the run in {} began", path.display());
-                    return Err(another(what));
+                if let Some(what) = changed_input(path, inputs) {
+                    return Err(another(format!("{what} since the run in {} began", path.display())));
                 }
                 if is_finished(path) {
                     let gone = export::targets(order).into_iter().find(|to| !to.exists());
@@ -192,10 +191,8 @@ impl RunDirectory {
     }
 
     /// Writes hift.lock.
-    pub fn write_lock(&self, files: &[Hashed]) -> Result<(), Problem> {
-        let lock = json!({ "version": env!("CARGO_PKG_VERSION"), "files": files });
-        let text = serde_json::to_string_pretty(&lock).expect("hashes are JSON");
-        write_whole(&self.path.join("hift.lock"), &text)
+    pub fn write_lock(&self, lock: &Lock) -> Result<(), Problem> {
+        write_whole(&self.path.join("hift.lock"), &lock.text())
     }
 }
 
@@ -232,16 +229,18 @@ pub fn check_free(path: &Path) -> Result<(), Problem> {
     if path.join(LOCK).exists() { take_lock(path).map(drop) } else { Ok(()) }
 }
 
-/// A file that is not what it was when the run began.
-fn changed_input(path: &Path, inputs: &[Hashed]) -> Option<String> {
+/// A file that is not what it was when the run began. The pipeline's own text may say the same in other words: the
+/// plan tells.
+fn changed_input(path: &Path, inputs: &Lock) -> Option<String> {
     let lock = fs::read_to_string(path.join("hift.lock")).ok()?;
-    let lock: Json = serde_json::from_str(&lock).ok()?;
-    let known = |hashed: &&Hashed| {
-        let mut files = lock["files"].as_array()?.iter();
-        let entry = files.find(|file| file["path"] == hashed.path.as_str())?;
-        (entry["sha256"] != hashed.sha256.as_str()).then_some(())
-    };
-    inputs.iter().find(|hashed| known(hashed).is_some()).map(|hashed| format!("`{}`", hashed.path))
+    let drifts = Lock::parse(&lock).ok()?.drift(inputs);
+    let drift = drifts.into_iter().find(Drift::is_input)?;
+    Some(match &drift {
+        Drift::Param { name, .. } => format!("param `{name}` has changed"),
+        Drift::Changed { is, .. } => format!("`{}` has changed", is.path),
+        Drift::New(is) => format!("`{}` is read and has come to be there", is.path),
+        Drift::Gone(was) => format!("`{}` is no longer read", was.path),
+    })
 }
 
 const LOCK: &str = ".lock";
@@ -292,7 +291,7 @@ fn is_finished(path: &Path) -> bool {
 }
 
 /// Writes beside and renames, so that the old text is there until the new one is whole.
-pub(super) fn write_whole(path: &Path, text: &str) -> Result<(), Problem> {
+pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), Problem> {
     let beside = path.with_extension("writing");
     let written = fs::write(&beside, text)
         .and_then(|()| File::open(&beside)?.sync_all())

@@ -1,7 +1,7 @@
 //! Executes a [`Plan`]: stage after stage, in a run directory that says what was done and can be taken up again.
 //!
 //! Reading order: [`execute`] (the stages in turn), [`train`] (the loop), [`directory`] (what is written, and the
-//! lock), [`checkpoint`] (what is kept to go on from), [`export`], [`generate`], [`signals`], [`watch`] (who is told).
+//! lock), [`inputs`] (what it reads), [`checkpoint`] (what is kept to go on from), [`export`], [`generate`], [`signals`], [`watch`] (who is told).
 //!
 //! This room must not know the language's text or how anything is drawn: it is given a plan, and tells a [`Watch`].
 
@@ -10,6 +10,7 @@ pub mod directory;
 pub mod evaluate;
 pub mod export;
 pub mod generate;
+pub mod inputs;
 pub mod signals;
 pub mod train;
 pub mod watch;
@@ -19,15 +20,17 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::data::{Hashed, Library, Limits};
+use crate::data::{Library, Limits};
 use crate::engine::{Store, Tensor, store};
 use crate::estimate::Estimate;
 use crate::lang::pipeline::Weights;
+use crate::lock::{Listing, Lock, Locked};
 use crate::plan::{ModelPlan, Plan, StagePlan};
 use crate::problem::{Fault, Problem, Problems};
 use crate::weights::Directory;
 
 use checkpoint::Position;
+pub(crate) use directory::write_whole;
 pub use directory::{RunDirectory, check_free};
 pub use watch::{Measured, StepReport, Watch};
 
@@ -41,6 +44,10 @@ pub struct Order<'a> {
     pub folder: PathBuf,
     pub directory: PathBuf,
     pub resume: Resume,
+    /// What the stages read.
+    pub inputs: Listing,
+    /// What that must be.
+    pub locked: Option<Locked>,
 }
 
 /// What to do with a run directory that holds an unfinished run of the same plan.
@@ -97,14 +104,18 @@ pub fn execute(
     let began = Instant::now();
     export::check_targets(order)?;
     check_weights(order)?;
-    let inputs = inputs(order, library)?;
-    let (mut directory, points) = match RunDirectory::open(order, &inputs, watch)? {
+    let lock = take(order, library)?;
+    if let Some(locked) = &order.locked {
+        // They were as the lock says a moment ago; what has been read since is what counts.
+        locked.check(&lock, &order.inputs)?;
+    }
+    let (mut directory, points) = match RunDirectory::open(order, &lock, watch)? {
         directory::Opened::Finished => return Ok(Ending::NothingToDo),
         directory::Opened::Ready { directory, points } => (directory, points),
     };
     directory
         .event("start", json!({ "version": env!("CARGO_PKG_VERSION"), "resumed": !points.is_empty() }))?;
-    directory.write_lock(&inputs)?;
+    directory.write_lock(&lock)?;
     let mut results: Vec<Trained> = Vec::new();
     let mut exports = Vec::new();
     let reached = stages(order, library, watch, &mut directory, &points, &mut results, &mut exports);
@@ -232,9 +243,9 @@ fn check_weights(order: &Order<'_>) -> Result<(), Problems> {
     if problems.has_errors() { Err(problems) } else { Ok(()) }
 }
 
-/// The files that the stages read, each once: rows, tokenizers, configurations, weights.
-fn inputs(order: &Order<'_>, library: &mut Library<'_>) -> Result<Vec<Hashed>, Problems> {
-    let mut inputs: Vec<Hashed> = Vec::new();
+/// Every input by content. Rows and tokenizers are what planning has read, the rest is read here.
+fn take(order: &Order<'_>, library: &mut Library<'_>) -> Result<Lock, Problems> {
+    let mut listing = order.inputs.clone();
     for stage in &order.plan.stages {
         // Planning has read the rows already, so this costs nothing.
         let dataset = match stage {
@@ -242,42 +253,9 @@ fn inputs(order: &Order<'_>, library: &mut Library<'_>) -> Result<Vec<Hashed>, P
             StagePlan::Evaluate(plan) => library.get(&plan.data, &plan.tokenizer, limits(&plan.model))?,
             StagePlan::Generate(_) | StagePlan::Export(_) => continue,
         };
-        for hashed in &dataset.hashes {
-            if !inputs.contains(hashed) {
-                inputs.push(hashed.clone());
-            }
-        }
+        listing.remember(&dataset.hashes);
     }
-    for path in order.plan.stages.iter().flat_map(|stage| model_files(&stage.model().weights, &order.folder))
-    {
-        if inputs.iter().any(|known| known.path == path) {
-            continue;
-        }
-        let hashed = Hashed::stream(&path, &order.folder.join(&path)).map_err(|error| {
-            let text = format!("{path} cannot be read: {error}");
-            Problem::of(Fault::Missing, "hift::run::unreadable", text)
-        })?;
-        inputs.push(hashed);
-    }
-    Ok(inputs)
-}
-
-/// The files of a model, as paths from the pipeline's folder.
-fn model_files(weights: &Weights, folder: &Path) -> Vec<String> {
-    match weights {
-        Weights::Random { config, .. } => vec![config.clone()],
-        Weights::Directory { path } => {
-            let within = Path::new(path);
-            let opened = Directory::open(&folder.join(path)).ok().flatten();
-            let files = opened.into_iter().flat_map(|directory| directory.files);
-            let names = files.filter_map(|file| Some(within.join(file.file_name()?)));
-            [within.join("config.json")]
-                .into_iter()
-                .chain(names)
-                .map(|path| path.display().to_string())
-                .collect()
-        }
-    }
+    listing.hash(&signals::interrupted)
 }
 
 /// Writes checkpoints of finished train stages that have none, so that only what comes after them is done again.

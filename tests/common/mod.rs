@@ -1,14 +1,16 @@
 //! What several tests need: a folder to run in, and a pipeline from text to its end.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use hift::data::Library;
 use hift::estimate::{Estimate, estimate, settle};
 use hift::lang::pipeline::Metric;
-use hift::lang::{Options, Pipeline, check};
+use hift::lang::{Options, Pipeline, Source, check};
 use hift::plan::{Plan, StagePlan, compile};
 use hift::problem::Problems;
+use hift::run::inputs::list;
 use hift::run::{Ending, Order, Resume, StepReport, Watch, execute};
 
 /// A file or folder under `tests/`.
@@ -89,6 +91,8 @@ pub fn run(folder: &Path, text: &str) -> Result<(Seen, Estimate, Ending), Proble
         folder: folder.to_path_buf(),
         directory: folder.join("run"),
         resume: Resume::Auto,
+        inputs: list(&pipeline, &Source::new("pipeline.hift", text).into(), BTreeMap::new()),
+        locked: None,
     };
     let mut seen = Seen::default();
     let ending = execute(&order, &mut library, &mut seen)?;
