@@ -103,11 +103,8 @@ impl List<'_, '_> {
     /// `snippet` is what is written, with `${1:...}` where the user goes on; those are left out for a client that
     /// does not know them.
     fn put(&mut self, label: &str, kind: CompletionItemKind, snippet: &str, doc: String, sort: &str) {
-        let plain = !snippet.contains('$');
-        let new_text = match (self.snippets, plain) {
-            (true, _) => snippet.to_owned(),
-            (false, _) => without_holes(snippet),
-        };
+        let has_holes = self.snippets && snippet.contains('$');
+        let new_text = if has_holes { snippet.to_owned() } else { without_holes(snippet) };
         let sort_text = format!("{sort}{:03}", self.items.len());
         self.items.push(CompletionItem {
             label: label.to_owned(),
@@ -116,7 +113,7 @@ impl List<'_, '_> {
                 .then_some(MarkupContent { kind: MarkupKind::Markdown, value: doc })
                 .map(Documentation::MarkupContent),
             sort_text: Some(sort_text),
-            insert_text_format: Some(match self.snippets && !plain {
+            insert_text_format: Some(match has_holes {
                 true => InsertTextFormat::Snippet,
                 false => InsertTextFormat::PlainText,
             }),
@@ -139,10 +136,8 @@ impl List<'_, '_> {
     /// What stands at the top level.
     fn item(&mut self) {
         let alone = !matches!(self.next, Token::Word | Token::Open('{') | Token::Text | Token::Number);
-        let has_header = (0..2).all(|i| match i {
-            0 => self.scan.token(0) == Token::Word && self.scan.word(0) == "hift",
-            _ => self.scan.token(1) == Token::Number,
-        });
+        let begins = self.scan.token(0) == Token::Word && self.scan.word(0) == "hift";
+        let has_header = begins && self.scan.token(1) == Token::Number;
         if !has_header {
             let doc = "The version of the language; the first line of a file.".to_owned();
             self.put("hift", CompletionItemKind::Keyword, if alone { "hift 1" } else { "hift" }, doc, "0");

@@ -161,8 +161,9 @@ type Stack<'t> = Vec<(Frame<'t>, Option<Asked<'t>>)>;
 pub fn place<'t>(scan: &Scan<'t>, at: usize, inside: bool) -> Place<'t> {
     let text = scan.text;
     let mut index = scan.index(at);
-    // The token that the place is in or right behind.
-    if !(inside && scan.token(index) != Token::End && scan.span(index).start == at) {
+    // The word that begins here, or the token that the place is in or right behind.
+    let begins = matches!(scan.token(index), Token::Word | Token::Other('%')) && scan.span(index).start == at;
+    if !(inside && begins) {
         index = index.saturating_sub(1);
     }
     let span = scan.span(index);

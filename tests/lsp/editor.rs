@@ -316,7 +316,8 @@ pub fn codes(diagnostics: &[Json]) -> Vec<&str> {
     diagnostics.iter().map(|problem| problem["code"].as_str().unwrap()).collect()
 }
 
-fn config() -> Json {
+/// The tiny model's configuration.
+pub fn config() -> Json {
     json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
         "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,

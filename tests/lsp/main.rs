@@ -5,9 +5,17 @@
 
 mod editor;
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hift::lang::Outside;
+use hift::lsp::complete::complete;
+use hift::lsp::hover::hover;
+use hift::lsp::navigate::{definition, renameable};
+use hift::lsp::workspace::Workspace;
 use serde_json::{Value as Json, json};
 
-use editor::{Editor, codes, edited, file, marked, position, within};
+use editor::{Editor, codes, config, edited, file, marked, position, within};
 
 /// A pipeline that works, on the files of [`Editor`].
 const PIPELINE: &str = r#"hift 1
@@ -333,8 +341,13 @@ fn a_value_offers_what_the_key_takes() {
     check(editor, "export e { to = \"out/${§", &["size", "most"]);
     check(editor, "profile p { § }\ntrain t {}", &["size", "most", "train t"]);
     check(editor, "profile p { train §\n}\ntrain t {}", &["t"]);
+    check(editor, "profile p { train t { § } }\ntrain t {}", &["data", "tokenizer", "model"]);
     check(editor, "# a comment §", &[]);
     check(editor, "train §", &[]);
+    // What is no snippet is written as it is.
+    let items = editor.complete("hift 1\ngroups g { split = named(§) }");
+    let groups = items.iter().find(|item| item["kind"] == 12).unwrap();
+    assert_eq!(groups["textEdit"]["newText"], groups["label"]);
     let items = editor.complete("hift 1\nschedule s { rate = cos§ }");
     let cosine = items.iter().find(|item| item["label"] == "cosine").unwrap();
     assert_eq!(cosine["textEdit"]["newText"], "cosine(${1:2e-5})");
@@ -488,23 +501,11 @@ fn names_lead_to_where_they_are_defined() {
     );
     check(at(MAIN, "{ peak", "{ pe§ak"), "shared.hift", "param peak = 1e-2");
     check(at(MAIN, "shared.hift", "sha§red.hift"), "shared.hift", "hift 1");
-    check(
-        at(PIPELINE, "config.json", "con§fig.json"),
-        "config.json",
-        &std::fs::read_to_string(editor_config()).unwrap(),
-    );
+    check(at(PIPELINE, "config.json", "con§fig.json"), "config.json", &config().to_string());
     check(at(PIPELINE, "by_layer", "by§_layer"), "", "");
     check("hift 1\nexport e { from = no§body }".into(), "", "");
     // A broken file: the rest of it still leads somewhere.
     check(at(PIPELINE, "from = sft to", "from = s§ft to = = ="), "main.hift", "train sft {");
-}
-
-/// The tiny model's configuration, as the editor's folder has it.
-fn editor_config() -> std::path::PathBuf {
-    let editor = Editor::new();
-    let kept = std::env::temp_dir().join(format!("hift-lsp-config-{}.json", std::process::id()));
-    std::fs::copy(editor.path("config.json"), &kept).unwrap();
-    kept
 }
 
 #[test]
@@ -747,7 +748,7 @@ fn the_peak_is_that_of_hift_plan() {
     let mib = |bytes: Json| format!("{:.2} MiB", bytes.as_f64().unwrap() / 1048576.0);
     let hint = |options: Json| {
         let mut editor = Editor::start(json!({}), options);
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/quickstart.hift");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/quickstart.hift");
         let uri = format!("file://{}", path.display());
         let document = json!({ "uri": uri, "languageId": "hift", "version": 1, "text": quickstart });
         editor.notify("textDocument/didOpen", json!({ "textDocument": document }));
@@ -851,6 +852,61 @@ fn every_beginning_of_a_pipeline_is_answered() {
     type_out(
         "model a = b { weights = \"😀/${x\" } groups g { split = named({ é = [\"block.*\"] }) } } ) ] { [ (",
     );
+}
+
+/// The disk of this machine.
+struct Disk;
+
+impl Outside for Disk {
+    fn read(&self, path: &Path) -> Result<String, String> {
+        std::fs::read_to_string(path).map_err(|error| error.to_string())
+    }
+
+    fn env(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+/// All `.hift` files of the repository's own folders.
+fn pipelines() -> Vec<PathBuf> {
+    let mut waiting =
+        ["tests/cases", "pipelines"].map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).to_vec();
+    let mut found = Vec::new();
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "hift") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn every_place_of_every_case_is_answered() {
+    let mut n_items = 0;
+    for path in pipelines() {
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        let mut workspace = Workspace::new(Arc::new(Disk));
+        let uri = hift::lsp::text::uri(&path);
+        workspace.open(uri.clone(), 1, text.clone());
+        let (analysis, source) = workspace.view(&uri).unwrap();
+        let lines = hift::lsp::text::Lines::new(&text);
+        // Long files are looked at here and there.
+        let step = 1 + text.len() / 300;
+        for at in (0..=text.len()).step_by(step) {
+            let place = lines.position(&text, at, workspace.encoding);
+            n_items += complete(&workspace, &analysis, source, place, at % 2 == 0).len();
+            let hover = hover(&analysis, source, place);
+            let named = renameable(&analysis, source, place);
+            if named.is_some() {
+                let defined = definition(&workspace, &analysis, source, place);
+                let (before, behind) = text.split_at(at);
+                assert!(hover.is_some() && defined.is_some(), "{}:\n{before}§{behind}", path.display());
+            }
+        }
+    }
+    assert!(n_items > 10_000, "{n_items}");
 }
 
 #[test]
