@@ -34,7 +34,7 @@
 //! | `data` | files to token batches, with an audit | `lang`, `lock` |
 //! | `engine` | plays programs with tensors; the only room that knows candle | `lang`, `model`, `plan`, `program`, `weights` |
 //! | `run` | executes a plan in a run directory | `data`, `engine`, `estimate`, `lang`, `lock`, `model`, `plan`, `program`, `weights` |
-//! | `report` | plans, models and rows as people look at them | `data`, `estimate`, `lang`, `lock`, `model`, `plan` |
+//! | `report` | plans, models, rows and the language as people look at them | `data`, `estimate`, `lang`, `lock`, `model`, `plan` |
 //! | `lsp` | what an editor asks while someone writes | `estimate`, `lang`, `model`, `plan`, `report` |
 //! | `cli` | arguments, files, printing | all |
 //!

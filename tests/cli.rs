@@ -957,3 +957,107 @@ fn an_interrupted_evaluation_gives_no_figures() {
     assert_eq!(steps(), [json!(0), json!(2)]);
     assert_eq!(case.metrics("runs/p").len(), 2);
 }
+
+// ------------------------------------------------------------------------------------------------- the layout
+
+const LOOSE: &str = "hift 1\nparam  a=1 # one\nparam b = 2\n";
+const NEAT: &str = "hift 1\n\nparam a = 1  # one\nparam b = 2\n";
+
+#[test]
+fn fmt_writes_what_changes_and_names_it() {
+    let case = Case::new().write("a.hift", LOOSE).write("b.hift", NEAT);
+    let before = fs::metadata(case.path("b.hift")).unwrap().modified().unwrap();
+    let there = names(case.folder.path());
+    assert_eq!(case.run("fmt a.hift b.hift").works().out, "a.hift\n");
+    for name in ["a.hift", "b.hift"] {
+        assert_eq!(fs::read_to_string(case.path(name)).unwrap(), NEAT);
+    }
+    assert_eq!(fs::metadata(case.path("b.hift")).unwrap().modified().unwrap(), before);
+    assert_eq!(names(case.folder.path()), there, "nothing is left beside");
+    case.run("fmt a.hift b.hift").works().is_silent();
+    case.run("fmt --check --diff a.hift b.hift").works().is_silent();
+}
+
+#[cfg(unix)]
+#[test]
+fn fmt_keeps_permissions_and_links() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let case = Case::new().write("sub/a.hift", LOOSE);
+    fs::set_permissions(case.path("sub/a.hift"), fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("sub/a.hift", case.path("link.hift")).unwrap();
+    case.run("fmt link.hift").works();
+    assert!(fs::symlink_metadata(case.path("link.hift")).unwrap().is_symlink());
+    assert_eq!(fs::read_to_string(case.path("sub/a.hift")).unwrap(), NEAT);
+    assert_eq!(fs::metadata(case.path("sub/a.hift")).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+#[test]
+fn fmt_can_say_what_it_would_do() {
+    let case = Case::new().write("a.hift", LOOSE).write("b.hift", NEAT);
+    let said = case.run("fmt --check a.hift b.hift");
+    said.fails(65, &["1 of 2 files is not in the layout of the language"]);
+    assert_eq!(said.out, "a.hift\n");
+
+    let diff = "--- a.hift\n+++ a.hift\n@@ -1,3 +1,4 @@\n hift 1\n-param  a=1 # one\n+\n+param a = 1  # one\n param b = 2\n";
+    assert_eq!(case.run("fmt --diff a.hift b.hift").works().out, diff);
+    let both = case.run("fmt --diff --check a.hift");
+    assert_eq!(both.fails(65, &["the file is not in the layout of the language"]).out, diff);
+    assert_eq!(fs::read_to_string(case.path("a.hift")).unwrap(), LOOSE);
+}
+
+#[test]
+fn fmt_reads_and_writes_standard_streams() {
+    let case = Case::new().write("a.hift", LOOSE).write("wrong.hift", "model m { a = }\n");
+    assert_eq!(case.shell("$HIFT fmt - < a.hift").works().out, NEAT);
+    assert_eq!(case.shell("$HIFT fmt - < a.hift | $HIFT fmt -").works().out, NEAT);
+    case.shell("$HIFT fmt - < a.hift | $HIFT fmt --check -").works().is_silent();
+    assert_eq!(case.shell("$HIFT fmt --check - < a.hift").fails(65, &[]).out, "standard input\n");
+    let said = case.shell("$HIFT fmt - < wrong.hift");
+    assert_eq!(said.fails(65, &["standard input:1:"]).out, "");
+}
+
+#[test]
+fn fmt_leaves_alone_what_it_cannot_read_and_does_the_rest() {
+    let wrong = "hift 1\ntrain a {\n  b = }\n c=1\n}\ntrain  d { e }\n";
+    let case = Case::new().write("a.hift", wrong).write("b.hift", LOOSE).write("c.hift", [0xff, b'#']);
+    case.run("fmt a.hift").fails(65, &["a.hift:3:", "a.hift:6:"]);
+    let said = case.run("fmt a.hift c.hift b.hift gone.hift");
+    said.fails(
+        65,
+        &["a.hift:3:", "c.hift is not UTF-8", "gone.hift cannot be read", "3 of 4 files could not"],
+    );
+    assert_eq!(said.out, "b.hift\n");
+    assert_eq!(fs::read_to_string(case.path("a.hift")).unwrap(), wrong);
+    assert_eq!(fs::read_to_string(case.path("b.hift")).unwrap(), NEAT);
+    case.run("fmt gone.hift").fails(66, &["gone.hift cannot be read"]);
+    case.run("fmt").fails(2, &["FILE"]);
+}
+
+#[test]
+fn fmt_does_not_write_what_is_read_only() {
+    let case = Case::new().write("a.hift", LOOSE);
+    let mut permissions = fs::metadata(case.path("a.hift")).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(case.path("a.hift"), permissions).unwrap();
+    case.run("fmt a.hift").fails(73, &["a.hift cannot be written: it is read-only", "allow writing"]);
+    assert_eq!(fs::read_to_string(case.path("a.hift")).unwrap(), LOOSE);
+}
+
+#[test]
+fn fmt_looks_for_pipelines_in_folders() {
+    let case = Case::new().write("d/b.hift", LOOSE).write("d/inner/a.hift", LOOSE).write("d/c.txt", LOOSE);
+    let case = case.write("d/.hidden/a.hift", LOOSE);
+    assert_eq!(case.run("fmt d").works().out, "d/b.hift\nd/inner/a.hift\n");
+    for untouched in ["d/c.txt", "d/.hidden/a.hift"] {
+        assert_eq!(fs::read_to_string(case.path(untouched)).unwrap(), LOOSE);
+    }
+    fs::create_dir(case.path("empty")).unwrap();
+    case.run("fmt empty").fails(66, &["empty has no pipeline file in it"]);
+}
+
+#[test]
+fn fmt_finds_nothing_to_do_in_the_shipped_pipelines() {
+    let mut command = Command::new(HIFT);
+    command.args(["fmt", "--check", "pipelines"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    Said::of(&mut command, "fmt --check pipelines").works().is_silent();
+}

@@ -10,7 +10,7 @@ use crate::problem::{Fault, Problem, Problems};
 #[derive(Debug, clap::Args)]
 pub struct Check {
     /// Pipeline files
-    #[arg(required = true)]
+    #[arg(required = true, value_hint = clap::ValueHint::FilePath)]
     files: Vec<PathBuf>,
     /// Read and tokenise the data too, and say what becomes of its rows
     #[arg(long)]

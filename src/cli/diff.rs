@@ -19,8 +19,10 @@ use crate::report::{self, facts::Summary};
 #[derive(Debug, clap::Args)]
 pub struct Diff {
     /// Before: a pipeline file, a run directory, a plan.json, or REV:PATH, a file as it is in a git revision
+    #[arg(value_hint = clap::ValueHint::AnyPath)]
     a: PathBuf,
     /// After: the same
+    #[arg(value_hint = clap::ValueHint::AnyPath)]
     b: PathBuf,
     /// Print the difference as JSON
     #[arg(long)]

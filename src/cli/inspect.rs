@@ -17,6 +17,7 @@ use crate::weights::Directory;
 #[derive(Debug, clap::Args)]
 pub struct Inspect {
     /// A model (a directory, or a config.json), or a pipeline file whose rows are shown
+    #[arg(value_hint = clap::ValueHint::AnyPath)]
     target: PathBuf,
     /// Which data block of the pipeline
     data: Option<String>,

@@ -13,6 +13,7 @@ use crate::run::{inputs, signals, write_whole};
 #[derive(Debug, clap::Args)]
 pub struct Write {
     /// The pipeline file; its lock is `NAME.lock` beside it
+    #[arg(value_hint = clap::ValueHint::FilePath)]
     file: PathBuf,
     /// Write nothing; say what is not as the lock says (exit code 65)
     #[arg(long)]

@@ -3,14 +3,18 @@
 //! One file per command. Results go to stdout, people's text to stderr; a [`Fault`] becomes the exit code.
 
 pub mod check;
+pub mod completions;
 pub mod diff;
 pub mod disk;
+pub mod fmt;
 mod git;
 #[cfg(feature = "run")]
 pub mod inspect;
 #[cfg(feature = "run")]
 pub mod lock;
 pub mod lsp;
+pub mod man;
+pub mod new;
 pub mod plan;
 #[cfg(feature = "run")]
 pub mod progress;
@@ -23,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::lang::{self, Look, Options, Outside, Pipeline, Source, Sources};
 use crate::problem::{Fault, Problem, Problems};
@@ -53,6 +57,8 @@ Exit codes:
 enum Command {
     /// Say everything that is wrong with pipelines, without loading weights
     Check(check::Check),
+    /// Write pipelines in the layout of the language; comments and blank lines stay where they are
+    Fmt(fmt::Format),
     /// Show stages, groups, turns, rates, and the memory of every part, before anything is loaded
     Plan(plan::Show),
     /// Say what changes between two pipelines or runs: what trains when, rates, tokens, memory, disk, work
@@ -68,6 +74,12 @@ enum Command {
     /// Show a model's layers, or rows as the model will see them
     #[cfg(feature = "run")]
     Inspect(inspect::Inspect),
+    /// Write a commented pipeline to start from
+    New(new::New),
+    /// Print what a shell needs to complete commands and options
+    Completions(completions::Completions),
+    /// Print the manual page, or write one for each command
+    Man(man::Man),
 }
 
 /// The program.
@@ -83,6 +95,7 @@ pub fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Check(command) => command.run(),
+        Command::Fmt(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Diff(command) => command.run(),
         Command::Lsp(command) => command.run(),
@@ -92,6 +105,9 @@ pub fn main() -> ExitCode {
         Command::Lock(command) => command.run(),
         #[cfg(feature = "run")]
         Command::Inspect(command) => command.run(),
+        Command::New(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -100,6 +116,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.problems.fault().exit_code())
         }
     }
+}
+
+/// The command line, as it is built: for completions and manual pages.
+fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// What went wrong, with the text that it points into.

@@ -14,6 +14,7 @@ use crate::report;
 #[derive(Debug, clap::Args)]
 pub struct Show {
     /// The pipeline file
+    #[arg(value_hint = clap::ValueHint::FilePath)]
     file: PathBuf,
     /// Print the plan and its estimate as JSON
     #[arg(long, conflicts_with = "program")]

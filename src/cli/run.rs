@@ -18,9 +18,10 @@ use crate::run::{self, Ending, Order, signals};
 #[derive(Debug, clap::Args)]
 pub struct Run {
     /// The pipeline file
+    #[arg(value_hint = clap::ValueHint::FilePath)]
     file: PathBuf,
     /// The run directory; `runs/NAME` by default, after the pipeline's name
-    #[arg(long)]
+    #[arg(long, value_hint = clap::ValueHint::DirPath)]
     dir: Option<PathBuf>,
     /// What to do with an unfinished run of the same plan in the run directory
     #[arg(long, value_enum, default_value_t = Resume::Auto)]

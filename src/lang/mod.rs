@@ -7,11 +7,13 @@
 //!
 //! Reading order: `grammar/hift.pest` (what can be written), [`syntax`] (the tree), [`schema`] (what every block
 //! and key means, in one table), [`mod@resolve`] (the tree against the table), [`pipeline`] (what comes out),
-//! [`mod@render`] (problems, drawn). `scan` and `wording` find the words for a text that the grammar does not match.
+//! [`mod@render`] (problems, drawn), [`mod@format`] (a text in its one layout). `scan` and `wording` find the words
+//! for a text that the grammar does not match.
 //!
 //! Every pass reports all that it finds, and nothing here panics on any text. This room must not know tensors,
 //! models or the machine: that a file exists or a layer is called so is not asked here.
 
+pub mod format;
 pub mod load;
 pub mod parse;
 pub mod pipeline;
@@ -28,6 +30,7 @@ mod wording;
 
 use crate::problem::{Problem, Problems};
 
+pub use format::format;
 pub use load::{Loaded, load};
 pub use parse::{parse, parse_value};
 pub use pipeline::Pipeline;

@@ -137,11 +137,11 @@ impl<'t> Driver<'t> {
         let mut lines: Vec<&str> = Vec::new();
         let above = &self.scan.text[..start];
         // The item's own line, up to the item, holds nothing but white space.
-        let mut above = above.trim_end_matches([' ', '\t', '\u{FEFF}']);
-        while let Some(rest) = above.strip_suffix('\n') {
-            let rest = rest.strip_suffix('\r').unwrap_or(rest);
-            let line_start = rest.rfind('\n').map_or(0, |at| at + 1);
-            match rest[line_start..].trim_start().strip_prefix("##") {
+        let space = [' ', '\t', '\u{FEFF}'];
+        let mut above = above.trim_end_matches(space);
+        while let Some(rest) = above.strip_suffix("\r\n").or_else(|| above.strip_suffix(['\n', '\r'])) {
+            let line_start = rest.rfind(['\n', '\r']).map_or(0, |at| at + 1);
+            match rest[line_start..].trim_start_matches(space).strip_prefix("##") {
                 Some(line) => lines.push(line.strip_prefix(' ').unwrap_or(line).trim_end()),
                 None => break,
             }
@@ -290,8 +290,9 @@ impl<'t> Driver<'t> {
             let unclosed = match self.token() {
                 Token::End => true,
                 Token::Word => {
-                    let outside = is_part && self.scan.indent(index) <= self.scan.indent(first);
-                    self.scan.begins_item(index) || (by_layout && outside && self.scan.leads(index))
+                    // The indent is asked for last: a line may be long.
+                    let outside = || is_part && self.scan.indent(index) <= self.scan.indent(first);
+                    self.scan.begins_item(index) || (by_layout && self.scan.leads(index) && outside())
                 }
                 Token::Close('{') => {
                     by_layout && self.scan.leads(index) && self.scan.indent(index) < self.scan.indent(first)
@@ -550,7 +551,7 @@ impl<'t> Driver<'t> {
         let span = node_span(&inner, start);
         let term = match inner.as_rule() {
             Rule::number => Term::Number(number(&inner, start)?),
-            Rule::amount => {
+            Rule::amount | Rule::limit => {
                 let mut parts = inner.into_inner();
                 let (number_part, unit) = (parts.next(), parts.next());
                 let (Some(number_part), Some(unit)) = (number_part, unit) else {

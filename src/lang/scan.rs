@@ -38,6 +38,8 @@ pub enum Starts {
 pub struct Scan<'t> {
     pub text: &'t str,
     tokens: Vec<(Token, Span)>,
+    /// From `#` to the end of the line, which is not part of it.
+    pub comments: Vec<Span>,
     /// For each opening bracket that is closed, the byte behind its closing one.
     closed: HashMap<usize, usize>,
     /// Opening brackets that are never closed.
@@ -50,9 +52,11 @@ pub struct Scan<'t> {
 
 impl<'t> Scan<'t> {
     pub fn new(text: &'t str) -> Self {
+        let (tokens, comments) = tokens(text);
         let mut scan = Self {
             text,
-            tokens: tokens(text),
+            tokens,
+            comments,
             closed: HashMap::new(),
             unclosed: Vec::new(),
             items: Vec::new(),
@@ -199,9 +203,10 @@ fn is_space(char: char) -> bool {
     matches!(char, ' ' | '\t' | '\u{FEFF}')
 }
 
-fn tokens(text: &str) -> Vec<(Token, Span)> {
+/// The tokens and the comments.
+fn tokens(text: &str) -> (Vec<(Token, Span)>, Vec<Span>) {
     let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let mut tokens = Vec::new();
+    let (mut tokens, mut comments) = (Vec::new(), Vec::new());
     let mut at = 0;
     while let Some(char) = text[at..].chars().next() {
         let rest = &text[at..];
@@ -212,7 +217,9 @@ fn tokens(text: &str) -> Vec<(Token, Span)> {
                 continue;
             }
             '#' => {
-                at += run(&|c| !matches!(c, '\n' | '\r'));
+                let length = run(&|c| !matches!(c, '\n' | '\r'));
+                comments.push(Span::new(at, at + length));
+                at += length;
                 continue;
             }
             '"' => match text_length(rest) {
@@ -236,7 +243,7 @@ fn tokens(text: &str) -> Vec<(Token, Span)> {
         tokens.push((token, Span::new(at, at + length)));
         at += length;
     }
-    tokens
+    (tokens, comments)
 }
 
 /// The length of the text that begins here, or, where it does not end on its line, of the rest of the line.

@@ -283,7 +283,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         name: "groups",
         role: Role::Definition,
-        doc: "Which layers are trained together.",
+        doc: "Which layers are trained together, and which never.",
         keys: GROUPS,
         parts: &[],
     },
@@ -301,8 +301,20 @@ pub const KINDS: &[Kind] = &[
         keys: OPTIMIZER,
         parts: &[],
     },
-    Kind { name: "train", role: Role::Stage, doc: "Trains a model.", keys: TRAIN, parts: TRAIN_PARTS },
-    Kind { name: "evaluate", role: Role::Stage, doc: "Measures a model.", keys: EVALUATE, parts: &[] },
+    Kind {
+        name: "train",
+        role: Role::Stage,
+        doc: "Trains a model, one group of layers at a time.",
+        keys: TRAIN,
+        parts: TRAIN_PARTS,
+    },
+    Kind {
+        name: "evaluate",
+        role: Role::Stage,
+        doc: "Measures a model on rows that are held out.",
+        keys: EVALUATE,
+        parts: &[],
+    },
     Kind {
         name: "generate",
         role: Role::Stage,
@@ -313,7 +325,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         name: "export",
         role: Role::Stage,
-        doc: "Writes a model as a Hugging Face directory.",
+        doc: "Writes a model as a Hugging Face directory, which transformers loads.",
         keys: EXPORT,
         parts: &[],
     },
@@ -326,7 +338,7 @@ const DATA: &[Key] = &[
             Form::Function(&Function {
                 name: "json",
                 arguments: &[required("path", &[Form::Path], "\"data/train.jsonl\"", "The file.")],
-                doc: "JSON lines, or one JSON array of objects.",
+                doc: "JSON lines, one object a line, or a file that is one JSON array of objects.",
             }),
             Form::Function(&Function {
                 name: "text",
@@ -340,7 +352,8 @@ const DATA: &[Key] = &[
                         "What stands between two rows.",
                     ),
                 ],
-                doc: "Plain text; the column is called `text`.",
+                doc: "Plain text. A row is a line, or what stands between two separators, without the \
+                      white space around it; empty rows are left out. The column is called `text`.",
             }),
             Form::Soon("csv"),
             Form::Soon("parquet"),
@@ -349,7 +362,7 @@ const DATA: &[Key] = &[
             Form::Soon("hub"),
         ],
         "json(\"data/train.jsonl\")",
-        "Where rows come from.",
+        "The file that rows come from. Its columns are the fields of a JSON object, or `text`.",
     )
     .also(&["path", "file", "dataset", "files", "url"]),
     required(
@@ -358,7 +371,7 @@ const DATA: &[Key] = &[
             Form::Function(&Function {
                 name: "text",
                 arguments: &[default("column", &[Form::Text], "\"text\"", "\"text\"", "The column to read.")],
-                doc: "One column is the text.",
+                doc: "One column holds the text.",
             }),
             Form::Function(&Function {
                 name: "instruct",
@@ -366,37 +379,50 @@ const DATA: &[Key] = &[
                     required("prompt", &[Form::Template], "\"{instruction}\\n\"", "What is asked."),
                     required("response", &[Form::Template], "\"{output}\"", "What is to be answered."),
                 ],
-                doc: "A prompt and its response, made from columns: `{name}` is a column, `{{` and `}}` are braces.",
+                doc: "A prompt and its response, made from columns: `{name}` stands for a column, `{{` \
+                      and `}}` are braces. They are joined as they are, so a space or line break between \
+                      them belongs to one of the two.",
             }),
             Form::Function(&Function {
                 name: "tokens",
                 arguments: &[
-                    default("input", &[Form::Text], "\"input_ids\"", "\"input_ids\"", "The column of token ids."),
+                    default(
+                        "input",
+                        &[Form::Text],
+                        "\"input_ids\"",
+                        "\"input_ids\"",
+                        "The column of token ids.",
+                    ),
                     default(
                         "labels",
                         &[Form::Text, Form::Word("none", "Every token is its own label.")],
                         "none",
                         "\"labels\"",
-                        "The column of labels, aligned with the ids; -100 is not learned.",
+                        "The column of labels. They are aligned with the ids (the label of place t is the \
+                         token of place t; the shift by one is made inside), and -100 is not learned.",
                     ),
                     soon("label", "The column of a row's class."),
                     soon("mask", "The column that marks padding."),
                 ],
-                doc: "Rows tokenised elsewhere.",
+                doc: "Rows tokenised elsewhere: lists of token ids. No tokenizer is needed.",
             }),
             Form::Soon("chat"),
             Form::Soon("classify"),
         ],
         "instruct(prompt = \"{instruction}\\n\", response = \"{output}\")",
-        "How a row becomes what the model reads.",
+        "How a row becomes the text that the model reads, and which part of it is a response.",
     )
     .also(&["template", "type", "prompt"]),
     default(
         "holdout",
-        &[Form::Word("none", "All rows are learned."), Form::Amount(&[(Unit::Percent, PERCENT), (Unit::Rows, FROM_1)])],
+        &[
+            Form::Word("none", "All rows are learned."),
+            Form::Amount(&[(Unit::Percent, PERCENT), (Unit::Rows, FROM_1)]),
+        ],
         "none",
         "2 %",
-        "The share or number of rows that is kept for evaluation, drawn after shuffling.",
+        "The share or number of rows that are kept for evaluation and never trained on. They are drawn \
+         after shuffling, so the same `shuffle` holds out the same rows.",
     )
     .also(&["val_size", "test_size", "validation", "eval_split"]),
     default(
@@ -405,18 +431,27 @@ const DATA: &[Key] = &[
             Form::Word("none", "Rows keep the order of the file."),
             Form::Function(&Function {
                 name: "seed",
-                arguments: &[required("seed", &[Form::Whole(FROM_0)], "17", "A whole number.")],
+                arguments: &[required(
+                    "seed",
+                    &[Form::Whole(FROM_0)],
+                    "17",
+                    "What the orders are drawn from.",
+                )],
                 doc: "Every epoch has its own order, drawn from the seed and the epoch's number.",
             }),
         ],
         "seed(0)",
         "seed(17)",
-        "The order of the rows.",
+        "The order in which rows are learned.",
     ),
 ];
 
 const MARK: &[Form] = &[
-    Form::Word("auto", "What the tokenizer itself puts there."),
+    Form::Word(
+        "auto",
+        "What the tokenizer itself puts there: what its post-processor adds; behind a row, if that adds \
+         nothing, the end mark that its configuration names.",
+    ),
     Form::Word("none", "Nothing."),
     Form::Text,
 ];
@@ -427,7 +462,8 @@ const TOKENIZER: &[Key] = &[
         &[Form::Path],
         "needed unless all data that it serves is in `tokens` format",
         "\"models/llama/tokenizer.json\"",
-        "A `tokenizer.json` as Hugging Face writes it.",
+        "A `tokenizer.json` as Hugging Face writes it; it lies beside the model's weights. What \
+         `tokenizer_config.json` beside it says about the end mark is read, too.",
     )
     .also(&["path", "name", "tokenizer"]),
     default(
@@ -438,7 +474,8 @@ const TOKENIZER: &[Key] = &[
         ],
         "none",
         "512 tokens",
-        "The most tokens of a row.",
+        "The most tokens of a row, marks included. Memory for activations grows with it: the plan reckons \
+         with the longest row that the data really has, up to this.",
     )
     .also(&["max_seq_length", "max_seq_len", "cutoff_len", "sequence_len", "block_size", "seq_len"]),
     default(
@@ -450,7 +487,8 @@ const TOKENIZER: &[Key] = &[
         ],
         "cut",
         "cut",
-        "What happens to longer rows.",
+        "What becomes of rows that are longer than `max_length`. `hift check --data` says how many there \
+         are.",
     )
     .also(&["truncation"]),
     default(
@@ -458,7 +496,8 @@ const TOKENIZER: &[Key] = &[
         &[Form::Boolean],
         "false",
         "true",
-        "Whether several rows share one sequence, without seeing each other.",
+        "Whether several rows share one sequence of `max_length` tokens. They do not see each other, and \
+         positions restart with each row, so only padding is saved.",
     )
     .also(&["packing", "sample_packing"]),
     depends(
@@ -472,12 +511,19 @@ const TOKENIZER: &[Key] = &[
         ],
         "`response` where the data is `instruct`, else `all`",
         "response",
-        "Which tokens are learned.",
+        "Which tokens carry a loss. The others are read but not learned.",
     )
     .also(&["train_on_inputs", "completion_only_loss", "mask_prompt"]),
-    default("begin", MARK, "auto", "\"<s>\"", "What is put in front of a row.")
+    default("begin", MARK, "auto", "\"<s>\"", "The token that is put in front of a row.")
         .also(&["add_bos_token", "bos"]),
-    default("end", MARK, "auto", "\"</s>\"", "What is put behind a row.").also(&["add_eos_token", "eos"]),
+    default(
+        "end",
+        MARK,
+        "auto",
+        "\"</s>\"",
+        "The token that is put behind a row, and at which generated text ends.",
+    )
+    .also(&["add_eos_token", "eos"]),
 ];
 
 const MODEL: &[Key] = &[
@@ -491,12 +537,14 @@ const MODEL: &[Key] = &[
                     required("config", &[Form::Path], "\"config.json\"", "The model's `config.json`."),
                     default("seed", &[Form::Whole(FROM_0)], "0", "1", "What the weights are drawn from."),
                 ],
-                doc: "A fresh start, drawn as the model's family draws it.",
+                doc: "A fresh start, drawn as the model's family draws it. A plan needs nothing but the \
+                      configuration, so this is also the way to plan for a model that is not there.",
             }),
             Form::Soon("hub"),
         ],
         "\"models/llama\"",
-        "A Hugging Face directory with `config.json` and safetensors.",
+        "The weights to start from: a Hugging Face directory with `config.json` and safetensors, in one \
+         file or in shards.",
     )
     .also(&["path", "model_name_or_path", "base_model", "file", "name"]),
     default(
@@ -509,19 +557,25 @@ const MODEL: &[Key] = &[
         ],
         "fp32",
         "fp32",
-        "The numbers that weights are kept and computed in.",
+        "The numbers that weights are kept and computed in. In `fp32` a weight takes 4 bytes, and so does \
+         each number of its gradient and states.",
     )
     .also(&["dtype", "torch_dtype", "fp16", "bf16"]),
     default(
         "recompute",
         &[
             Form::Word("none", "Activations are kept until they are needed."),
-            Form::Word("blocks", "Only the input of each block is kept; the block runs again in reverse."),
+            Form::Word(
+                "blocks",
+                "Only the input of each block is kept; the block runs again when its turn in reverse \
+                     comes. About a third more work where the embedding trains, less further up.",
+            ),
             Form::Word("auto", "`none` where that fits `memory_limit`, else `blocks`."),
         ],
         "none",
         "auto",
-        "Whether memory is saved by computing twice.",
+        "Whether memory is saved by computing twice. Below the active group nothing is kept in any case; \
+         this is about the blocks above it.",
     )
     .also(&["gradient_checkpointing", "activation_checkpointing"]),
 ];
@@ -535,11 +589,22 @@ const GROUPS: &[Key] = &[
             Form::Function(&Function {
                 name: "by_layer",
                 arguments: &[
-                    required("size", &[Form::Whole(FROM_1)], "1", "How many layers train together."),
+                    required(
+                        "size",
+                        &[Form::Whole(FROM_1)],
+                        "1",
+                        "How many layers train together: m in the paper. Where it does not divide the \
+                         number of layers, the last group is shorter, unless `rotate` says otherwise.",
+                    ),
                     default(
                         "tail",
                         &[
-                            Form::Word("joined", "The final norm and the head are one layer."),
+                            Form::Word(
+                                "joined",
+                                "The final norm and the head are one layer, `head`. Where the head \
+                                     shares the embedding's matrix, the norm joins the last block and the \
+                                     matrix is `embedding`.",
+                            ),
                             Form::Word(
                                 "split",
                                 "The final norm, the pooler and the head are layers of their own.",
@@ -547,10 +612,11 @@ const GROUPS: &[Key] = &[
                         ],
                         "joined",
                         "split",
-                        "What comes behind the blocks.",
+                        "What the layers behind the blocks are.",
                     ),
                 ],
-                doc: "So many layers in a row: embedding, block.0 and so on, head.",
+                doc: "So many layers in a row train together. The layers are `embedding`, `block.0` and \
+                      so on, `head`.",
             }),
             Form::Function(&Function {
                 name: "all",
@@ -563,21 +629,27 @@ const GROUPS: &[Key] = &[
                     "groups",
                     &[Form::Record(PATTERNS, "[\"block.*\", \"head\"]")],
                     "{ bottom = [\"embedding\", \"block.0\"], top = [\"block.*\", \"head\"] }",
-                    "Names of layers or parameters, where `*` is any text; the first group that matches gets it.",
+                    "Each group with its patterns: names of layers (`block.3`), of what is inside \
+                     (`block.*.attention`) or of parameters, where `*` is any text without a dot and `**` \
+                     any text. The first group that matches a parameter gets it, and each parameter must \
+                     be in a group or frozen.",
                 )],
-                doc: "Groups by name.",
+                doc: "Groups by name, in the order of their turns from bottom to top.",
             }),
             Form::Record(PATTERNS, "[\"block.*\", \"head\"]"),
         ],
         "by_layer(1)",
-        "Which layers are trained together.",
+        "Which layers are trained together. Gradients and, where states rest elsewhere, optimizer states \
+         are needed for one group at a time: small groups save memory, large groups take fewer steps for a \
+         cycle.",
     ),
     default(
         "freeze",
         PATTERNS,
         "[]",
         "[\"embedding\"]",
-        "Names or patterns of layers or parameters that are never trained.",
+        "Names or patterns, as in `split`, of what is never trained. It needs neither gradients nor \
+         states; one that matches nothing is an error.",
     )
     .also(&["frozen", "exclude"]),
     default(
@@ -585,14 +657,17 @@ const GROUPS: &[Key] = &[
         &[Form::Boolean],
         "false",
         "true",
-        "Where the layers do not divide evenly: whether groups wrap around, as in the reference implementation, instead of a short last one.",
+        "Where the layers do not divide evenly by `by_layer(size)`: whether groups wrap around, as in the \
+         reference implementation, which takes `size` layers from the queue's head and appends them to its \
+         tail, instead of a short last group.",
     ),
 ];
 
 const SEED: &[Form] = &[Form::Whole(FROM_0)];
 const REAL: &[Form] = &[Form::Real(ABOVE_0)];
 const PEAK: Key =
-    required("peak", REAL, "2e-5", "The highest rate.").also(&["lr", "rate", "learning_rate", "max_lr"]);
+    required("peak", REAL, "2e-5", "The highest rate: that of the first step, or of the end of the warm-up.")
+        .also(&["lr", "rate", "learning_rate", "max_lr"]);
 const WARMUP: Key = default(
     "warmup",
     &[
@@ -601,11 +676,12 @@ const WARMUP: Key = default(
     ],
     "none",
     "3 %",
-    "How long the rate rises before it is at its highest; percent are of the whole run.",
+    "How long the rate rises in a straight line before it is at its highest. Percent are of the whole \
+     run; steps are rounded up to whole cycles where the rate moves once a cycle.",
 )
 .also(&["warmup_ratio", "warmup_steps"]);
-const END: Key =
-    default("end", &[Form::Real(FROM_0)], "0", "1e-6", "The last rate.").also(&["min_lr", "final"]);
+const END: Key = default("end", &[Form::Real(FROM_0)], "0", "1e-6", "The rate at which the course ends.")
+    .also(&["min_lr", "final"]);
 
 const SCHEDULE: &[Key] = &[
     default(
@@ -619,25 +695,31 @@ const SCHEDULE: &[Key] = &[
                     required("seed", SEED, "7", "What the order is drawn from."),
                     soon("redraw", "When a new order is drawn."),
                 ],
-                doc: "Drawn once, then kept.",
+                doc: "Drawn once from the seed, then kept for the whole run.",
             }),
             Form::List(&[Form::Text], None),
         ],
         "bottom_up",
         "top_down",
-        "In which order the groups have their turns; a list names layers or groups, first to last.",
+        "In which order the groups have their turns: the paper's update strategy. A list names layers, or \
+         groups with `named`, first to last; each stands once.",
     ),
     default(
         "dwell",
         &[Form::Amount(&[(Unit::Steps, FROM_1)])],
         "1 step",
         "100 steps",
-        "How long a group's turn lasts, in optimizer updates.",
+        "How long a group's turn lasts, in optimizer updates. The paper has one; BAdam has many, with \
+         `states = discard`.",
     ),
     default(
         "advance",
         &[
-            Form::Word("per_cycle", "The rate moves when every group has had its turn."),
+            Form::Word(
+                "per_cycle",
+                "The rate moves when every group has had its turn: the paper's delayed rate, so that \
+                     all groups of a cycle learn at the same rate.",
+            ),
             Form::Word("per_step", "The rate moves with every update."),
         ],
         "per_cycle",
@@ -650,7 +732,8 @@ const SCHEDULE: &[Key] = &[
             Form::Word("cycles", "The rate's course is drawn over cycles and ends with the run."),
             Form::Word(
                 "steps",
-                "It is drawn over steps but moves once a cycle, as in the reference implementation.",
+                "It is drawn over all steps but moves once a cycle, as in the reference implementation; \
+                 most of it is never reached, and warm-up begins at a rate of zero.",
             ),
         ],
         "cycles",
@@ -662,19 +745,24 @@ const SCHEDULE: &[Key] = &[
         &[
             Form::Word("host", "In the computer's memory."),
             Form::Word("device", "On the device."),
-            Form::Word("discard", "Nowhere: each turn begins with fresh states."),
+            Form::Word(
+                "discard",
+                "Nowhere: each turn begins with fresh states, as in BAdam. Only the active group's \
+                     states take memory.",
+            ),
             Form::Soon("disk"),
         ],
         "host",
         "device",
-        "Where optimizer states rest between turns.",
+        "Where the optimizer states of a group rest between its turns. On the CPU, host and device are \
+         the same memory.",
     ),
     default(
         "weights",
         &[Form::Word("device", "On the device."), Form::Soon("host"), Form::Soon("disk")],
         "device",
         "device",
-        "Where frozen weights rest.",
+        "Where the weights of frozen layers rest.",
     ),
     required(
         "rate",
@@ -696,7 +784,7 @@ const SCHEDULE: &[Key] = &[
             }),
         ],
         "cosine(peak = 2e-5, warmup = 3 %)",
-        "The learning rate and its course.",
+        "The learning rate and its course over the run.",
     )
     .also(&["lr", "learning_rate", "lr_scheduler", "lr_scheduler_type"]),
 ];
@@ -719,7 +807,8 @@ const OPTIMIZER: &[Key] = &[
         &[Form::List(&[Form::Real(BELOW_1)], Some(2))],
         "`[0.9, 0.999]`; for `adamw`",
         "[0.9, 0.999]",
-        "How slowly the averages of the gradient and of its square move.",
+        "How slowly the averages of the gradient and of its square move. Both are a group's own and count \
+         its own updates.",
     ),
     depends("eps", REAL, "`1e-8`; for `adamw`", "1e-8", "What keeps the division from zero.")
         .also(&["epsilon"]),
@@ -735,7 +824,8 @@ const OPTIMIZER: &[Key] = &[
         &[Form::Real(FROM_0)],
         "`0.01` for `adamw`, else `0`",
         "0.01",
-        "How fast weights shrink, in units of the rate; tensors with one axis do not.",
+        "How fast weights shrink, in units of the rate. Only the active group's do, and tensors with one \
+         axis (norms, biases) never do.",
     )
     .also(&["wd", "decay"]),
 ];
@@ -762,7 +852,7 @@ const METRICS: Key = default(
     )],
     "[loss]",
     "[loss, perplexity]",
-    "What is measured.",
+    "What is measured, on tokens that carry a loss.",
 )
 .also(&["metric"]);
 
@@ -770,7 +860,7 @@ const EVERY: Key = required(
     "every",
     &[Form::Amount(&[(Unit::Steps, FROM_1), (Unit::Cycles, FROM_1), (Unit::Epochs, ABOVE_0)])],
     "200 steps",
-    "How often.",
+    "How often, counted in optimizer updates, in cycles or in passes over the data.",
 )
 .also(&["eval_steps", "save_steps", "interval"]);
 
@@ -778,30 +868,45 @@ const DATA_NAME: &[Form] = &[Form::Block(&["data"])];
 const TOKENIZER_NAME: &[Form] = &[Form::Block(&["tokenizer"])];
 
 const TRAIN: &[Key] = &[
-    required("data", DATA_NAME, "NAME", "The data block to learn from.").also(&["dataset", "train_data"]),
+    required("data", DATA_NAME, "NAME", "The `data` block to learn from.").also(&["dataset", "train_data"]),
     depends(
         "tokenizer",
         TOKENIZER_NAME,
         "needed unless the data is in `tokens` format",
         "NAME",
-        "The tokenizer block.",
+        "The `tokenizer` block.",
     ),
     required(
         "model",
         &[Form::Block(&["model", "train"])],
         "NAME",
-        "The model block to start from, or the train stage to go on from.",
+        "The `model` block to start from, or the `train` stage to go on from: its weights as they are \
+         when it ends, with fresh optimizer states.",
     )
     .also(&["base_model", "from"]),
-    required("groups", &[Form::Block(&["groups"])], "NAME", "The groups block.").also(&["group"]),
-    required("schedule", &[Form::Block(&["schedule"])], "NAME", "The schedule block.").also(&["scheduler"]),
-    required("optimizer", &[Form::Block(&["optimizer"])], "NAME", "The optimizer block.").also(&["optim"]),
+    required("groups", &[Form::Block(&["groups"])], "NAME", "The `groups` block: what trains together.")
+        .also(&["group"]),
+    required(
+        "schedule",
+        &[Form::Block(&["schedule"])],
+        "NAME",
+        "The `schedule` block: whose turn it is, and at which rate.",
+    )
+    .also(&["scheduler"]),
+    required(
+        "optimizer",
+        &[Form::Block(&["optimizer"])],
+        "NAME",
+        "The `optimizer` block: how weights change.",
+    )
+    .also(&["optim"]),
     depends(
         "epochs",
         &[Form::Real(ABOVE_0), Form::Amount(&[(Unit::Epochs, ABOVE_0)])],
         "either this or `steps` is needed",
         "3",
-        "How often the data is gone through.",
+        "How often the data is gone through. Each step trains one group, so every group sees its share of \
+         the steps of an epoch.",
     )
     .also(&["num_train_epochs", "num_epochs", "n_epochs"]),
     depends(
@@ -809,33 +914,45 @@ const TRAIN: &[Key] = &[
         &[Form::Whole(FROM_1), Form::Amount(&[(Unit::Steps, FROM_1)])],
         "either this or `epochs` is needed",
         "500",
-        "How many optimizer updates are made.",
+        "How many optimizer updates are made in all. A cycle takes as many as there are groups, times \
+         `dwell`.",
     )
     .also(&["max_steps", "num_steps", "iterations"]),
-    required("micro_batch", &[Form::Whole(FROM_1)], "4", "Sequences in one forward pass.").also(&[
-        "batch_size",
-        "batch",
-        "per_device_train_batch_size",
-        "micro_batch_size",
-    ]),
-    default("accumulate", &[Form::Whole(FROM_1)], "1", "4", "Forward passes for one optimizer update.")
-        .also(&["gradient_accumulation_steps", "grad_accum"]),
+    required(
+        "micro_batch",
+        &[Form::Whole(FROM_1)],
+        "4",
+        "Sequences in one forward pass. Memory for activations grows with it.",
+    )
+    .also(&["batch_size", "batch", "per_device_train_batch_size", "micro_batch_size"]),
+    default(
+        "accumulate",
+        &[Form::Whole(FROM_1)],
+        "1",
+        "4",
+        "Forward passes for one optimizer update. The group stays the same for all of them, and the loss \
+         is the mean over all their tokens, so `micro_batch = 4 accumulate = 4` learns what `micro_batch = \
+         16` does, in less memory.",
+    )
+    .also(&["gradient_accumulation_steps", "grad_accum"]),
     default(
         "clip",
         &[Form::Word("none", "Gradients are taken as they are."), Form::Real(ABOVE_0)],
         "none",
         "1.0",
-        "The largest norm of the active group's gradient.",
+        "The largest norm of the active group's gradient; a larger one is scaled down to it.",
     )
     .also(&["max_grad_norm", "gradient_clip", "grad_clip"]),
-    default("seed", SEED, "0", "42", "What everything random in this stage is drawn from."),
+    default("seed", SEED, "0", "42", "What is drawn at random in this stage comes from this number."),
     default("device", DEVICE, "auto", "cuda(0)", "Where it runs."),
     default(
         "memory_limit",
         &[Form::Word("none", "What the device has."), Form::Amount(&[(Unit::Bytes, ABOVE_0)])],
         "none",
         "22 GiB",
-        "The most device memory that the stage may take.",
+        "The most memory that the stage may take on its device. A plan that needs more is refused before \
+         anything is loaded (exit code 78), with what it would need; `recompute = auto` keeps below it \
+         where it can.",
     )
     .also(&["max_memory", "memory", "budget"]),
 ];
@@ -844,18 +961,26 @@ const TRAIN_PARTS: &[Kind] = &[
     Kind {
         name: "evaluate",
         role: Role::Part,
-        doc: "Measures the holdout during training.",
+        doc: "Measures the rows that are held out during training: before the first step, and then as \
+              often as it says.",
         keys: &[EVERY, METRICS],
         parts: &[],
     },
     Kind {
         name: "checkpoint",
         role: Role::Part,
-        doc: "Saves what is needed to go on after an interruption.",
+        doc: "Saves what is needed to go on after an interruption, to the same bits. Without this block only \
+              an interruption writes one.",
         keys: &[
             EVERY,
-            default("keep", &[Form::Whole(FROM_1)], "2", "2", "How many checkpoints are kept.")
-                .also(&["save_total_limit"]),
+            default(
+                "keep",
+                &[Form::Whole(FROM_1)],
+                "2",
+                "2",
+                "How many checkpoints are kept. Before an old one goes, the new one is whole.",
+            )
+            .also(&["save_total_limit"]),
             soon("best", "The metric by which the best checkpoint is kept, too."),
         ],
         parts: &[],
@@ -867,17 +992,17 @@ const FROM: Key = depends(
     &[Form::Block(&["train"])],
     "either this or `model` is needed",
     "NAME",
-    "The train stage whose result is used.",
+    "The `train` stage whose result is used.",
 );
 const ALONE: Key = depends(
     "model",
     &[Form::Block(&["model"])],
     "either this or `from` is needed",
     "NAME",
-    "The model block that is used as it is.",
+    "The `model` block that is used as it is.",
 );
 const OWN_TOKENIZER: Key =
-    depends("tokenizer", TOKENIZER_NAME, "that of the `from` stage", "NAME", "The tokenizer block.");
+    depends("tokenizer", TOKENIZER_NAME, "that of the `from` stage", "NAME", "The `tokenizer` block.");
 const OWN_DEVICE: Key =
     depends("device", DEVICE, "that of the `from` stage, else `auto`", "cuda(0)", "Where it runs.");
 
@@ -889,7 +1014,7 @@ const EVALUATE: &[Key] = &[
         DATA_NAME,
         "that of the `from` stage",
         "NAME",
-        "The data block to measure on: its holdout if it has one, else all of it.",
+        "The `data` block to measure on: its holdout if it has one, else all of it.",
     ),
     OWN_TOKENIZER,
     METRICS,
@@ -898,7 +1023,7 @@ const EVALUATE: &[Key] = &[
         &[Form::Whole(FROM_1)],
         "that of the `from` stage",
         "4",
-        "Sequences in one forward pass.",
+        "Sequences in one forward pass. Memory for activations grows with it.",
     )
     .also(&["batch_size", "batch"]),
     OWN_DEVICE,
@@ -920,7 +1045,8 @@ const GENERATE: &[Key] = &[
         &[Form::Whole(FROM_1), Form::Amount(&[(Unit::Tokens, FROM_1)])],
         "128 tokens",
         "64 tokens",
-        "The most tokens that are written for a prompt.",
+        "The most tokens that are written for a prompt. A text also ends with the end mark of the \
+         tokenizer, or where the model has no more positions.",
     )
     .also(&["max_tokens", "max_length"]),
     default(
@@ -928,7 +1054,8 @@ const GENERATE: &[Key] = &[
         &[Form::Real(FROM_0)],
         "0",
         "0.7",
-        "How much chance has a say; 0 takes the most probable token each time.",
+        "How much chance has a say: the next token is drawn with the probabilities softmax(logits / \
+         temperature). 0 takes the most probable token each time.",
     ),
     default("seed", SEED, "0", "42", "What tokens are drawn from."),
     OWN_DEVICE,
@@ -937,12 +1064,14 @@ const GENERATE: &[Key] = &[
 const EXPORT: &[Key] = &[
     FROM,
     ALONE,
-    required("to", &[Form::Path], "\"out/model\"", "The directory to write.").also(&[
-        "path",
-        "output",
-        "output_dir",
-        "dir",
-    ]),
+    required(
+        "to",
+        &[Form::Path],
+        "\"out/model\"",
+        "The directory to write: `config.json`, safetensors and, where there is one, the tokenizer, as \
+         transformers loads them.",
+    )
+    .also(&["path", "output", "output_dir", "dir"]),
     default(
         "dtype",
         &[
@@ -952,7 +1081,7 @@ const EXPORT: &[Key] = &[
         ],
         "fp32",
         "bf16",
-        "The numbers that are written.",
+        "The numbers that the weights are written in.",
     )
     .also(&["precision", "torch_dtype", "format"]),
 ];

@@ -1,6 +1,6 @@
-//! What a document is made of: the outline beside it, and what can be folded.
+//! What a document is made of: the outline beside it, what can be folded, and its layout.
 
-use lsp_types::{DocumentSymbol, FoldingRange, FoldingRangeKind, SymbolKind};
+use lsp_types::{DocumentSymbol, FoldingRange, FoldingRangeKind, SymbolKind, TextEdit};
 
 use crate::lang;
 use crate::lang::schema::{self, Role};
@@ -136,4 +136,23 @@ pub fn folds(text: &str) -> Vec<FoldingRange> {
         }
     }
     folds
+}
+
+/// The edit that brings a text into its layout, from the first line that differs to the last; none where it has that
+/// layout already. Nothing where the text cannot be read: what is wrong is told as a problem.
+pub fn formatted(text: &str, encoding: Encoding) -> Option<Vec<TextEdit>> {
+    let layout = lang::format(text).ok()?;
+    if layout == text {
+        return Some(Vec::new());
+    }
+    let lines = |text| -> Vec<&str> { str::split_inclusive(text, '\n').collect() };
+    let (old, new) = (lines(text), lines(&layout));
+    let same = |pairs: &mut dyn Iterator<Item = (&&str, &&str)>| pairs.take_while(|(a, b)| a == b).count();
+    let first = same(&mut old.iter().zip(&new));
+    let most = old.len().min(new.len()) - first;
+    let last = same(&mut old.iter().rev().zip(new.iter().rev())).min(most);
+    let start = old[..first].concat().len();
+    let end = text.len() - old[old.len() - last..].concat().len();
+    let range = Lines::new(text).range(text, Span::new(start, end), encoding);
+    Some(vec![TextEdit { range, new_text: new[first..new.len() - last].concat() }])
 }

@@ -120,6 +120,7 @@ fn capabilities(encoding: Encoding) -> ServerCapabilities {
         document_highlight_provider: Some(DocumentHighlightProvider::Bool(true)),
         document_symbol_provider: Some(DocumentSymbolProvider::Bool(true)),
         folding_range_provider: Some(FoldingRangeProvider::Bool(true)),
+        document_formatting_provider: Some(DocumentFormattingProvider::Bool(true)),
         rename_provider: Some(RenameProvider::RenameOptions(RenameOptions {
             prepare_provider: Some(true),
             ..RenameOptions::default()
@@ -381,6 +382,12 @@ impl Server<'_> {
                 let wanted: FoldingRangeParams = params(json)?;
                 let text = self.text(&wanted.text_document.uri);
                 Ok(to_json(&text.map(|text| outline::folds(&text))))
+            }
+            "textDocument/formatting" => {
+                let wanted: DocumentFormattingParams = params(json)?;
+                let encoding = self.workspace.encoding;
+                let text = self.text(&wanted.text_document.uri);
+                Ok(to_json(&text.and_then(|text| outline::formatted(&text, encoding))))
             }
             "textDocument/codeAction" => {
                 let wanted: CodeActionParams = params(json)?;

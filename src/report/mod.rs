@@ -2,17 +2,20 @@
 //!
 //! Reading order: [`plan`] (a plan with its estimate), [`facts`] and [`diff`] (what differs between two),
 //! [`model`] (the layers of a model), [`lock`] (what became of a lock file), [`rows`] (rows as the model will see
-//! them), [`table`] (columns).
+//! them), [`mod@manual`] (the manual of the language), [`mod@starter`] (a file to begin with),
+//! [`table`] (columns).
 //!
 //! This room must not decide anything, and reads no file.
 
 pub mod diff;
 pub mod facts;
 pub mod lock;
+pub mod manual;
 pub mod model;
 pub mod plan;
 #[cfg(feature = "run")]
 pub mod rows;
+pub mod starter;
 pub mod table;
 
 /// A learning rate, short: `2e-5`, `1.25e-3`.

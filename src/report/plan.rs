@@ -77,7 +77,10 @@ fn rates(plan: &TrainPlan) -> String {
         Shape::Cosine => "cosine",
     };
     let mut text = format!("{shape} {}", rate(plan.rate.peak));
-    if plan.rate.warmup > 0 {
+    if plan.rate.warmup > 0 && plan.steps.is_none() {
+        // A share of a run whose length nobody knows yet.
+        text += " after its warm-up";
+    } else if plan.rate.warmup > 0 {
         let _ = write!(text, " after {} warm-up", plan.rate.warmup);
         text += if plan.rate.steps_per_tick > 1 { " cycles" } else { " steps" };
     }

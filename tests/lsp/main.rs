@@ -409,11 +409,7 @@ fn hovering_says_what_the_manual_says() {
     check(editor, "dat§a d { }", &["data NAME { ... }", "Rows to learn from", "`source`"]);
     check(editor, "tokenizer t { §max_length = 5 }", &["The most tokens of a row.", "`none`", "512 tokens"]);
     check(editor, "tokenizer t { too_long = d§rop }", &["too_long = drop", "Longer rows are left out."]);
-    check(
-        editor,
-        "schedule s { rate = cos§ine(1) }",
-        &["cosine(peak, warmup = none, end = 0)", "half a cosine"],
-    );
+    check(editor, "schedule s { rate = cos§ine(1) }", &["`cosine(peak, warmup, end)`", "half a cosine"]);
     check(editor, "schedule s { rate = cosine(peak = 1, war§mup = 3 %) }", &["How long the rate rises"]);
     check(editor, "schedule s { rate = cosine(1, 3 §%) }", &["Percent"]);
     check(editor, "train t { memory_limit = 22 Gi§B }", &["1,073,741,824 bytes"]);
@@ -656,6 +652,28 @@ fn a_document_has_an_outline_and_folds() {
         .map(|fold| (fold["startLine"].as_u64().unwrap(), fold["endLine"].as_u64().unwrap()))
         .collect();
     assert!(lines.contains(&(0, 2)) && lines.contains(&(8, 12)), "{lines:?}");
+}
+
+#[test]
+fn a_document_is_brought_into_its_layout() {
+    let mut editor = Editor::new();
+    assert_eq!(editor.hello["capabilities"]["documentFormattingProvider"], true);
+    let mut format = |text: &str| {
+        editor.open("p.hift", text);
+        let document = json!({ "uri": editor.uri("p.hift") });
+        let options = json!({ "tabSize": 8, "insertSpaces": false });
+        let params = json!({ "textDocument": document, "options": options });
+        editor.request("textDocument/formatting", params).unwrap()
+    };
+    let wrong = "hift 1\n\n# é😀\nlet a=1\n\nmodel m {\nweights=\"x\"\n}\n# The end.\n";
+    let right = "hift 1\n\n# é😀\nlet a = 1\n\nmodel m {\n    weights = \"x\"\n}\n# The end.\n";
+    let edits = format(wrong);
+    assert_eq!(edited(wrong, &edits), right);
+    // What is right already is left alone, up to and behind it.
+    assert_eq!(within(wrong, &edits[0]["range"]), "let a=1\n\nmodel m {\nweights=\"x\"\n");
+    assert_eq!(format(right), json!([]));
+    assert_eq!(edited("hift 1   ", &format("hift 1   ")), "hift 1\n");
+    assert_eq!(format("hift 1\nmodel m {\nweights=\n"), Json::Null);
 }
 
 #[test]
