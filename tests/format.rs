@@ -308,14 +308,11 @@ fn line_ends_and_a_byte_order_mark_become_plain() {
         # end
     "#]],
     );
-    // A mark in the midst of a line is no blank: behind one, `train` would be a unit.
+    // A word in front of `NAME {` begins a block: `train` is no unit.
     check(
         "profile p { a = 4\u{FEFF}train b { c = 1 } }",
         expect![[r#"
-        profile p {
-            a = 4
-            train b { c = 1 }
-        }
+        profile p { a = 4  train b { c = 1 } }
     "#]],
     );
     check("\n\n", expect![""]);

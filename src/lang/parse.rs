@@ -211,6 +211,15 @@ impl<'t> Driver<'t> {
         // What follows on the line was meant to say something about it.
         let next = self.index();
         if param.value.is_none() && self.token() != Token::End && !self.scan.leads(next) {
+            let behind = self.scan.span(next + 1).start;
+            if self.token() == Token::Equals
+                && let Err(failed_at) = self.read(Rule::value, behind)
+            {
+                let name = (next == first + 2).then_some(first + 1);
+                self.problems.push(wording::value(&self.scan, name, behind, failed_at));
+                self.skip_value(next - 1, behind, failed_at);
+                return None;
+            }
             self.problems.push(wording::param(&self.scan, first + 1, next));
             self.skip_line();
             return None;
@@ -659,11 +668,15 @@ impl<'t> Driver<'t> {
     }
 }
 
+/// The place of a pair, without the white space and comments that a rule takes in front of something optional.
 fn node_span(pair: &Pair<'_, Rule>, start: usize) -> Span {
-    let span = pair.as_span();
-    // A rule that ends in something optional may have taken the white space in front of it.
-    let text = span.as_str();
-    Span::new(start + span.start(), start + span.start() + text.trim_end().len())
+    let mut end = pair.as_span().end();
+    let mut last = pair.clone().into_inner().last();
+    while let Some(inner) = last {
+        end = inner.as_span().end();
+        last = inner.into_inner().last();
+    }
+    Span::new(start + pair.as_span().start(), start + end)
 }
 
 fn node_name(pair: &Pair<'_, Rule>, start: usize) -> Name {
@@ -729,6 +742,37 @@ mod tests {
         check("train t { a = 3 seed = 4 x { } }");
         check("train t { a = \"x } \\\" {\" }");
         check("param x = \"abc\nparam y = 2");
+    }
+
+    #[test]
+    fn the_grammar_knows_every_unit() {
+        for (unit, ..) in schema::UNITS {
+            let (file, problems) = parse(&format!("hift 1\na b {{ c = 3 {unit} d e {{ }} }}"));
+            assert!(problems.0.is_empty(), "{unit}: {problems}");
+            let Item::Block(block) = &file.items[0] else { panic!("a block") };
+            assert!(matches!(block.entries[0].value.term, Term::Amount(..)), "{unit}");
+        }
+        let (file, problems) = parse("hift 1\nprofile a { peak = 1e-5 train sft { } }");
+        assert!(problems.0.is_empty(), "{problems}");
+        assert_eq!(file.blocks().next().unwrap().blocks[0].title(), "train sft");
+    }
+
+    #[test]
+    fn a_place_ends_where_its_last_word_ends() {
+        let check = |text: &str, written: &str| {
+            let (file, _) = parse(text);
+            let span = match &file.items[0] {
+                Item::Import(import) => import.span,
+                Item::Param(param) => param.span,
+                Item::Let(binding) => binding.value.span,
+                Item::Block(block) => block.entries[0].value.span,
+            };
+            assert_eq!(&text[span.start..span.end], written);
+        };
+        check("import \"a\" # b\n", "import \"a\"");
+        check("param a: number in 1 .. 2 # b\n", "param a: number in 1 .. 2");
+        check("let a = 1 + 2 * b # c\n", "1 + 2 * b");
+        check("a b { c = 2 * [1 2] # d\n }", "2 * [1 2]");
     }
 
     #[test]

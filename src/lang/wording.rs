@@ -173,7 +173,9 @@ pub(super) fn value(scan: &Scan, name: Option<usize>, start: usize, failed_at: u
     let begins_next =
         token == Token::Word && matches!(scan.token(index + 1), Token::Equals | Token::Open('{'));
     if let Some(open) = scan.bracket_around(start, failed_at) {
-        let ends = begins_next || matches!(token, Token::Close(_) | Token::End | Token::Equals);
+        let ends = begins_next
+            || scan.begins_item(index)
+            || matches!(token, Token::Close(_) | Token::End | Token::Equals);
         if ends && (scan.unclosed.contains(&open) || scan.closing(open).is_none()) {
             return unclosed_bracket(scan, open, index);
         }

@@ -305,7 +305,7 @@ impl<'t> Printer<'t> {
     fn flat_block(&self, block: &Block, room: usize) -> Option<(String, String)> {
         let members = parts_of(block);
         let on_one_line = members.is_empty() || self.is_on_one_line(block);
-        if self.has_comment(block.span) || !on_one_line || !self.may_share_a_row(&members) {
+        if self.has_comment(block.span) || !on_one_line {
             return None;
         }
         let head = self.flat_words(Member::Block(block), room)?;
@@ -323,15 +323,6 @@ impl<'t> Printer<'t> {
         }
         body.push_str(" }");
         Some((head, body))
-    }
-
-    /// Whether members mean the same with nothing but blanks between them: in `a = 4 train b { }` the kind of the
-    /// block is the number's unit.
-    fn may_share_a_row(&self, members: &[Member<'_>]) -> bool {
-        members.iter().skip(1).all(|member| {
-            let behind_number = self.scan.token(self.scan.index(self.start(*member)) - 1) == Token::Number;
-            !(behind_number && matches!(member, Member::Block(block) if block.name.is_some()))
-        })
     }
 
     /// Whether no line ends between a block's braces.
@@ -412,7 +403,7 @@ impl<'t> Printer<'t> {
     /// Several members on one row, if they fit.
     fn joined<'f>(&self, members: &[Member<'f>], span: Span, room: usize) -> Option<Line<'f>> {
         let [first, _, ..] = members else { return None };
-        if self.has_comment(span) || !self.may_share_a_row(members) {
+        if self.has_comment(span) {
             return None;
         }
         let mut row = String::new();
