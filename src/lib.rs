@@ -35,18 +35,20 @@
 //! | `engine` | plays programs with tensors; the only room that knows candle | `lang`, `model`, `plan`, `program`, `weights` |
 //! | `run` | executes a plan in a run directory | `data`, `engine`, `estimate`, `lang`, `lock`, `model`, `plan`, `program`, `weights` |
 //! | `report` | plans, models, rows and the language as people look at them | `data`, `estimate`, `lang`, `lock`, `model`, `plan` |
+//! | `lsp` | what an editor asks while someone writes | `estimate`, `lang`, `model`, `plan`, `report` |
 //! | `cli` | arguments, files, printing | all |
 //!
 //! What each must not know: `lang` no tensor and no model; `lock` no
 //! pipeline; `program` no model and no device; `model`, `plan` and
 //! `estimate` no tensor and no open file; `data` no model beyond its limits; `engine` no files of a run; `report`
-//! decides nothing. `lang`, `program`, `model`, `plan`, `estimate` and `report` build without candle
+//! decides nothing. `lang`, `program`, `model`, `plan`, `estimate`, `report` and `lsp` build without candle
 //! (`--no-default-features`): a check and an estimate need no tensor library, no weights and no GPU.
 
 pub mod cli;
 pub mod estimate;
 pub mod lang;
 pub mod lock;
+pub mod lsp;
 pub mod model;
 pub mod plan;
 pub mod problem;

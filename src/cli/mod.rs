@@ -12,6 +12,7 @@ mod git;
 pub mod inspect;
 #[cfg(feature = "run")]
 pub mod lock;
+pub mod lsp;
 pub mod man;
 pub mod new;
 pub mod plan;
@@ -62,6 +63,8 @@ enum Command {
     Plan(plan::Show),
     /// Say what changes between two pipelines or runs: what trains when, rates, tokens, memory, disk, work
     Diff(diff::Diff),
+    /// Help an editor: problems, completion, hover, renaming, and what a plan says, as you type
+    Lsp(lsp::Lsp),
     /// Plan, check the machine, and train
     #[cfg(feature = "run")]
     Run(run::Run),
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Fmt(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Diff(command) => command.run(),
+        Command::Lsp(command) => command.run(),
         #[cfg(feature = "run")]
         Command::Run(command) => command.run(),
         #[cfg(feature = "run")]

@@ -194,7 +194,7 @@ fn file_name(path: &str) -> &str {
 }
 
 /// The path without `.` and, where the folder before them is known, without `..`.
-pub(super) fn normal(path: &Path) -> PathBuf {
+pub fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {
         match part {

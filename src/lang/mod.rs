@@ -19,13 +19,13 @@ pub mod parse;
 pub mod pipeline;
 pub mod render;
 pub mod resolve;
+pub mod scan;
 pub mod schema;
 pub mod source;
 pub mod syntax;
 
 mod merge;
 mod names;
-mod scan;
 mod wording;
 
 use crate::problem::{Problem, Problems};
@@ -35,7 +35,7 @@ pub use load::{Loaded, load};
 pub use parse::{parse, parse_value};
 pub use pipeline::Pipeline;
 pub use render::{Look, render};
-pub use resolve::{Options, Outside, resolve};
+pub use resolve::{Options, Outside, Scope, resolve};
 pub use source::{Source, Sources};
 pub use syntax::File;
 

@@ -11,7 +11,7 @@ use super::schema;
 pub(super) const MAX_DEPTH: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Token {
+pub enum Token {
     Word,
     Number,
     Text,
@@ -27,7 +27,7 @@ pub(super) enum Token {
 
 /// What stands at the top level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Starts {
+pub enum Starts {
     Import,
     Param,
     Let,
@@ -35,7 +35,7 @@ pub(super) enum Starts {
 }
 
 /// The tokens of a text; positions are bytes.
-pub(super) struct Scan<'t> {
+pub struct Scan<'t> {
     pub text: &'t str,
     tokens: Vec<(Token, Span)>,
     /// From `#` to the end of the line, which is not part of it.

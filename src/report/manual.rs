@@ -153,8 +153,8 @@ pub fn function_doc(function: &Function) -> String {
     format!("`{}`: {}\n\n{}", call(function), function.doc, arguments.collect::<String>())
 }
 
-/// Meaning, what applies where it is left out, values, other names, an example.
-fn key_text(key: &Key) -> String {
+/// A key or an argument: its meaning, what applies where it is left out, values, other names, an example.
+pub fn key_text(key: &Key) -> String {
     let mut text = format!("{}\n\n", key.doc);
     match key.need {
         Need::Required => text += "It must be written. ",

@@ -10,6 +10,7 @@ mod check;
 mod complain;
 mod datum;
 mod definitions;
+mod scope;
 mod stages;
 
 use std::collections::{HashMap, HashSet};
@@ -34,6 +35,7 @@ use stages::Builder;
 
 pub use bindings::type_names;
 pub use calculate::ENV;
+pub use scope::Scope;
 
 /// The language version that this program reads.
 pub const VERSION: u32 = 1;
