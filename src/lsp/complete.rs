@@ -145,7 +145,7 @@ impl List<'_, '_> {
         for kind in schema::KINDS {
             let snippet = if alone { self.block(kind) } else { kind.name.to_owned() };
             self.put(kind.name, CompletionItemKind::Class, &snippet, manual::kind_doc(kind), "1");
-            self.detail(kind.doc);
+            self.detail(brief(kind.doc));
         }
         for (word, snippet, doc) in WORDS {
             let snippet = if alone { snippet } else { word };
@@ -239,7 +239,7 @@ impl List<'_, '_> {
                 false => self.block(part),
             };
             self.put(part.name, CompletionItemKind::Class, &snippet, manual::kind_doc(part), "3");
-            self.detail(part.doc);
+            self.detail(brief(part.doc));
         }
     }
 
@@ -329,7 +329,7 @@ impl List<'_, '_> {
                         manual::word_doc(word, doc, asked.key),
                         "0",
                     );
-                    self.detail(*doc);
+                    self.detail(brief(doc));
                 }
                 Form::Function(function) => {
                     let snippet = match self.next == Token::Open('(') {
@@ -338,7 +338,7 @@ impl List<'_, '_> {
                     };
                     let doc = manual::function_doc(function);
                     self.put(function.name, CompletionItemKind::Function, &snippet, doc, "0");
-                    self.detail(function.doc);
+                    self.detail(brief(function.doc));
                 }
                 Form::Boolean => {
                     self.plain("true", CompletionItemKind::EnumMember, String::new(), "0");
@@ -508,6 +508,11 @@ const WORDS: &[(&str, &str, &str)] = &[
         "Other values for params and keys, which `--profile NAME` applies.",
     ),
 ];
+
+/// The first sentence.
+fn brief(doc: &str) -> &str {
+    doc.find(". ").map_or(doc, |end| &doc[..=end])
+}
 
 /// The keys that a new block should have: those that are required, and one of several that are.
 fn needed(kind: &Kind) -> Vec<&Key> {

@@ -92,7 +92,7 @@ fn a_request_that_is_not_known_is_refused_and_the_conversation_goes_on() {
     let gone = json!({ "textDocument": { "uri": "file:///gone.hift" }, "position": position("", 0) });
     assert_eq!(editor.request("textDocument/hover", gone.clone()), Ok(Json::Null));
     assert_eq!(editor.request("textDocument/completion", gone), Ok(json!([])));
-    assert!(editor.hover("hift 1\ntr§ain t {}").contains("Trains a model."));
+    assert!(editor.hover("hift 1\ntr§ain t {}").contains("Trains a model"));
     assert_eq!(editor.close().0.code(), Some(0));
 }
 
@@ -407,14 +407,14 @@ fn hovering_says_what_the_manual_says() {
     };
     let editor = &mut editor;
     check(editor, "dat§a d { }", &["data NAME { ... }", "Rows to learn from", "`source`"]);
-    check(editor, "tokenizer t { §max_length = 5 }", &["The most tokens of a row.", "`none`", "512 tokens"]);
+    check(editor, "tokenizer t { §max_length = 5 }", &["The most tokens of a row", "`none`", "512 tokens"]);
     check(editor, "tokenizer t { too_long = d§rop }", &["too_long = drop", "Longer rows are left out."]);
     check(editor, "schedule s { rate = cos§ine(1) }", &["`cosine(peak, warmup, end)`", "half a cosine"]);
     check(editor, "schedule s { rate = cosine(peak = 1, war§mup = 3 %) }", &["How long the rate rises"]);
     check(editor, "schedule s { rate = cosine(1, 3 §%) }", &["Percent"]);
     check(editor, "train t { memory_limit = 22 Gi§B }", &["1,073,741,824 bytes"]);
-    check(editor, "train t { steps = 3 se§ed = 1 }", &["What everything random in this stage"]);
-    check(editor, "train t { evalu§ate { } }", &["Measures the holdout during training."]);
+    check(editor, "train t { steps = 3 se§ed = 1 }", &["What is drawn at random in this stage"]);
+    check(editor, "train t { evalu§ate { } }", &["Measures the rows that are held out"]);
     check(editor, "train t { chec§kpoint {", &["Saves what is needed"]);
     check(editor, "let §x = 1", &["let x = 1"]);
     check(editor, "l§et x = 1", &["A name for a value"]);
