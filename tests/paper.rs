@@ -95,3 +95,37 @@ fn the_table_is_shown_in_the_papers_columns() {
     assert_eq!(lines[4], "AdamW FP32 HiFT 202.38M 25705.02 772.03 1544.06 27.36");
     assert_eq!(lines.iter().filter(|line| line.contains("HiFT")).count(), 15);
 }
+
+/// Liu et al. 2024 on six models: pipeline, layers, and by how much the largest group is smaller than the model, in
+/// percent; their mean, 89.18, is in the abstract. Parameters and the largest group in millions are worked out from the
+/// models' shapes.
+const MODELS: &[(&str, usize, f64, f64, f64)] = &[
+    ("roberta-base.hift", 14, 124.65, 39.00, 68.71),
+    ("roberta-large.hift", 26, 355.36, 52.00, 85.37),
+    ("gpt2-medium.hift", 26, 354.82, 52.51, 85.20),
+    ("gpt2-large.hift", 38, 774.03, 65.64, 91.52),
+    ("gpt-neo-2.7b.hift", 34, 2651.31, 133.90, 94.95),
+    ("llama-7b.hift", 35, 6738.42, 202.38, 97.00),
+    ("opt-13b.hift", 42, 12853.47, 314.64, 97.55),
+];
+
+#[test]
+fn the_largest_group_is_as_small_as_the_paper_says() {
+    let mut saved = Vec::new();
+    for (name, n_groups, millions, largest, percent) in MODELS {
+        let plan = plan(name);
+        let train = train(&plan);
+        assert_eq!(train.groups.len(), *n_groups, "{name}");
+        let all = train.model.n_elements as f64 / 1e6;
+        let group = train.groups.iter().map(|group| group.n_elements).max().unwrap() as f64 / 1e6;
+        assert!((all - millions).abs() < 0.006, "{name}: {all}");
+        assert!((group - largest).abs() < 0.006, "{name}: {group}");
+        let share = 100.0 * (1.0 - group / all);
+        assert!((share - percent).abs() < 0.006, "{name}: {share}");
+        if *name != "gpt2-medium.hift" {
+            saved.push(share);
+        }
+    }
+    let mean = saved.iter().sum::<f64>() / saved.len() as f64;
+    assert!((mean - 89.18).abs() < 0.01, "{mean}");
+}
