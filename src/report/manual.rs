@@ -400,7 +400,7 @@ mod tests {
         check("model", "recompute", "auto", "`none` where that fits");
         check("groups", "split", "joined", "The final norm and the head are one layer");
         check("train.evaluate", "metrics", "loss", "Mean cross entropy");
-        check("schedule", "order", "random", "`random(seed)`: Drawn once");
+        check("schedule", "order", "random", "`random(seed, redraw)`: Drawn");
         assert_eq!(word_doc("model", "recompute", "blokcs"), None);
     }
 }
