@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod plan;
 #[cfg(feature = "run")]
 pub mod progress;
+pub mod render;
 #[cfg(feature = "run")]
 pub mod run;
 
@@ -50,6 +51,8 @@ enum Command {
     Check(check::Check),
     /// Show stages, groups, turns, rates, and the memory of every part, before anything is loaded
     Plan(plan::Show),
+    /// Print a pipeline without params, imports and profiles: every value, and where it comes from
+    Render(render::Render),
     /// Plan, check the machine, and train
     #[cfg(feature = "run")]
     Run(run::Run),
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Check(command) => command.run(),
         Command::Plan(command) => command.run(),
+        Command::Render(command) => command.run(),
         #[cfg(feature = "run")]
         Command::Run(command) => command.run(),
         #[cfg(feature = "run")]

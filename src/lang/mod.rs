@@ -1,13 +1,13 @@
 //! Text to [`Pipeline`]: the language of `.hift` files.
 //!
 //! ```text
-//! text ── parse ──▶ File ── load ──▶ Loaded ── resolve ──▶ Pipeline
-//!                            ▲ imports
+//! text ── parse ──▶ File ── load ──▶ Loaded ── resolve ──┬─▶ Pipeline
+//!                            ▲ imports                    └─▶ Resolved (the same, with the origin of each value)
 //! ```
 //!
 //! Reading order: `grammar/hift.pest` (what can be written), [`syntax`] (the tree), [`schema`] (what every block
-//! and key means, in one table), [`mod@resolve`] (the tree against the table), [`pipeline`] (what comes out),
-//! [`mod@render`] (problems, drawn). `scan` and `wording` find the words for a text that the grammar does not match.
+//! and key means, in one table), [`mod@resolve`] (the tree against the table), [`pipeline`] and [`resolved`] (what comes
+//! out), [`mod@render`] (problems, drawn). `scan` and `wording` find the words for a text that the grammar does not match.
 //!
 //! Every pass reports all that it finds, and nothing here panics on any text. This room must not know tensors,
 //! models or the machine: that a file exists or a layer is called so is not asked here.
@@ -17,6 +17,7 @@ pub mod parse;
 pub mod pipeline;
 pub mod render;
 pub mod resolve;
+pub mod resolved;
 pub mod schema;
 pub mod source;
 pub mod syntax;
@@ -32,7 +33,8 @@ pub use load::{Loaded, load};
 pub use parse::{parse, parse_value};
 pub use pipeline::Pipeline;
 pub use render::{Look, render};
-pub use resolve::{Options, Outside, resolve};
+pub use resolve::{Options, Outside, Resolution, resolve};
+pub use resolved::Resolved;
 pub use source::{Source, Sources};
 pub use syntax::File;
 
@@ -41,6 +43,8 @@ pub use syntax::File;
 pub struct Reading {
     /// Nothing exactly if a problem is an error.
     pub pipeline: Option<Pipeline>,
+    /// Every value with its origin: whole if there is a pipeline, and else what is known.
+    pub resolved: Resolved,
     pub problems: Problems,
     /// The file and what it imports: what the problems point into.
     pub loaded: Loaded,
@@ -58,8 +62,7 @@ const MAX_PROFILES: usize = 32;
 /// Reads a file with what it imports, and resolves it. Profiles that are not chosen are checked, too.
 pub fn read(source: Source, options: &Options) -> Reading {
     let (loaded, mut problems) = load(source, options);
-    let (pipeline, found) = resolve(&loaded, options);
-    let pipeline = pipeline.filter(|_| !problems.has_errors());
+    let Resolution { pipeline, resolved, problems: found } = resolve(&loaded, options);
     problems.0.extend(found.0);
     let others = in_profiles(&loaded, options);
     let known = |problem: &Problem| {
@@ -69,7 +72,7 @@ pub fn read(source: Source, options: &Options) -> Reading {
     let others: Vec<Problem> = others.into_iter().filter(|problem| !known(problem)).collect();
     problems.0.extend(others);
     resolve::sort(&mut problems);
-    Reading { pipeline: pipeline.filter(|_| !problems.has_errors()), problems, loaded }
+    Reading { pipeline: pipeline.filter(|_| !problems.has_errors()), resolved, problems, loaded }
 }
 
 /// What is wrong when another profile applies.
@@ -88,7 +91,7 @@ fn in_profiles(loaded: &Loaded, options: &Options) -> Vec<Problem> {
             continue;
         };
         let options = Options { profiles: vec![name.text.clone()], ..options.clone() };
-        let (_, found) = resolve(loaded, &options);
+        let Resolution { problems: found, .. } = resolve(loaded, &options);
         for mut problem in found.0.into_iter().filter(Problem::is_error) {
             problem.message = format!("with the profile `{}`, {}", name.text, problem.message);
             problems.push(problem);

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::lang::load::Given;
 use crate::lang::names::{joined, nearest, quoted};
@@ -26,8 +27,8 @@ pub(super) struct Binding<'f> {
     pub what: What<'f>,
     pub by: By,
     /// As it applies: calculated, unless it is a word, a list, a call or names with values. None where it is wrong
-    /// or missing, which has been said.
-    pub value: Option<Value>,
+    /// or missing, which has been said. Names of one list share it.
+    pub value: Option<Arc<Value>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,8 +42,8 @@ pub(super) enum What<'f> {
 pub(super) enum By {
     /// The param or let itself.
     Written,
-    /// The entry of an import or a profile.
-    Given,
+    /// The entry of an import or a profile, at this place.
+    Given(Span),
     /// `--set`: its places are none of the file.
     Set,
 }
@@ -81,13 +82,15 @@ impl<'f> Bindings<'f> {
         let mut values: HashMap<usize, (By, Value, usize)> = HashMap::new();
         for given in given {
             if let Some(position) = bindings.by_name.get(given.entry.name.text.as_str()) {
-                values.insert(*position, (By::Given, given.entry.value.clone(), given.above));
+                let value = given.entry.value.clone();
+                values.insert(*position, (By::Given(value.span), value, given.above));
             }
         }
         for entry in profiled {
             match bindings.param(&entry.name.text) {
                 Some((position, _)) => {
-                    values.insert(position, (By::Given, entry.value.clone(), position));
+                    let value = entry.value.clone();
+                    values.insert(position, (By::Given(value.span), value, position));
                 }
                 None => problems.push(bindings.no_param(&entry.name)),
             }
@@ -121,7 +124,7 @@ impl<'f> Bindings<'f> {
         limit: usize,
         options: &Options,
         problems: &mut Problems,
-    ) -> Option<Value> {
+    ) -> Option<Arc<Value>> {
         let binding = &self.all[position];
         let Some(value) = value else {
             let name = &binding.name.text;
@@ -147,13 +150,13 @@ impl<'f> Bindings<'f> {
                     self.mark_used(other);
                     binding.value.clone()
                 }
-                Some(_) | None => Some(value),
+                Some(_) | None => Some(Arc::new(value)),
             },
             _ if is_calculation(&value) => {
                 let mut calculator = Calculator { bindings: self, limit, options, problems: &mut found };
-                calculator.value(&value, wanted)
+                calculator.value(&value, wanted).map(Arc::new)
             }
-            _ => Some(value),
+            _ => Some(Arc::new(value)),
         };
         let value = value.filter(|value| match binding.what {
             What::Param(param) => self.check(param, value, by, &mut found),
@@ -200,10 +203,10 @@ impl<'f> Bindings<'f> {
             let choices: Vec<String> = param.types.iter().map(called).collect();
             let problem = Problem::new(
                 "hift::lang::param_type",
-                format!("the param `{name}` is {}, not `{value}`", joined(&choices, "or")),
+                format!("the param `{name}` is {}, not `{}`", joined(&choices, "or"), value.brief()),
             );
             let problem = match by {
-                By::Written | By::Given => problem.label(value.span, "another type"),
+                By::Written | By::Given(_) => problem.label(value.span, "another type"),
                 By::Set => problem,
             };
             let types: Vec<Span> = param.types.iter().map(|choice| choice.span).collect();
@@ -229,7 +232,7 @@ impl<'f> Bindings<'f> {
                 problems.push(
                     Problem::new(
                         "hift::lang::param_type",
-                        format!("`{value}` cannot be compared with the range of `{name}`"),
+                        format!("`{}` cannot be compared with the range of `{name}`", value.brief()),
                     )
                     .label(value.span, "this")
                     .label(range.span, "the range")

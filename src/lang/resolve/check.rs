@@ -52,6 +52,11 @@ static DEFAULTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
     found
 });
 
+/// The value of a default that the schema has.
+pub(super) fn default_value(text: &str) -> Value {
+    DEFAULTS[text].clone()
+}
+
 /// Values in all that a file may come to once its names are replaced: names of lists of names grow fast.
 const MAX_VALUES: usize = 200_000;
 

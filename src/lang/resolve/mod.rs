@@ -1,7 +1,7 @@
 //! [`File`] to [`Pipeline`]: every name found, every default filled in, every value typed.
 //!
 //! Reading order: `bindings` (params and lets), `calculate` (what their values come to), `check` (blocks and values against the schema), `complain` (what is said where they do not pass),
-//! `definitions` and `stages` (what passed, as the pipeline's types). This file says in which order
+//! `definitions` and `stages` (what passed, as the pipeline's types), `explain` (what passed, with its origins). This file says in which order
 //! that happens, finds blocks by name and puts the stages into the order in which they run.
 
 mod bindings;
@@ -10,6 +10,7 @@ mod check;
 mod complain;
 mod datum;
 mod definitions;
+mod explain;
 mod stages;
 
 use std::collections::{HashMap, HashSet};
@@ -22,6 +23,7 @@ use super::load::Loaded;
 use super::merge::merge;
 use super::names::nearest;
 use super::pipeline::{Pipeline, Stage};
+use super::resolved::Resolved;
 use super::schema::{self, Form, Role};
 use super::syntax::{Block, Entry, File, Item, Term, Value};
 use super::wording;
@@ -30,6 +32,7 @@ use bindings::{Bindings, What};
 use check::Checker;
 use complain::article;
 use datum::{Checked, Datum, Index};
+use explain::{Explained, explain};
 use stages::Builder;
 
 pub use bindings::type_names;
@@ -87,9 +90,18 @@ pub(super) fn is_algorithm(name: &str) -> bool {
     forms.iter().any(|form| matches!(form, Form::Word(word, _) if *word == name))
 }
 
-/// The pipeline that a file means, and everything that is wrong with it. There is a pipeline exactly if
-/// no problem is an error and the whole file could be read.
-pub fn resolve(loaded: &Loaded, options: &Options) -> (Option<Pipeline>, Problems) {
+/// What a file comes to.
+#[derive(Debug, Default)]
+pub struct Resolution {
+    /// There is one exactly if no problem is an error and the whole file could be read.
+    pub pipeline: Option<Pipeline>,
+    /// Every value with its origin, as far as it is known.
+    pub resolved: Resolved,
+    pub problems: Problems,
+}
+
+/// The pipeline that a file means, and everything that is wrong with it.
+pub fn resolve(loaded: &Loaded, options: &Options) -> Resolution {
     let mut problems = Problems::default();
     let file = &loaded.file;
     version(file, &mut problems);
@@ -140,20 +152,30 @@ pub fn resolve(loaded: &Loaded, options: &Options) -> (Option<Pipeline>, Problem
         }
     }
     sort(&mut problems);
+    let whole = built.iter().all(Option::is_some);
+    let built: Vec<Stage> = built.into_iter().flatten().collect();
+    let resolved = explain(&Explained {
+        file,
+        sources: &loaded.sources,
+        bindings: &bindings,
+        definitions: &definitions,
+        stages: order.iter().map(|i| &stages[*i]).collect(),
+        built: &built,
+    });
     if problems.has_errors() || damaged {
-        return (None, problems);
+        return Resolution { pipeline: None, resolved, problems };
     }
-    let Some(stages) = built.into_iter().collect::<Option<Vec<_>>>() else {
+    if !whole {
         // A word that the schema allows and nothing here understands; a test builds every word.
         problems.push(
             Problem::new("hift::lang::bug", "this file is right, but hift does not understand it")
                 .help("please report it together with the file"),
         );
-        return (None, problems);
-    };
-    let pipeline =
-        Pipeline { folder: options.folder.clone(), version: VERSION, params: bindings.values(), stages };
-    (Some(pipeline), problems)
+        return Resolution { pipeline: None, resolved, problems };
+    }
+    let folder = options.folder.clone();
+    let pipeline = Pipeline { folder, version: VERSION, params: bindings.values(), stages: built };
+    Resolution { pipeline: Some(pipeline), resolved, problems }
 }
 
 /// Puts problems into the order of the file; those without a place come first. Says nothing twice.
