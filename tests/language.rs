@@ -261,7 +261,11 @@ fn a_rendering_means_the_same_and_renders_as_itself() {
         assert!(there.is_some(), "{name}: {problems}");
         let back = lang::read(Source::new(name, text), &here).resolved;
         let back = back.moved(Path::new("/a/runs/x"), Path::new("/a/pipelines"));
-        assert_eq!(back.text(reading.sources(), true), reading.resolved.text(reading.sources(), true), "{name}");
+        assert_eq!(
+            back.text(reading.sources(), true),
+            reading.resolved.text(reading.sources(), true),
+            "{name}"
+        );
         true
     };
     let n = cases().iter().filter(|case| check(&case.name, &case.text, &case.options)).count();

@@ -27,7 +27,7 @@ mod names;
 mod scan;
 mod wording;
 
-use crate::problem::{Problem, Problems};
+use crate::problem::{Problem, Problems, Span};
 
 pub use load::{Loaded, load};
 pub use parse::{parse, parse_value};
@@ -59,6 +59,29 @@ impl Reading {
 /// The most profiles that a file may have: each is checked, applied or not.
 const MAX_PROFILES: usize = 32;
 
+/// Text that is read for all profiles together, in bytes.
+const MAX_PROFILED: usize = 4 << 20;
+
+/// Mistakes after which the rest of a file is not looked at.
+const MAX_PROBLEMS: usize = 1000;
+
+/// Whether so much is wrong that `at` and what comes behind it is not looked at; says so once.
+fn too_many(problems: &mut Problems, at: Span) -> bool {
+    const CODE: &str = "hift::lang::too_much";
+    if problems.0.len() < MAX_PROBLEMS {
+        return false;
+    }
+    let message = format!("there are more than {MAX_PROBLEMS} mistakes");
+    if !problems.0.iter().any(|problem| problem.code == CODE && problem.message == message) {
+        problems.push(
+            Problem::new(CODE, message)
+                .label(at, "not looked at from here on")
+                .help("correct the first ones, and look again"),
+        );
+    }
+    true
+}
+
 /// Reads a file with what it imports, and resolves it. Profiles that are not chosen are checked, too.
 pub fn read(source: Source, options: &Options) -> Reading {
     let (loaded, mut problems) = load(source, options);
@@ -79,9 +102,13 @@ pub fn read(source: Source, options: &Options) -> Reading {
 fn in_profiles(loaded: &Loaded, options: &Options) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (i, profile) in merge::profiles(&loaded.file).enumerate() {
-        if i == MAX_PROFILES {
+        if i == MAX_PROFILES || (i + 1) * loaded.sources.end() > MAX_PROFILED {
+            let too_many = match i == MAX_PROFILES {
+                true => format!("a file has more than {MAX_PROFILES} profiles"),
+                false => format!("the file is too large for more than {i} profiles"),
+            };
             problems.push(
-                Problem::new("hift::lang::too_much", format!("a file has more than {MAX_PROFILES} profiles"))
+                Problem::new("hift::lang::too_much", too_many)
                     .label(profile.head(), "one too many")
                     .help("give a `param` another value with `--set` instead"),
             );

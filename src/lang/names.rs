@@ -5,7 +5,8 @@
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |text: &str| text.to_lowercase().replace(['_', '-'], "");
     let wanted = plain(word);
-    if wanted.is_empty() {
+    // No candidate is as long, and the comparison takes long.
+    if wanted.is_empty() || wanted.len() > 64 {
         return None;
     }
     candidates

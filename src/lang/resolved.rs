@@ -390,7 +390,9 @@ fn move_paths(value: &mut Value, forms: &'static [Form], moved: &impl Fn(&str) -
                 Form::Function(function) => Some(*function),
                 _ => None,
             });
-            let Some(function) = functions.into_iter().find(|function| function.name == name.text) else { return };
+            let Some(function) = functions.into_iter().find(|function| function.name == name.text) else {
+                return;
+            };
             for (i, argument) in arguments.iter_mut().enumerate() {
                 let key = match &argument.name {
                     Some(name) => function.arguments.iter().find(|key| key.name == name.text),

@@ -1,24 +1,31 @@
 //! Params and lets: names with values, what gives params other values, and the types that params ask for.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::lang::load::Given;
+use crate::lang::merge::value_weight;
 use crate::lang::names::{joined, nearest, quoted};
 use crate::lang::parse::parse_value;
 use crate::lang::schema::{UNITS, Unit};
 use crate::lang::syntax::{Entry, File, Item, Let, Name, Param, Term, Value};
+use crate::lang::too_many;
 use crate::problem::{Fault, Problem, Problems, Span};
 
 use super::Options;
 use super::calculate::{Calculator, Quantity, Wanted, is_calculation};
+
+/// Values that names and calculations may copy in all: names of names of long lists grow fast.
+const MAX_COPIED: usize = 200_000;
 
 /// The params and lets of a file and its imports, in their order, as they apply.
 pub(super) struct Bindings<'f> {
     all: Vec<Binding<'f>>,
     by_name: HashMap<&'f str, usize>,
     used: RefCell<HashSet<usize>>,
+    /// Values that names and calculations have copied so far.
+    copied: Cell<usize>,
 }
 
 /// A name with a value.
@@ -29,6 +36,8 @@ pub(super) struct Binding<'f> {
     /// As it applies: calculated, unless it is a word, a list, a call or names with values. None where it is wrong
     /// or missing, which has been said. Names of one list share it.
     pub value: Option<Arc<Value>>,
+    /// How much a copy of the value takes.
+    pub weight: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,13 +66,17 @@ impl<'f> Bindings<'f> {
         options: &Options,
         problems: &mut Problems,
     ) -> Self {
-        let mut bindings = Self { all: Vec::new(), by_name: HashMap::new(), used: RefCell::default() };
+        let mut bindings =
+            Self { all: Vec::new(), by_name: HashMap::new(), used: RefCell::default(), copied: Cell::new(0) };
         for item in &file.items {
             let (name, what) = match item {
                 Item::Param(param) => (&param.name, What::Param(param)),
                 Item::Let(binding) => (&binding.name, What::Let(binding)),
                 Item::Import(_) | Item::Block(_) => continue,
             };
+            if too_many(problems, name.span) {
+                break;
+            }
             if let Some(first) = bindings.by_name.get(name.text.as_str()) {
                 problems.push(
                     Problem::new(
@@ -77,7 +90,7 @@ impl<'f> Bindings<'f> {
                 continue;
             }
             bindings.by_name.insert(&name.text, bindings.all.len());
-            bindings.all.push(Binding { name, what, by: By::Written, value: None });
+            bindings.all.push(Binding { name, what, by: By::Written, value: None, weight: 0 });
         }
         let mut values: HashMap<usize, (By, Value, usize)> = HashMap::new();
         for given in given {
@@ -87,6 +100,9 @@ impl<'f> Bindings<'f> {
             }
         }
         for entry in profiled {
+            if too_many(problems, entry.name.span) {
+                break;
+            }
             match bindings.param(&entry.name.text) {
                 Some((position, _)) => {
                     let value = entry.value.clone();
@@ -104,13 +120,29 @@ impl<'f> Bindings<'f> {
             }
         }
         for position in 0..bindings.all.len() {
+            if too_many(problems, bindings.all[position].name.span) {
+                break;
+            }
             let (by, value, limit) = match (values.remove(&position), bindings.all[position].what) {
                 (Some((by, value, limit)), _) => (by, Some(value), limit.min(position)),
                 (None, What::Param(param)) => (By::Written, param.value.clone(), position),
                 (None, What::Let(binding)) => (By::Written, Some(binding.value.clone()), position),
             };
             bindings.all[position].by = by;
-            bindings.all[position].value = bindings.apply(position, by, value, limit, options, problems);
+            let named = match &value {
+                Some(Value { term: Term::Word(word), .. }) => {
+                    bindings.find(word).map(|(_, named)| named.weight)
+                }
+                _ => None,
+            };
+            let value = bindings.apply(position, by, value, limit, options, problems);
+            let weight = named.unwrap_or_else(|| value.as_deref().map_or(0, value_weight));
+            bindings.all[position].weight = weight;
+            bindings.all[position].value = value;
+            let place = bindings.all[position].name.span;
+            if named.is_some() && !bindings.spend(weight, place, problems) {
+                break;
+            }
         }
         bindings
     }
@@ -279,6 +311,20 @@ impl<'f> Bindings<'f> {
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.all.iter().map(|binding| binding.name.text.as_str())
+    }
+
+    /// Adds to what names and calculations have copied; says so where it becomes too much.
+    pub fn spend(&self, weight: usize, place: Span, problems: &mut Problems) -> bool {
+        self.copied.set(self.copied.get() + weight);
+        let is_fine = self.copied.get() <= MAX_COPIED;
+        if !is_fine {
+            problems.push(
+                Problem::new("hift::lang::too_much", "params and lets come to too many values")
+                    .label(place, "here it becomes too much")
+                    .help("use fewer names inside of names"),
+            );
+        }
+        is_fine
     }
 
     pub fn mark_used(&self, position: usize) {

@@ -353,7 +353,7 @@ impl Calculator<'_, '_> {
                 return None;
             }
         }
-        Some(text)
+        self.bindings.spend(text.len() / 100, value_span(pieces), self.problems).then_some(text)
     }
 
     /// `env("NAME")`, `env("NAME", default)`
@@ -386,7 +386,12 @@ impl Calculator<'_, '_> {
         };
         let default = match default.map(|default| &default.value) {
             Some(Value { term: Term::Word(word), span }) => match self.bindings.find(word) {
-                Some(_) => Some(self.named(word, *span)?.as_ref().clone()),
+                Some((_, binding)) => {
+                    if !self.bindings.spend(binding.weight, *span, self.problems) {
+                        return None;
+                    }
+                    Some(self.named(word, *span)?.as_ref().clone())
+                }
                 None => Some(Value { term: Term::Word(word.clone()), span: *span }),
             },
             Some(default) if is_calculation(default) => Some(self.value(default, wanted)?),

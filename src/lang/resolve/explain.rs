@@ -1,11 +1,10 @@
 //! What passed the checks, as plain values with their origins: what a reader asks who wonders why a key has its value.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use serde::Serialize;
 use serde_json::Value as Json;
 
-use crate::lang::pipeline::{self, Setting, Stage};
+use crate::lang::pipeline::{self, Setting, Stage, Tokenizer};
 use crate::lang::resolved::{
     How, Origin, Resolved, ResolvedBlock, ResolvedEntry, ResolvedName, Through, Varied, Within,
 };
@@ -33,7 +32,14 @@ pub(super) struct Explained<'e, 'f> {
 pub(super) fn explain(all: &Explained) -> Resolved {
     let mut homes: Vec<&Block> = all.file.blocks().collect();
     homes.sort_by_key(|block| block.span.start);
-    let explainer = Explainer { all, homes };
+    let by_name = all.stages.iter().map(|stage| ((stage.kind.name, stage.name.as_str()), *stage)).collect();
+    let mut uses: HashMap<(&str, &str), Vec<&Stage>> = HashMap::new();
+    for stage in all.built {
+        for used in used_by(stage) {
+            uses.entry(used).or_default().push(stage);
+        }
+    }
+    let explainer = Explainer { all, homes, by_name, uses };
     let names = (0..all.bindings.len()).map(|position| explainer.name(position)).collect();
     let stages: Vec<ResolvedBlock> = all.stages.iter().map(|stage| explainer.stage(stage)).collect();
     let used: HashSet<(&str, &str)> = all.stages.iter().flat_map(|stage| explainer.names_of(stage)).collect();
@@ -51,6 +57,10 @@ struct Explainer<'e, 'f> {
     all: &'e Explained<'e, 'f>,
     /// The blocks of the file, by their places.
     homes: Vec<&'f Block>,
+    /// Stages by kind and name.
+    by_name: HashMap<(&'static str, &'e str), &'e Checked<'f>>,
+    /// Which stages use a definition.
+    uses: HashMap<(&'static str, &'e str), Vec<&'e Stage>>,
 }
 
 impl<'e, 'f> Explainer<'e, 'f> {
@@ -67,9 +77,7 @@ impl<'e, 'f> Explainer<'e, 'f> {
     /// The train stage that a stage goes on from.
     fn from(&self, stage: &Checked) -> Option<&'e Checked<'f>> {
         match stage.fields.get("from").map(|from| &from.value) {
-            Some(Datum::Block(kind, name)) => {
-                self.all.stages.iter().copied().find(|other| other.kind.name == *kind && other.name == *name)
-            }
+            Some(Datum::Block(kind, name)) => self.by_name.get(&(*kind, name.as_str())).copied(),
             _ => None,
         }
     }
@@ -105,7 +113,10 @@ impl<'e, 'f> Explainer<'e, 'f> {
                 let value = value(&setting.value, key.takes);
                 let origin = Origin::new(How::Taken(from.name.clone()));
                 block.entries.push(ResolvedEntry { key, value, origin, within: Vec::new() });
-            } else if key.name == "device" && stage.fields.get("device").is_none() && stage.kind.name != "train" {
+            } else if key.name == "device"
+                && stage.fields.get("device").is_none()
+                && stage.kind.name != "train"
+            {
                 // Stages that use a model as it is have none to take it from.
                 let value = default_value("auto");
                 let origin = Origin::new(How::Default(None));
@@ -128,19 +139,15 @@ impl<'e, 'f> Explainer<'e, 'f> {
             return block;
         }
         // The pipeline calls its values as the schema does, so its own JSON says what came of a key.
-        let uses: Vec<(String, Json)> = self
-            .all
-            .built
-            .iter()
-            .filter_map(|stage| Some((stage.name().to_owned(), used(stage, checked)?)))
-            .collect();
+        let uses = self.uses.get(&(checked.kind.name, checked.name.as_str())).map_or(&[][..], Vec::as_slice);
+        let uses: Vec<(&str, Json)> = uses.iter().map(|stage| (stage.name(), used(stage, checked))).collect();
         for key in depends {
             let mut values: Vec<(Value, Vec<String>)> = Vec::new();
             for (stage, json) in &uses {
                 let Some(value) = of_json(json, key.name) else { continue };
                 match values.iter_mut().find(|(known, _)| *known == value) {
-                    Some((_, stages)) => stages.push(stage.clone()),
-                    None => values.push((value, vec![stage.clone()])),
+                    Some((_, stages)) => stages.push((*stage).to_owned()),
+                    None => values.push((value, vec![(*stage).to_owned()])),
                 }
             }
             if values.len() > 1 {
@@ -153,7 +160,12 @@ impl<'e, 'f> Explainer<'e, 'f> {
                     ("tokenizer", _) => How::Derived("the rows' format"),
                     _ => How::Default(None),
                 };
-                block.entries.push(ResolvedEntry { key, value, origin: Origin::new(how), within: Vec::new() });
+                block.entries.push(ResolvedEntry {
+                    key,
+                    value,
+                    origin: Origin::new(how),
+                    within: Vec::new(),
+                });
             }
         }
         in_order(&mut block.entries, checked.kind.keys);
@@ -236,11 +248,9 @@ impl<'e, 'f> Explainer<'e, 'f> {
     fn origin(&self, origin: pipeline::Origin, place: &Place) -> Origin {
         match origin {
             pipeline::Origin::Default => Origin::new(How::Default(None)),
-            pipeline::Origin::Written(span) => Origin {
-                through: self.through(span, place),
-                place: Some(span),
-                ..Origin::new(How::Written)
-            },
+            pipeline::Origin::Written(span) => {
+                Origin { through: self.through(span, place), place: Some(span), ..Origin::new(How::Written) }
+            }
             pipeline::Origin::Calculated(span) => {
                 let calculation = place.entry.and_then(|entry| find(&entry.value, span));
                 let asks = calculation.is_some_and(asks_environment);
@@ -464,23 +474,34 @@ fn smallest(unit: Unit) -> &'static str {
     names.next().map_or(unit.written(), |(name, ..)| *name)
 }
 
-/// What a stage made of a definition that it uses.
-fn used(stage: &Stage, definition: &Checked) -> Option<Json> {
-    fn json<T: Serialize>(value: &T, name: &str, wanted: &Checked) -> Option<Json> {
-        // The types of a pipeline are JSON whatever they hold.
-        (name == wanted.name).then(|| serde_json::to_value(value).unwrap_or_default())
-    }
-    let tokenizer = match stage {
+fn tokenizer_of(stage: &Stage) -> Option<&Tokenizer> {
+    match stage {
         Stage::Train(stage) => Some(&stage.tokenizer),
         Stage::Evaluate(stage) => Some(&stage.tokenizer),
         Stage::Generate(stage) => Some(&stage.tokenizer),
         Stage::Export(stage) => stage.tokenizer.as_ref(),
-    };
-    match (definition.kind.name, stage) {
-        ("tokenizer", _) => tokenizer.and_then(|tokenizer| json(tokenizer, &tokenizer.name, definition)),
-        ("optimizer", Stage::Train(stage)) => json(&stage.optimizer, &stage.optimizer.name, definition),
-        _ => None,
     }
+}
+
+/// Kinds and names of the definitions in a stage whose keys depend on more than the definition.
+fn used_by(stage: &Stage) -> Vec<(&'static str, &str)> {
+    let optimizer = match stage {
+        Stage::Train(stage) => Some(("optimizer", stage.optimizer.name.as_str())),
+        Stage::Evaluate(_) | Stage::Generate(_) | Stage::Export(_) => None,
+    };
+    let tokenizer = tokenizer_of(stage).map(|tokenizer| ("tokenizer", tokenizer.name.as_str()));
+    tokenizer.into_iter().chain(optimizer).collect()
+}
+
+/// What a stage made of a definition that it uses.
+fn used(stage: &Stage, definition: &Checked) -> Json {
+    let json = match (definition.kind.name, stage) {
+        ("tokenizer", _) => serde_json::to_value(tokenizer_of(stage)),
+        ("optimizer", Stage::Train(stage)) => serde_json::to_value(&stage.optimizer),
+        _ => return Json::Null,
+    };
+    // The types of a pipeline are JSON whatever they hold.
+    json.unwrap_or_default()
 }
 
 /// The value of a key in a block's JSON, where what depends on an algorithm stands together.
@@ -508,7 +529,8 @@ mod tests {
 
     #[test]
     fn amounts_are_written_in_the_largest_unit_that_is_exact() {
-        let check = |value: f64, unit: Unit, text: &str| assert_eq!(plain(amount(value, unit)).to_string(), text);
+        let check =
+            |value: f64, unit: Unit, text: &str| assert_eq!(plain(amount(value, unit)).to_string(), text);
         check(24.0 * 1073741824.0, Unit::Bytes, "24 GiB");
         check(1.5 * 1073741824.0, Unit::Bytes, "1536 MiB");
         check(1e9, Unit::Bytes, "1 GB");
