@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use hift::lang::schema::{self, Form, Key};
 use hift::lang::{self, Look, Options, Outside, Reading, Source};
+use hift::problem::Problems;
 
 const MIB: usize = 1 << 20;
 
-/// How a text is answered.
+/// How a text is answered, warnings aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Means,
@@ -71,9 +72,10 @@ fn read(text: String, beside: Vec<(String, String)>) -> (Reading, Duration) {
         let began = Clock::now();
         let reading = lang::read(Source::new("p.hift", text), &options);
         let took = began.elapsed();
-        // All of it can be shown.
-        let drawn = lang::render(&reading.problems, reading.sources(), Look::default());
-        assert!(drawn.len() < 10_000 * (reading.problems.0.len() + 1), "{} bytes", drawn.len());
+        // It can be shown, in no more words than a person reads.
+        let first = Problems(reading.problems.0.iter().take(20).cloned().collect());
+        let drawn = lang::render(&first, reading.sources(), Look::default());
+        assert!(drawn.len() < 10_000 * (first.0.len() + 1), "{} bytes", drawn.len());
         reading.resolved.text(reading.sources(), false);
         (reading, took)
     });
@@ -112,72 +114,163 @@ fn with(text: &str) -> String {
     format!("hift 1\n{text}\n{}", rest())
 }
 
+/// Ten of each block in a hundred lines, two params to each.
+fn thousand_lines() -> String {
+    let mut text = "hift 1\n".to_owned();
+    for i in 0..24 {
+        writeln!(
+            text,
+            "param peak{i} = 2e-5\nparam batch{i}: whole in 1 .. 64 = 4\nlet length{i} = 2 * (batch{i} * 128 tokens)\n\n\
+             data rows{i} {{\n    source  = json(\"rows{i}.jsonl\")\n    format  = text\n    holdout = 2 %\n}}\n\n\
+             tokenizer bpe{i} {{\n    file       = \"models/tokenizer.json\"  # a comment\n    max_length = length{i}\n}}\n\n\
+             model llama{i} {{\n    weights = \"models/llama-${{batch{i}}}\"\n}}\n\n\
+             groups layers{i} {{\n    split  = by_layer(1)\n    freeze = [\"embedding\", \"block.0\"]\n}}\n\n\
+             schedule hift{i} {{\n    rate = cosine(peak = peak{i}, warmup = 3 %)\n}}\n\n\
+             optimizer fast{i} {{\n    algorithm    = adamw\n    weight_decay = 0.01\n}}\n\n\
+             train sft{i} {{\n    data        = rows{i}\n    tokenizer   = bpe{i}\n    model       = llama{i}\n\
+             \x20   groups      = layers{i}\n    schedule    = hift{i}\n    optimizer   = fast{i}\n    epochs      = 3\n\
+             \x20   micro_batch = batch{i}\n    evaluate {{ every = 200 steps }}\n}}"
+        )
+        .unwrap();
+    }
+    text
+}
+
+/// `cargo bench --bench language` measures it; here, on whatever machine, a few times that is allowed.
+#[test]
+fn a_thousand_lines_are_read_in_no_time() {
+    let text = thousand_lines();
+    assert!((1000..1200).contains(&text.lines().count()), "{}", text.lines().count());
+    let best = (0..5).map(|_| {
+        let (reading, took) = read(text.clone(), Vec::new());
+        assert!(reading.pipeline.is_some(), "{}", reading.problems);
+        took
+    });
+    let best = best.min().unwrap();
+    println!("{} lines, {} bytes in {best:?}", text.lines().count(), text.len());
+    assert!(best < Duration::from_millis(100), "{best:?}");
+}
+
+/// As much text as is read.
+const FULL: usize = 500 << 10;
+
 #[test]
 fn nesting_has_an_end() {
     let n = 100_000;
-    for bracket in ["[", "(", "{ a = ", "f(", "f(a = ", "-(", "[{ a = f(-("] {
-        check(bracket, format!("hift 1\nlet a = {}", bracket.repeat(n)), Error("nesting"));
+    for bracket in ["[", "(", "{ a = ", "f(", "-("] {
+        check(bracket, format!("hift 1\nlet a = {}", bracket.repeat(n / bracket.len())), Error("nesting"));
     }
+    check("calls", format!("hift 1\nlet a = {}", "f(a = ".repeat(n / 2)), Error("nesting"));
+    check("all of them", format!("hift 1\nlet a = {}", "[{ a = f(-(".repeat(n / 3)), Error("nesting"));
     check("blocks", format!("hift 1\n{}", "a {".repeat(n)), Error("nesting"));
-    check("named blocks", format!("hift 1\n{}", "model a {\n".repeat(n)), Wrong);
+    check("blocks on lines", format!("hift 1\n{}", "model a {\n".repeat(n / 2)), Wrong);
     check("closing", format!("hift 1\n{}", "}".repeat(n)), Wrong);
     check("minus", format!("hift 1\nlet a = {}1", "-".repeat(n)), Wrong);
     check("minuses", format!("hift 1\nlet a = {}1", "- ".repeat(n)), Wrong);
     check("minus words", format!("hift 1\nlet a = {}b", "-".repeat(n)), Wrong);
     check("hole", with(&format!("let a = \"${{{}\"", "(".repeat(n))), Wrong);
+    check(
+        "closed hole",
+        with(&format!("let a = \"${{{}1{}}}\"", "(".repeat(n), ")".repeat(n))),
+        Error("nesting"),
+    );
     check("hole of minuses", with(&format!("let a = \"${{{}b}}\"", "-".repeat(n))), Wrong);
     check("holes", with(&format!("let b = 1\nlet a = \"{}\"", "${b}".repeat(n))), Error("too_much"));
     check("hole of calls", with(&format!("let a = \"${{{}1{}}}\"", "f(".repeat(60), ")".repeat(60))), Wrong);
     check("sum", with(&format!("let a = 1{}", " + 1".repeat(n))), Means);
     check("product", with(&format!("let a = 1{}", " * 1".repeat(n))), Means);
     check("groups", with(&format!("let a = {}1{}", "(".repeat(60), ")".repeat(60))), Means);
-    check("environment", with("let a = env(\"LONG\", 1)"), Wrong);
+    check("environment", with("let a = 1 + env(\"LONG\", 1)"), Wrong);
+}
+
+/// A first line, and as many as fit that each need the one before.
+fn chain(first: &str, next: impl Fn(usize) -> String) -> String {
+    let mut text = first.to_owned();
+    for i in 1.. {
+        let line = next(i);
+        if text.len() + line.len() > FULL {
+            break;
+        }
+        text.push_str(&line);
+    }
+    text
 }
 
 #[test]
 fn names_of_names_have_an_end() {
-    let n = 100_000;
-    let chain = |first: &str, next: &dyn Fn(usize) -> String| -> String {
-        (1..n).fold(first.to_owned(), |mut text, i| {
-            text.push_str(&next(i));
-            text
-        })
-    };
-    let lets = chain("let x0 = 1\n", &|i| format!("let x{i} = x{}\n", i - 1));
-    check("lets", with(&lets), Means);
-    let params = chain("param x0 = 1\n", &|i| format!("param x{i} = x{}\n", i - 1));
-    check("params", with(&params), Means);
-    check("sums", with(&chain("let x0 = 1\n", &|i| format!("let x{i} = x{} + 1\n", i - 1))), Means);
+    let far: String = (1..100_000).map(|i| format!("param x{i} = x{}\n", i - 1)).collect();
+    check("a hundred thousand params", with(&format!("param x0 = 1\n{far}")), Error("too_much"));
+    check("lets", with(&chain("let x0 = 1\n", |i| format!("let x{i} = x{}\n", i - 1))), Means);
+    check("params", with(&chain("param x0 = 1\n", |i| format!("param x{i} = x{}\n", i - 1))), Means);
+    check("backwards", with(&chain("let y = 1\n", |i| format!("let x{i} = x{}\n", i + 1))), Means);
+    check("sums", with(&chain("let x0 = 1\n", |i| format!("let x{i} = x{} + 1\n", i - 1))), Means);
     let list = format!("let x0 = [{}]\n", "1, ".repeat(10_000));
-    check("lets of a list", with(&chain(&list, &|i| format!("let x{i} = x{}\n", i - 1))), Means);
-    check("sums of a list", with(&chain(&list, &|i| format!("let x{i} = x0 + 1\n"))), Wrong);
+    check("a list by name", with(&chain(&list, |i| format!("let x{i} = x{}\n", i - 1))), Error("too_much"));
+    check("sums of a list", with(&chain(&list, |i| format!("let x{i} = x0 + 1\n"))), Wrong);
+    check(
+        "a list as a default",
+        with(&chain(&list, |i| format!("let x{i} = env(\"X\", x0)\n"))),
+        Error("too_much"),
+    );
+    let text = format!("let x0 = \"{}\"\n", "a".repeat(50_000));
+    check("a text in texts", with(&chain(&text, |i| format!("let x{i} = \"${{x0}}\"\n"))), Error("too_much"));
     let used = |text: &str, value: &str| {
         with(text).replace("split = by_layer(1)", &format!("split = by_layer(1) freeze = {value}"))
     };
-    let doubled = (1..64)
-        .fold("let x0 = [\"a\"]\n".to_owned(), |text, i| format!("{text}let x{i} = [x{0}, x{0}]\n", i - 1));
-    check("doubled lists", used(&doubled, "x63"), Wrong);
-    let texts = (1..64).fold("let x0 = \"a\"\n".to_owned(), |text, i| {
-        format!("{text}let x{i} = \"${{x{0}}}${{x{0}}}\"\n", i - 1)
-    });
+    let doubled = |one: &str, two: &dyn Fn(usize) -> String| -> String {
+        std::iter::once(one.to_owned()).chain((1..64).map(two)).collect()
+    };
+    let lists = doubled("let x0 = [\"a\"]\n", &|i| format!("let x{i} = [x{0}, x{0}]\n", i - 1));
+    check("doubled lists", used(&lists, "x63"), Wrong);
+    let texts = doubled("let x0 = \"a\"\n", &|i| format!("let x{i} = \"${{x{0}}}${{x{0}}}\"\n", i - 1));
     check("doubled texts", used(&texts, "[x63]"), Error("too_much"));
-    let bases = chain("model m0 { weights = \"a\" }\n", &|i| format!("model m{i} = m{} {{}}\n", i - 1));
-    check("bases", with(&bases), Error("too_much"));
-    let circle =
-        chain(&format!("model m0 = m{} {{}}\n", n - 1), &|i| format!("model m{i} = m{} {{}}\n", i - 1));
-    check("a circle of bases", with(&circle), Error("circle"));
+    check("a long list", used(&format!("let a = [{}]", "\"b\", ".repeat(50_000)), "a"), Means);
+    check("a long list of a name", used("let a = \"b\"", &format!("[{}]", "a, ".repeat(60_000))), Means);
+    let long = format!("let a = \"{}\"", "b".repeat(100_000));
+    check("a list of a long name", used(&long, &format!("[{}]", "a, ".repeat(100_000))), Error("too_much"));
+    let patterns = "\"b\", ".repeat(30_000);
+    let layers =
+        with("").replace("split = by_layer(1)", &format!("split = by_layer(1) freeze = [{patterns}]"));
+    let again = chain(&layers, |i| format!("groups g{i} = layers {{}}\n"));
+    check("a base with a long list", again, Error("too_much"));
+    let unknown = chain("hift 1\n", |i| format!("groups g{i} = layers {{}}\n"));
+    check("an unknown base of many", unknown, Error("base"));
+}
+
+#[test]
+fn chains_of_blocks_have_an_end() {
+    let bases =
+        |last: &str| chain(&format!("model m0 {last}"), |i| format!("model m{i} = m{} {{}}\n", i - 1));
+    let n = bases("{ weights = \"a\" }\n").lines().count();
+    check("bases", with(&bases("{ weights = \"a\" }\n")), Means);
+    check("a circle of bases", with(&bases(&format!("= m{} {{}}\n", n - 2))), Error("circle"));
+    let far: String = (1..100_000).map(|i| format!("model m{i} = m{} {{}}\n", i - 1)).collect();
+    check(
+        "a hundred thousand bases",
+        with(&format!("model m0 {{ weights = \"a\" }}\n{far}")),
+        Error("too_much"),
+    );
     let stages = |last: &str| {
-        (1..5_000).fold(format!("hift 1\n{}", rest()).replace("model = llama ", &format!("model = {last} ")), |text, i| {
+        let first = format!("hift 1\n{}", rest()).replace("model = llama ", &format!("model = {last} "));
+        chain(&first, |i| {
             let before = if i == 1 { "sft".to_owned() } else { format!("s{}", i - 1) };
             format!(
-                "{text}train s{i} {{ data = rows tokenizer = bpe model = {before} groups = layers schedule = hift \
+                "train s{i} {{ data = rows tokenizer = bpe model = {before} groups = layers schedule = hift \
                  optimizer = adamw steps = 1 micro_batch = 1 }}\n"
             )
         })
     };
+    let last = stages("llama").lines().last().unwrap().split(' ').nth(1).unwrap().to_owned();
     check("stages", stages("llama"), Means);
-    check("a circle of stages", stages("s4999"), Error("circle"));
-    check("needed by a list", used(&format!("let a = [{}]", "\"b\", ".repeat(n)), "a"), Means);
+    check("a circle of stages", stages(&last), Error("circle"));
+    let lines: Vec<String> = stages("llama").lines().map(|line| format!("{line}\n")).collect();
+    let backwards: String = lines[..1].iter().chain(lines[1..].iter().rev()).cloned().collect();
+    check("stages backwards", backwards, Means);
+    let list = format!("[{}]", "\"a\", ".repeat(30_000));
+    let prompts =
+        stages("llama").replace("split = by_layer(1)", &format!("split = by_layer(1) freeze = {list}"));
+    let cut = prompts[..FULL].rfind('\n').unwrap();
+    check("stages of a long list", &prompts[..cut], Error("too_much"));
 }
 
 #[test]
@@ -194,46 +287,98 @@ fn imports_have_an_end() {
         })
         .chain([("f60.part".to_owned(), "hift 1\nparam x = 1\n".to_owned())])
         .collect();
-    check_with("doubled", with("import \"f0.part\""), double, Means);
-    let text = format!("hift 1\n{}", "let a = 1\n".repeat(MIB / 10));
+    check_with("doubled", with("import \"f0.part\"\nlet y = x"), double, Means);
+    let text = format!("hift 1\n{}", "# a comment\n".repeat(10_000));
     let large = (0..60).map(|i| (format!("f{i}.part"), text.clone())).collect();
-    check_with("large", with(&wide), large, Wrong);
+    check_with("large", with(&wide), large, Error("too_much"));
+    let params: String = (0..10_000).map(|i| format!("param x{i} = 1\n")).collect();
+    let again = "import \"f.part\" { x1 = 2 }\n".repeat(9_000);
+    check_with("again and again", with(&again), vec![("f.part".into(), format!("hift 1\n{params}"))], Means);
+    check_with(
+        "itself",
+        with("import \"p.hift\""),
+        vec![("p.hift".into(), "hift 1".into())],
+        Error("circle"),
+    );
 }
 
 #[test]
 fn ten_megabytes_are_answered() {
     let fill = |line: &str| line.repeat(10 * MIB / line.len());
-    let blocks: String = (0..)
-        .map(|i| format!("model m{i} {{ weights = \"a/b\" recompute = blocks }}\n"))
-        .scan(0, |n, line| {
-            *n += line.len();
-            (*n < 10 * MIB).then_some(line)
-        })
-        .collect();
-    check("valid blocks", with(&blocks), Wrong);
-    let lets: String = (0..500_000).map(|i| format!("let x{i} = {i}\n")).collect();
-    check("valid lets", with(&lets), Means);
-    let entries: String = (0..400_000).map(|i| format!("key{i} = {i}\n")).collect();
-    check("keys", format!("hift 1\nmodel m {{\n{entries}}}\n"), Wrong);
+    for text in [
+        "let a = 1\n",
+        "model m { weights = \"a\" }\n",
+        "# a comment\n",
+        "\n",
+        "{",
+        "}",
+        "[",
+        "\"",
+        "\0",
+        "é",
+        "a",
+    ] {
+        check(&format!("{text:?}"), fill(text), Error("too_much"));
+    }
+    check("of one line", format!("hift 1 let a = [{}]", fill("1, ")), Error("too_much"));
+    check("of one text", format!("hift 1 let a = \"{}\"", fill("a")), Error("too_much"));
+}
+
+#[test]
+fn as_much_text_as_is_read_is_answered_within_a_second() {
+    let fill = |line: &str| line.repeat(FULL / line.len());
+    let many = |line: &dyn Fn(usize) -> String| chain("", line);
+    check(
+        "blocks",
+        with(&many(&|i| format!("model m{i} {{ weights = \"a/b\" recompute = blocks }}\n"))),
+        Means,
+    );
+    check("lets", with(&many(&|i| format!("let x{i} = {i}\n"))), Means);
+    check(
+        "keys",
+        format!("hift 1\nmodel m {{\n{}}}\n", many(&|i| format!("key{i} = {i}\n"))),
+        Error("unknown_key"),
+    );
     check("same keys", format!("hift 1\nmodel m {{\n{}}}\n", fill("weights = 1\n")), Wrong);
-    check("same blocks", with(&fill("model m { weights = \"a\" }\n")), Wrong);
+    check("same blocks", with(&fill("model m { weights = \"a\" }\n")), Error("duplicate_block"));
     check("parts", format!("hift 1\ntrain m {{\n{}}}\n", fill("evaluate { every = 1 step }\n")), Wrong);
     check("profiles", with(&fill("profile p { x = 1 }\n")), Wrong);
+    let change = many(&|i| format!("model m{i} {{ recompute = none }}\n"));
+    check("a profile", with(&format!("profile p {{ {change} }}")), Wrong);
+    let profiles: String =
+        (0..32).map(|i| format!("profile p{i} {{ train sft {{ seed = {i} }} }}\n")).collect();
+    check(
+        "profiles of a long file",
+        with(&format!("{profiles}{}", &fill("# a comment\n")[..400_000])),
+        Error("too_much"),
+    );
     check("comments", with(&fill("# a comment\n")), Means);
     check("docs", with(&format!("{}let a = 1", fill("## a comment\n"))), Means);
     check("blank lines", with(&fill("\n")), Means);
     check("blanks", with(&fill(" ")), Means);
     check("tabs", with(&fill("\t")), Means);
     check("one text", with(&format!("let a = \"{}\"", fill("a"))), Means);
+    check("one text of escapes", with(&format!("let a = \"{}\"", fill("\\u{41}"))), Means);
     check("one comment", with(&format!("# {}", fill("a"))), Means);
     check("one word", with(&format!("let a = {}", fill("a"))), Means);
-    check("one number", with(&format!("let a = {}", fill("1"))), Wrong);
+    check("one name", with(&format!("let {} = 1", fill("a"))), Means);
+    check("one number", with(&format!("let a = {}", fill("1"))), Error("range"));
     check("one list", with(&format!("let a = [{}]", fill("1, "))), Means);
     check("one record", with(&format!("let a = {{ {} }}", fill("a = 1, "))), Means);
     check("one call", with(&format!("let a = f({})", fill("1, "))), Means);
+    let used = format!("freeze = [{}]", fill("1, "));
+    check(
+        "one wrong list",
+        with("").replace("split = by_layer(1)", &format!("split = by_layer(1) {used}")),
+        Wrong,
+    );
+    let used = format!("split = {{ {} }}", fill("a = [], "));
+    check("one wrong record", with("").replace("split = by_layer(1)", &used), Error("duplicate_key"));
+    let used = format!("split = by_layer({})", fill("1, "));
+    check("one wrong call", with("").replace("split = by_layer(1)", &used), Error("wrong_type"));
     check("one line of blocks", with(&fill("model m { } ")), Wrong);
     check("one line of keys", format!("hift 1 train m {{ {} }}", fill("a = 1 ")), Wrong);
-    for garbage in [
+    let texts = [
         "{",
         "}",
         "[",
@@ -297,10 +442,32 @@ fn ten_megabytes_are_answered() {
         "1_",
         "0x",
         "\\u{",
-    ] {
-        check(&format!("{garbage:?}"), fill(garbage), Wrong);
-        check(&format!("{garbage:?} in a block"), format!("hift 1\nmodel m {{\n{}", fill(garbage)), Wrong);
+    ];
+    for text in texts {
+        check(&format!("{text:?}"), fill(text), Wrong);
+        check(&format!("{text:?} in a block"), format!("hift 1\nmodel m {{\n{}", fill(text)), Wrong);
+        check(
+            &format!("{text:?} as a value"),
+            format!("hift 1\nmodel m {{\nweights = {}", fill(text)),
+            Wrong,
+        );
     }
+}
+
+#[test]
+fn strange_bytes_are_answered() {
+    let good = with("let a = 1");
+    check("a byte order mark", format!("\u{FEFF}{good}"), Means);
+    check("line ends of Windows", good.replace('\n', "\r\n"), Means);
+    check("line ends of old", good.replace('\n', "\r"), Means);
+    check("a NUL", with("\0"), Error("syntax"));
+    check("a NUL in a text", with("let a = \"\0\""), Means);
+    check("a NUL in a comment", with("# \0"), Means);
+    check("another alphabet", good.replace("adamw {", "аdamw {"), Error("syntax"));
+    check("a wide letter", with("let ａ = 1"), Error("syntax"));
+    check("a blank that is none", with("let a =\u{A0}1"), Error("syntax"));
+    check("a joiner", with("let a\u{200D} = 1"), Error("syntax"));
+    check("right to left", with("let \u{202E}a = 1"), Error("syntax"));
 }
 
 #[test]

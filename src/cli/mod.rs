@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 use std::sync::Arc;
 
-use crate::lang::{self, Look, Options, Outside, Pipeline, Source, Sources};
+use crate::lang::{self, Look, Options, Outside, Pipeline, Resolved, Source, Sources};
 use crate::problem::{Fault, Problem, Problems};
 
 /// Fine-tunes every weight of a language model on one small device, group by group (HiFT), from one file that says
@@ -163,6 +163,11 @@ fn parse_set(text: &str) -> Result<(String, String), String> {
 
 /// Reads and resolves a pipeline file that is to run. Warnings are shown at once.
 pub(crate) fn open(path: &Path, sets: &Sets) -> Result<(Sources, Pipeline), Failure> {
+    open_resolved(path, sets).map(|(sources, pipeline, _)| (sources, pipeline))
+}
+
+/// The same with the origins of all values.
+pub(crate) fn open_resolved(path: &Path, sets: &Sets) -> Result<(Sources, Pipeline, Resolved), Failure> {
     let reading = lang::read(read(path)?, &options(path, sets));
     match reading.pipeline {
         Some(pipeline) if pipeline.stages.is_empty() => {
@@ -177,7 +182,7 @@ pub(crate) fn open(path: &Path, sets: &Sets) -> Result<(Sources, Pipeline), Fail
             if !reading.problems.0.is_empty() {
                 show(&reading.problems, &sources);
             }
-            Ok((sources, pipeline))
+            Ok((sources, pipeline, reading.resolved))
         }
         None => Err(Failure::of(reading.problems, &reading.loaded.sources)),
     }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::progress::{Progress, Style};
-use super::{Failure, Sets, folder_of, open, plan, print};
+use super::{Failure, Sets, folder_of, open_resolved, plan, print};
 use crate::data::Library;
 use crate::lang::pipeline::Device;
+use crate::lang::{Resolved, Sources};
 use crate::plan::StagePlan;
 use crate::problem::{Fault, Problem};
 use crate::run::{self, Ending, Order, signals};
@@ -45,7 +46,7 @@ enum Resume {
 impl Run {
     pub fn run(self) -> Result<(), Failure> {
         signals::listen();
-        let (sources, pipeline) = open(&self.file, &self.sets)?;
+        let (sources, pipeline, resolved) = open_resolved(&self.file, &self.sets)?;
         let failure = |problems| Failure::of(problems, &sources);
         let directory = self.dir.clone().unwrap_or_else(|| default_directory(&self.file));
         run::check_free(&directory)?;
@@ -59,7 +60,7 @@ impl Run {
         let order = Order {
             plan: &plan,
             estimate: &estimate,
-            text: sources.first().map_or(String::new(), |source| source.text.clone()),
+            text: as_it_runs(&resolved, &sources, &folder_of(&self.file), &directory),
             folder: folder_of(&self.file),
             directory,
             resume: match self.resume {
@@ -117,6 +118,25 @@ impl Run {
             .into()),
         }
     }
+}
+
+/// The pipeline as a file of its own in the run directory: its relative paths start there.
+fn as_it_runs(resolved: &Resolved, sources: &Sources, folder: &Path, directory: &Path) -> String {
+    match (whole(folder), whole(directory)) {
+        (Ok(folder), Ok(directory)) => resolved.moved(&folder, &directory).text(sources, false),
+        // Without a current folder, there is no way from one to the other.
+        (Err(_), _) | (_, Err(_)) => resolved.text(sources, false),
+    }
+}
+
+/// A path from the root on, links followed as far as it exists.
+fn whole(path: &Path) -> std::io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let there = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    Ok(match there {
+        Some((above, real)) => real.join(path.strip_prefix(above).unwrap_or(Path::new(""))),
+        None => path,
+    })
 }
 
 /// This build computes on the CPU.

@@ -86,6 +86,8 @@ impl<'f> Checker<'_, 'f> {
         for entry in &block.entries {
             let name = &entry.name;
             if too_many(self.problems, name.span) {
+                // What has not been looked at is not missing.
+                seen.extend(kind.keys.iter().map(|key| (key.name, name.span)));
                 break;
             }
             let Some(key) = kind.keys.iter().find(|key| key.name == name.text) else {
