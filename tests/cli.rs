@@ -647,7 +647,36 @@ fn a_run_leaves_what_it_did() {
     let case = Case::new();
     case.run("run p.hift --set steps=7").works();
     assert_eq!(case.checkpoints("runs/p"), ["sft-6", "sft-7"]);
-    assert!(fs::read_to_string(case.path("runs/p/pipeline.hift")).unwrap().contains("param steps = 7"));
+    let text = fs::read_to_string(case.path("runs/p/pipeline.hift")).unwrap();
+    for line in [
+        "    steps        = 7       # param steps, --set\n",
+        "    micro_batch  = 2       # written, p.hift:14\n",
+        "    clip         = none    # default\n",
+        "    source  = json(\"../../rows.jsonl\")",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    // It says the same by itself.
+    case.run("check runs/p/pipeline.hift").works();
+    let plan = |file: &str| {
+        let json: Json = serde_json::from_str(&case.run(&format!("plan {file} --json")).works().out).unwrap();
+        json["plan"]["stages"][0].clone()
+    };
+    let (mut own, mut original) = (plan("runs/p/pipeline.hift"), plan("p.hift --set steps=7"));
+    for (plan, folder) in [(&mut own, "../../"), (&mut original, "")] {
+        assert_eq!(plan["data"]["source"]["path"], format!("{folder}rows.jsonl"));
+        assert_eq!(plan["model"]["weights"]["config"], format!("{folder}config.json"));
+        (plan["data"]["source"], plan["model"]["weights"]) = (Json::Null, Json::Null);
+    }
+    assert_eq!(own, original);
+    // Neither words nor the folder that it is called from make another run of it.
+    let commented =
+        fs::read_to_string(case.path("p.hift")).unwrap().replace("param steps", "# steps\nparam steps");
+    case.put("p.hift", commented);
+    case.shell(
+        "mkdir elsewhere; cd elsewhere; $HIFT run ../p.hift --set steps=7 --dir ../runs/p --resume must",
+    )
+    .works();
     assert_eq!(case.json("runs/p/plan.json")["plan"]["stages"][0]["steps"], 7);
     let lock = case.json("runs/p/hift.lock");
     let inputs = lock["inputs"].as_array().unwrap().iter();

@@ -8,6 +8,7 @@
 //! - `#! whole`: the file is complete. Otherwise every kind of block that a case does not show is taken from `rest.hift`.
 //!
 //! - `#! means`: the pipeline that comes out, defaults filled in, is in the `.json` beside the case.
+//! - `#! renders`: what `hift render` prints is in the `.rendered` beside the case.
 //!
 //! No other problem may come up. What a user reads is in the `.txt` beside each case that has problems;
 //! `UPDATE_EXPECT=1` writes it anew.
@@ -18,10 +19,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use hift::lang::pipeline::Stage;
+use hift::lang::pipeline::{Pipeline, Stage};
 use hift::lang::schema::{self, Form, Key, Need};
 use hift::lang::{self, Look, Options, Outside, Source, Sources};
-use hift::problem::{Problem, Severity, Span};
+use hift::problem::{Problem, Problems, Severity, Span};
+use serde_json::Value as Json;
 
 const REST: &str = include_str!("cases/rest.hift");
 
@@ -33,6 +35,7 @@ struct Case {
     options: Options,
     expected: Vec<Expected>,
     means: bool,
+    renders: bool,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +75,7 @@ fn case(name: String, path: PathBuf, commented: String) -> Case {
     let mut options = Options { folder: PathBuf::from("/pipelines"), ..Options::default() };
     let mut outside = Beside { folder: path.parent().unwrap().to_path_buf(), env: Vec::new() };
     let mut expected = Vec::new();
-    let (mut whole, mut means) = (false, false);
+    let (mut whole, mut means, mut renders) = (false, false, false);
     let mut above = 0;
     // As a user would have written it: without the expectations.
     let mut text = String::new();
@@ -85,6 +88,7 @@ fn case(name: String, path: PathBuf, commented: String) -> Case {
             match directive.split_once(' ') {
                 None if directive == "whole" => whole = true,
                 None if directive == "means" => means = true,
+                None if directive == "renders" => renders = true,
                 Some(("set", set)) => {
                     let (name, value) = set.split_once('=').expect("#! set NAME=VALUE");
                     options.set.push((name.into(), value.into()));
@@ -127,7 +131,7 @@ fn case(name: String, path: PathBuf, commented: String) -> Case {
             }
         }
     }
-    Case { name, path, text, options, expected, means }
+    Case { name, path, text, options, expected, means, renders }
 }
 
 /// The files beside a case, and the environment that it asks for.
@@ -193,7 +197,13 @@ fn every_case_has_its_problems_and_no_others() {
         }
         let drawn = lang::render(problems, reading.sources(), Look::default());
         let meaning = case.means.then(|| format!("{}\n", serde_json::to_string_pretty(&pipeline).unwrap()));
-        for (extension, now) in [("txt", drawn), ("json", meaning.unwrap_or_default())] {
+        let rendered = case.renders.then(|| reading.resolved.text(reading.sources(), false));
+        let goldens = [
+            ("txt", drawn),
+            ("json", meaning.unwrap_or_default()),
+            ("rendered", rendered.unwrap_or_default()),
+        ];
+        for (extension, now) in goldens {
             let golden = case.path.with_extension(extension);
             if now.is_empty() {
                 assert!(!golden.exists(), "{} has nothing to say, but a .{extension}", case.name);
@@ -218,6 +228,54 @@ fn a_printed_file_reads_as_itself_and_means_the_same() {
             assert_eq!(lang::parse(&printed).0.to_string(), printed, "{}", case.name);
             let json = |pipeline| serde_json::to_string(&pipeline).unwrap();
             assert_eq!(json(again.unwrap_or_else(|| panic!("{problems}"))), json(pipeline), "{}", case.name);
+        }
+    }
+}
+
+/// What a pipeline means, its params aside: a rendering has none.
+fn meaning(pipeline: Option<Pipeline>, problems: &Problems) -> Json {
+    let pipeline = pipeline.unwrap_or_else(|| panic!("{problems}"));
+    serde_json::to_value(Pipeline { params: Vec::new(), ..pipeline }).unwrap()
+}
+
+#[test]
+fn a_rendering_means_the_same_and_renders_as_itself() {
+    let check = |name: &str, text: &str, options: &Options| {
+        let reading = lang::read(Source::new(name, text), options);
+        if reading.pipeline.is_none() {
+            return false;
+        }
+        let meant = meaning(reading.pipeline.clone(), &reading.problems);
+        let here = Options { folder: options.folder.clone(), ..Options::default() };
+        for plain in [false, true] {
+            let rendered = reading.resolved.text(reading.sources(), plain);
+            let again = lang::read(Source::new(name, rendered.clone()), &here);
+            assert_eq!(meaning(again.pipeline.clone(), &again.problems), meant, "{name}:\n{rendered}");
+            let twice = again.resolved.text(again.sources(), true);
+            assert_eq!(twice, reading.resolved.text(reading.sources(), true), "{name}");
+        }
+        // From another folder, the paths lead to the same files.
+        let moved = reading.resolved.moved(Path::new("/a/pipelines"), Path::new("/a/runs/x"));
+        let text = moved.text(reading.sources(), false);
+        let (there, problems) = lang::check(&text, &here);
+        assert!(there.is_some(), "{name}: {problems}");
+        let back = lang::read(Source::new(name, text), &here).resolved;
+        let back = back.moved(Path::new("/a/runs/x"), Path::new("/a/pipelines"));
+        assert_eq!(
+            back.text(reading.sources(), true),
+            reading.resolved.text(reading.sources(), true),
+            "{name}"
+        );
+        true
+    };
+    let n = cases().iter().filter(|case| check(&case.name, &case.text, &case.options)).count();
+    assert!(n > 20, "{n} cases without errors");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "hift") {
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(check(&path.to_string_lossy(), &text, &Options::default()), "{}", path.display());
         }
     }
 }

@@ -98,7 +98,7 @@ impl Diff {
         if path.extension().is_some_and(|extension| extension == "json") {
             return Ok(Side::of_plan(name, &source.text)?);
         }
-        let (sources, pipeline) = super::resolve(source, &place, &self.sets, outside)?;
+        let (sources, pipeline, _) = super::resolve(source, &place, &self.sets, outside)?;
         let plan = plan::compile(&pipeline, self.no_data).map_err(|found| Failure::of(found, &sources))?;
         let estimate = estimate::estimate(&plan, threads());
         let json = serde_json::to_string(&plan::json(&plan, &estimate)).expect("a plan is JSON");

@@ -26,7 +26,7 @@ impl Write {
     pub fn run(self) -> Result<(), Failure> {
         signals::listen();
         let machine = Arc::new(Machine::default());
-        let (sources, pipeline) = resolve(read(&self.file)?, &self.file, &self.sets, machine.clone())?;
+        let (sources, pipeline, _) = resolve(read(&self.file)?, &self.file, &self.sets, machine.clone())?;
         let mut listing = inputs::list(&pipeline, &sources, machine.variables());
         let failure = |problems| Failure::of(problems, &sources);
         let accept = accept(&self.file, &self.sets);

@@ -18,6 +18,7 @@ pub mod new;
 pub mod plan;
 #[cfg(feature = "run")]
 pub mod progress;
+pub mod render;
 #[cfg(feature = "run")]
 pub mod run;
 
@@ -29,7 +30,7 @@ use std::sync::{Arc, Mutex};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::lang::{self, Look, Options, Outside, Pipeline, Source, Sources};
+use crate::lang::{self, Look, Options, Outside, Pipeline, Resolved, Source, Sources};
 use crate::problem::{Fault, Problem, Problems};
 
 /// Fine-tunes every weight of a language model on one small device, group by group (HiFT), from one file that says
@@ -65,6 +66,8 @@ enum Command {
     Diff(diff::Diff),
     /// Help an editor: problems, completion, hover, renaming, and what a plan says, as you type
     Lsp(lsp::Lsp),
+    /// Print a pipeline without params, imports and profiles: every value, and where it comes from
+    Render(render::Render),
     /// Plan, check the machine, and train
     #[cfg(feature = "run")]
     Run(run::Run),
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Plan(command) => command.run(),
         Command::Diff(command) => command.run(),
         Command::Lsp(command) => command.run(),
+        Command::Render(command) => command.run(),
         #[cfg(feature = "run")]
         Command::Run(command) => command.run(),
         #[cfg(feature = "run")]
@@ -196,16 +200,18 @@ fn parse_set(text: &str) -> Result<(String, String), String> {
 
 /// Reads and resolves a pipeline file that is to run. Warnings are shown at once.
 pub(crate) fn open(path: &Path, sets: &Sets) -> Result<(Sources, Pipeline), Failure> {
-    resolve(read(path)?, path, sets, Arc::new(Machine::default()))
+    let opened = resolve(read(path)?, path, sets, Arc::new(Machine::default()));
+    opened.map(|(sources, pipeline, _)| (sources, pipeline))
 }
 
-/// Resolves a pipeline that was read, as if it lay at `path`. Warnings are shown at once.
+/// Resolves a pipeline that was read, as if it lay at `path`, and gives the origins of its values. Warnings are shown
+/// at once.
 pub(crate) fn resolve(
     source: Source,
     path: &Path,
     sets: &Sets,
     outside: Arc<dyn Outside + Send + Sync>,
-) -> Result<(Sources, Pipeline), Failure> {
+) -> Result<(Sources, Pipeline, Resolved), Failure> {
     let name = source.name.clone();
     let reading = lang::read(source, &Options { outside, ..options(path, sets) });
     match reading.pipeline {
@@ -220,7 +226,7 @@ pub(crate) fn resolve(
             if !reading.problems.0.is_empty() {
                 show(&reading.problems, &sources);
             }
-            Ok((sources, pipeline))
+            Ok((sources, pipeline, reading.resolved))
         }
         None => Err(Failure::of(reading.problems, &reading.loaded.sources)),
     }

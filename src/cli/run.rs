@@ -10,6 +10,7 @@ use super::progress::{Progress, Style};
 use super::{Failure, Machine, Sets, folder_of, plan, print, read, resolve};
 use crate::data::Library;
 use crate::lang::pipeline::Device;
+use crate::lang::{Resolved, Sources};
 use crate::lock::Locked;
 use crate::plan::StagePlan;
 use crate::problem::{Fault, Problem};
@@ -53,7 +54,8 @@ impl Run {
     pub fn run(self) -> Result<(), Failure> {
         signals::listen();
         let machine = Arc::new(Machine::default());
-        let (sources, pipeline) = resolve(read(&self.file)?, &self.file, &self.sets, machine.clone())?;
+        let (sources, pipeline, resolved) =
+            resolve(read(&self.file)?, &self.file, &self.sets, machine.clone())?;
         let failure = |problems| Failure::of(problems, &sources);
         let directory = self.dir.clone().unwrap_or_else(|| default_directory(&self.file));
         run::check_free(&directory)?;
@@ -73,7 +75,7 @@ impl Run {
         let order = Order {
             plan: &plan,
             estimate: &estimate,
-            text: sources.first().map_or(String::new(), |source| source.text.clone()),
+            text: as_it_runs(&resolved, &sources, &folder_of(&self.file), &directory),
             folder: folder_of(&self.file),
             directory,
             resume: match self.resume {
@@ -133,6 +135,25 @@ impl Run {
             .into()),
         }
     }
+}
+
+/// The pipeline as a file of its own in the run directory: its relative paths start there.
+fn as_it_runs(resolved: &Resolved, sources: &Sources, folder: &Path, directory: &Path) -> String {
+    match (whole(folder), whole(directory)) {
+        (Ok(folder), Ok(directory)) => resolved.moved(&folder, &directory).text(sources, false),
+        // Without a current folder, there is no way from one to the other.
+        (Err(_), _) | (_, Err(_)) => resolved.text(sources, false),
+    }
+}
+
+/// A path from the root on, links followed as far as it exists.
+fn whole(path: &Path) -> std::io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let there = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    Ok(match there {
+        Some((above, real)) => real.join(path.strip_prefix(above).unwrap_or(Path::new(""))),
+        None => path,
+    })
 }
 
 /// This build computes on the CPU.

@@ -1,8 +1,8 @@
 //! A file and what it imports, as one: imports are replaced by the items of the file that they name.
 
-use std::collections::HashMap;
-use std::ops::Range;
+use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use crate::problem::{Fault, Problem, Problems};
 
@@ -11,9 +11,13 @@ use super::parse::parse;
 use super::resolve::Options;
 use super::source::{Source, Sources};
 use super::syntax::{Entry, File, Import, Item, Shift};
+use super::too_many;
 
 /// Files that one pipeline may be made of.
 const MAX_FILES: usize = 64;
+
+/// Bytes of text that one pipeline may be made of. A long one has a tenth of it.
+const MAX_TEXT: usize = 512 << 10;
 
 /// A file with everything it imports.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +45,7 @@ pub fn load(source: Source, options: &Options) -> (Loaded, Problems) {
         problems: Problems::default(),
         open: vec![normal(&options.folder.join(file_name(&source.name)))],
         done: HashMap::new(),
+        n_names: 0,
     };
     loader.file(source);
     (loader.loaded, loader.problems)
@@ -52,12 +57,28 @@ struct Loader<'o> {
     problems: Problems,
     /// The files that are being read, outermost first.
     open: Vec<PathBuf>,
-    /// The files that have been read, and which items they and what they import gave.
-    done: HashMap<PathBuf, Range<usize>>,
+    /// The files that have been read, and the params that they and what they import have.
+    done: HashMap<PathBuf, Arc<HashSet<String>>>,
+    /// Params and lets so far.
+    n_names: usize,
 }
 
 impl Loader<'_> {
     fn file(&mut self, source: Source) {
+        if self.loaded.sources.end() + source.text.len() > MAX_TEXT {
+            let what =
+                if self.loaded.sources.is_empty() { "this file has" } else { "the files together have" };
+            self.problems.push(
+                Problem::new(
+                    "hift::lang::too_much",
+                    format!("{what} more than {} KiB of text", MAX_TEXT >> 10),
+                )
+                .help("say it in fewer words; rows and texts to learn from stand in files of their own"),
+            );
+            self.loaded.file.damaged = true;
+            self.loaded.sources.push(Source { text: String::new(), ..source });
+            return;
+        }
         let (mut file, mut problems) = parse(&source.text);
         let folder = source.folder.clone();
         let is_first = self.loaded.sources.is_empty();
@@ -74,57 +95,64 @@ impl Loader<'_> {
         }
         self.loaded.file.damaged |= damaged;
         for item in file.items {
+            if let Item::Import(import) = &item
+                && too_many(&mut self.problems, import.span)
+            {
+                self.loaded.file.damaged = true;
+                break;
+            }
             match item {
                 Item::Import(import) => self.import(&import, &folder),
-                Item::Param(_) | Item::Let(_) | Item::Block(_) => self.loaded.file.items.push(item),
+                Item::Param(_) | Item::Let(_) => {
+                    self.n_names += 1;
+                    self.loaded.file.items.push(item);
+                }
+                Item::Block(_) => self.loaded.file.items.push(item),
             }
         }
     }
 
     fn import(&mut self, import: &Import, folder: &Path) {
-        let above =
-            self.loaded.file.items.iter().filter(|item| matches!(item, Item::Param(_) | Item::Let(_)));
-        let above = above.count();
+        let above = self.n_names;
         let path = normal(&folder.join(&import.path));
-        let items = self
+        let params = self
             .done
             .get(&normal(&self.options.folder.join(&path)))
             .cloned()
             .or_else(|| self.read(import, &path));
-        let Some(items) = items else {
+        let Some(params) = params else {
             self.loaded.file.damaged = true;
             return;
         };
-        let params: Vec<String> = self.loaded.file.items[items]
-            .iter()
-            .filter_map(|item| match item {
-                Item::Param(param) => Some(param.name.text.clone()),
-                Item::Import(_) | Item::Let(_) | Item::Block(_) => None,
-            })
-            .collect();
         for entry in &import.entries {
             if params.contains(&entry.name.text) {
                 self.loaded.given.push(Given { entry: entry.clone(), above });
                 continue;
             }
-            let names = || params.iter().map(String::as_str);
+            if too_many(&mut self.problems, entry.name.span) {
+                break;
+            }
+            let mut names: Vec<&str> = params.iter().map(String::as_str).collect();
+            names.sort_unstable();
             self.problems.push(
                 Problem::new(
                     "hift::lang::import",
                     format!("`{}` has no param `{}`", import.path, entry.name.text),
                 )
                 .label(entry.name.span, "not a param there")
-                .help(match (nearest(&entry.name.text, names()), params.as_slice()) {
-                    (Some(meant), _) => format!("did you mean `{meant}`?"),
-                    (None, []) => "only params can be given; remove it, or make it a param there".into(),
-                    (None, _) => format!("its params are {}", quoted(names(), "and")),
-                }),
+                .help(
+                    match (nearest(&entry.name.text, names.iter().copied()), names.as_slice()) {
+                        (Some(meant), _) => format!("did you mean `{meant}`?"),
+                        (None, []) => "only params can be given; remove it, or make it a param there".into(),
+                        (None, names) => format!("its params are {}", quoted(names.iter().copied(), "and")),
+                    },
+                ),
             );
         }
     }
 
-    /// Reads an imported file; which items it gave.
-    fn read(&mut self, import: &Import, path: &Path) -> Option<Range<usize>> {
+    /// Reads an imported file; which params it and what it imports have.
+    fn read(&mut self, import: &Import, path: &Path) -> Option<Arc<HashSet<String>>> {
         // The same file, however the path to it is written.
         let full = normal(&self.options.folder.join(path));
         if let Some(at) = self.open.iter().position(|open| *open == full) {
@@ -182,9 +210,13 @@ impl Loader<'_> {
         self.open.push(full.clone());
         self.file(Source { name: shown.display().to_string(), text, folder });
         self.open.pop();
-        let items = from..self.loaded.file.items.len();
-        self.done.insert(full, items.clone());
-        Some(items)
+        let params = self.loaded.file.items[from..].iter().filter_map(|item| match item {
+            Item::Param(param) => Some(param.name.text.clone()),
+            Item::Import(_) | Item::Let(_) | Item::Block(_) => None,
+        });
+        let params: Arc<HashSet<String>> = Arc::new(params.collect());
+        self.done.insert(full, params.clone());
+        Some(params)
     }
 }
 

@@ -1,14 +1,15 @@
 //! Blocks that take over others, and what profiles change: afterwards every block says all that it means.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::problem::{Problem, Problems, Span};
 
 use super::names::{nearest, quoted};
 use super::schema::PROFILE;
-use super::syntax::{Block, Entry, File, Name, Term, Value};
+use super::syntax::{Block, Entry, File, Name, Piece, Term, Value};
+use super::too_many;
 
-/// Entries that may be taken over in all. A file of any size that a person writes has far fewer.
+/// Values that may be taken over in all. A file of any size that a person writes has far fewer.
 const MAX_TAKEN: usize = 100_000;
 
 /// The blocks of a file once profiles and bases are applied.
@@ -29,7 +30,11 @@ pub(super) fn merge(file: &File, chosen: &[String], problems: &mut Problems) -> 
     let mut merged = Merged::default();
     let profiles: Vec<&Block> = profiles(file).collect();
     merged.blocks = file.blocks().filter(|block| block.kind.text != PROFILE).cloned().collect();
-    for (i, profile) in profiles.iter().enumerate() {
+    let mut by_name: HashMap<&str, &Block> = HashMap::new();
+    for profile in &profiles {
+        if too_many(problems, profile.kind.span) {
+            break;
+        }
         let Some(name) = &profile.name else {
             problems.push(
                 Problem::new("hift::lang::name", "this profile has no name")
@@ -38,7 +43,8 @@ pub(super) fn merge(file: &File, chosen: &[String], problems: &mut Problems) -> 
             );
             continue;
         };
-        if let Some(first) = profiles[..i].iter().find(|other| other.is_called(&name.text)) {
+        let first = *by_name.entry(&name.text).or_insert(profile);
+        if first.span != profile.span {
             problems.push(
                 Problem::new(
                     "hift::lang::duplicate_block",
@@ -54,14 +60,16 @@ pub(super) fn merge(file: &File, chosen: &[String], problems: &mut Problems) -> 
         }
     }
     for wanted in chosen {
-        match profiles.iter().find(|profile| profile.is_called(wanted)) {
+        match by_name.get(wanted.as_str()) {
             Some(profile) => merged.apply(profile, problems),
             None => problems.push(unknown_profile(wanted, &profiles)),
         }
     }
     for block in &merged.blocks {
         for part in &block.blocks {
-            if let Some(base) = &part.base {
+            if let Some(base) = &part.base
+                && !too_many(problems, base.span)
+            {
                 problems.push(no_base(base, "a block inside a block takes over none"));
             }
         }
@@ -93,8 +101,11 @@ fn unknown_profile(wanted: &str, profiles: &[&Block]) -> Problem {
 impl Merged {
     fn apply(&mut self, profile: &Block, problems: &mut Problems) {
         self.given.extend(profile.entries.iter().cloned());
+        let by_name = self.by_name();
         for change in &profile.blocks {
-            let same_kind = |block: &&mut Block| block.kind.text == change.kind.text;
+            if too_many(problems, change.kind.span) {
+                return;
+            }
             let Some(name) = &change.name else {
                 problems.push(
                     Problem::new(
@@ -109,8 +120,9 @@ impl Merged {
             if let Some(base) = &change.base {
                 problems.push(no_base(base, "a profile changes keys of a block, not what it takes over"));
             }
-            match self.blocks.iter_mut().filter(same_kind).find(|block| block.is_called(&name.text)) {
-                Some(block) => {
+            match by_name.get(&(change.kind.text.clone(), name.text.clone())) {
+                Some(i) => {
+                    let block = &mut self.blocks[*i];
                     block.damaged |= change.damaged;
                     overlay(block, change);
                 }
@@ -149,14 +161,20 @@ impl Merged {
         }
     }
 
-    /// Lets every block that names a base have what the base says and it does not.
-    fn take_over(&mut self, problems: &mut Problems) {
-        let mut by_name: HashMap<(String, String), usize> = HashMap::new();
+    /// The first block of each kind and name.
+    fn by_name(&self) -> HashMap<(String, String), usize> {
+        let mut by_name = HashMap::new();
         for (i, block) in self.blocks.iter().enumerate() {
             if let Some(name) = &block.name {
                 by_name.entry((block.kind.text.clone(), name.text.clone())).or_insert(i);
             }
         }
+        by_name
+    }
+
+    /// Lets every block that names a base have what the base says and it does not.
+    fn take_over(&mut self, problems: &mut Problems) {
+        let by_name = self.by_name();
         let base_of = |blocks: &[Block], i: usize| -> Option<usize> {
             let base = blocks[i].base.as_ref()?;
             by_name.get(&(blocks[i].kind.text.clone(), base.text.clone())).copied()
@@ -164,6 +182,9 @@ impl Merged {
         let mut done: Vec<bool> = self.blocks.iter().map(|block| block.base.is_none()).collect();
         let mut taken = 0;
         for start in 0..self.blocks.len() {
+            if too_many(problems, self.blocks[start].kind.span) {
+                return;
+            }
             // From a block to its base and so on, down to one that is finished.
             let mut path = vec![start];
             let mut on_path: HashMap<usize, usize> = HashMap::from([(start, 0)]);
@@ -193,9 +214,7 @@ impl Merged {
                 }
                 done[i] = true;
                 let Some(base) = base_of(&self.blocks, i) else { continue };
-                let base = self.blocks[base].clone();
-                taken +=
-                    base.entries.len() + base.blocks.iter().map(|part| part.entries.len()).sum::<usize>();
+                taken += weight(&self.blocks[base]);
                 if taken > MAX_TAKEN {
                     problems.push(
                         Problem::new("hift::lang::too_much", "blocks take over too much from each other")
@@ -204,6 +223,7 @@ impl Merged {
                     );
                     return;
                 }
+                let base = self.blocks[base].clone();
                 let own = std::mem::replace(&mut self.blocks[i], base);
                 let block = &mut self.blocks[i];
                 let base_name = block.name.take();
@@ -259,7 +279,10 @@ impl Merged {
     }
 
     fn circle(&self, path: &[usize]) -> Problem {
-        let names: Vec<String> = path.iter().map(|i| format!("`{}`", self.blocks[*i].title())).collect();
+        // More of them help nobody.
+        let shown = &path[..path.len().min(8)];
+        let mut names: Vec<String> = shown.iter().map(|i| format!("`{}`", self.blocks[*i].title())).collect();
+        names.extend((shown.len() < path.len()).then(|| format!("{} more", path.len() - shown.len())));
         let mut problem = Problem::new(
             "hift::lang::circle",
             match names.as_slice() {
@@ -267,7 +290,7 @@ impl Merged {
                 _ => format!("these blocks take over each other in a circle: {}", names.join(", ")),
             },
         );
-        for i in path {
+        for i in shown {
             let base: Option<Span> = self.blocks[*i].base.as_ref().map(|base| base.span);
             problem = problem.label_at(base, "needs this first");
         }
@@ -275,9 +298,40 @@ impl Merged {
     }
 }
 
+/// How much a copy of a block takes: its values, and its parts.
+fn weight(block: &Block) -> usize {
+    let entries: usize = block.entries.iter().map(|entry| value_weight(&entry.value)).sum();
+    1 + entries + block.blocks.iter().map(weight).sum::<usize>()
+}
+
+/// The values in a value; long texts count for more.
+pub(super) fn value_weight(value: &Value) -> usize {
+    let of_text = |text: &str| text.len() / 100;
+    let within: usize = match &value.term {
+        Term::Text(text) | Term::Word(text) => of_text(text),
+        Term::Number(number) | Term::Amount(number, _) => of_text(&number.text),
+        Term::Boolean(_) => 0,
+        Term::Mixed(pieces) => {
+            let weights = pieces.iter().map(|piece| match piece {
+                Piece::Text(text) => of_text(text),
+                Piece::Hole(value) => value_weight(value),
+            });
+            weights.sum()
+        }
+        Term::Call(_, arguments) => arguments.iter().map(|argument| value_weight(&argument.value)).sum(),
+        Term::List(values) => values.iter().map(value_weight).sum(),
+        Term::Record(entries) => entries.iter().map(|entry| value_weight(&entry.value)).sum(),
+        Term::Sum(terms) => terms.iter().map(|(_, value)| value_weight(value)).sum(),
+        Term::Product(factors) => factors.iter().map(|(_, value)| value_weight(value)).sum(),
+        Term::Negative(value) => value_weight(value),
+    };
+    1 + within
+}
+
 /// Puts the entries and parts of `change` over those of `block`.
 fn overlay(block: &mut Block, change: &Block) {
-    block.entries.retain(|entry| change.entries.iter().all(|own| own.name.text != entry.name.text));
+    let changed: HashSet<&str> = change.entries.iter().map(|entry| entry.name.text.as_str()).collect();
+    block.entries.retain(|entry| !changed.contains(entry.name.text.as_str()));
     block.entries.extend(change.entries.iter().cloned());
     // A part that `change` has twice stays twice, and is told.
     let mut untouched: Vec<bool> = vec![true; block.blocks.len()];

@@ -1,13 +1,13 @@
 //! Text to [`Pipeline`]: the language of `.hift` files.
 //!
 //! ```text
-//! text ── parse ──▶ File ── load ──▶ Loaded ── resolve ──▶ Pipeline
-//!                            ▲ imports
+//! text ── parse ──▶ File ── load ──▶ Loaded ── resolve ──┬─▶ Pipeline
+//!                            ▲ imports                    └─▶ Resolved (the same, with the origin of each value)
 //! ```
 //!
 //! Reading order: `grammar/hift.pest` (what can be written), [`syntax`] (the tree), [`schema`] (what every block
-//! and key means, in one table), [`mod@resolve`] (the tree against the table), [`pipeline`] (what comes out),
-//! [`mod@render`] (problems, drawn), [`mod@format`] (a text in its one layout). `scan` and `wording` find the words
+//! and key means, in one table), [`mod@resolve`] (the tree against the table), [`pipeline`] and [`resolved`] (what comes
+//! out), [`mod@render`] (problems, drawn), [`mod@format`] (a text in its one layout). `scan` and `wording` find the words
 //! for a text that the grammar does not match.
 //!
 //! Every pass reports all that it finds, and nothing here panics on any text. This room must not know tensors,
@@ -19,6 +19,7 @@ pub mod parse;
 pub mod pipeline;
 pub mod render;
 pub mod resolve;
+pub mod resolved;
 pub mod scan;
 pub mod schema;
 pub mod source;
@@ -28,14 +29,15 @@ mod merge;
 mod names;
 mod wording;
 
-use crate::problem::{Problem, Problems};
+use crate::problem::{Problem, Problems, Span};
 
 pub use format::format;
 pub use load::{Loaded, load};
 pub use parse::{parse, parse_value};
 pub use pipeline::Pipeline;
 pub use render::{Look, render};
-pub use resolve::{Options, Outside, Scope, resolve};
+pub use resolve::{Options, Outside, Resolution, Scope, resolve};
+pub use resolved::Resolved;
 pub use source::{Source, Sources};
 pub use syntax::File;
 
@@ -44,6 +46,8 @@ pub use syntax::File;
 pub struct Reading {
     /// Nothing exactly if a problem is an error.
     pub pipeline: Option<Pipeline>,
+    /// Every value with its origin: whole if there is a pipeline, and else what is known.
+    pub resolved: Resolved,
     pub problems: Problems,
     /// The file and what it imports: what the problems point into.
     pub loaded: Loaded,
@@ -58,11 +62,33 @@ impl Reading {
 /// The most profiles that a file may have: each is checked, applied or not.
 const MAX_PROFILES: usize = 32;
 
+/// Text that is read for all profiles together, in bytes.
+const MAX_PROFILED: usize = 4 << 20;
+
+/// Mistakes after which the rest of a file is not looked at.
+const MAX_PROBLEMS: usize = 1000;
+
+/// Whether so much is wrong that `at` and what comes behind it is not looked at; says so once.
+fn too_many(problems: &mut Problems, at: Span) -> bool {
+    const CODE: &str = "hift::lang::too_much";
+    if problems.0.len() < MAX_PROBLEMS {
+        return false;
+    }
+    let message = format!("there are more than {MAX_PROBLEMS} mistakes");
+    if !problems.0.iter().any(|problem| problem.code == CODE && problem.message == message) {
+        problems.push(
+            Problem::new(CODE, message)
+                .label(at, "not looked at from here on")
+                .help("correct the first ones, and look again"),
+        );
+    }
+    true
+}
+
 /// Reads a file with what it imports, and resolves it. Profiles that are not chosen are checked, too.
 pub fn read(source: Source, options: &Options) -> Reading {
     let (loaded, mut problems) = load(source, options);
-    let (pipeline, found) = resolve(&loaded, options);
-    let pipeline = pipeline.filter(|_| !problems.has_errors());
+    let Resolution { pipeline, resolved, problems: found } = resolve(&loaded, options);
     problems.0.extend(found.0);
     let others = in_profiles(&loaded, options);
     let known = |problem: &Problem| {
@@ -72,16 +98,20 @@ pub fn read(source: Source, options: &Options) -> Reading {
     let others: Vec<Problem> = others.into_iter().filter(|problem| !known(problem)).collect();
     problems.0.extend(others);
     resolve::sort(&mut problems);
-    Reading { pipeline: pipeline.filter(|_| !problems.has_errors()), problems, loaded }
+    Reading { pipeline: pipeline.filter(|_| !problems.has_errors()), resolved, problems, loaded }
 }
 
 /// What is wrong when another profile applies.
 fn in_profiles(loaded: &Loaded, options: &Options) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (i, profile) in merge::profiles(&loaded.file).enumerate() {
-        if i == MAX_PROFILES {
+        if i == MAX_PROFILES || (i + 1) * loaded.sources.end() > MAX_PROFILED {
+            let too_many = match i == MAX_PROFILES {
+                true => format!("a file has more than {MAX_PROFILES} profiles"),
+                false => format!("the file is too large for more than {i} profiles"),
+            };
             problems.push(
-                Problem::new("hift::lang::too_much", format!("a file has more than {MAX_PROFILES} profiles"))
+                Problem::new("hift::lang::too_much", too_many)
                     .label(profile.head(), "one too many")
                     .help("give a `param` another value with `--set` instead"),
             );
@@ -91,7 +121,7 @@ fn in_profiles(loaded: &Loaded, options: &Options) -> Vec<Problem> {
             continue;
         };
         let options = Options { profiles: vec![name.text.clone()], ..options.clone() };
-        let (_, found) = resolve(loaded, &options);
+        let Resolution { problems: found, .. } = resolve(loaded, &options);
         for mut problem in found.0.into_iter().filter(Problem::is_error) {
             problem.message = format!("with the profile `{}`, {}", name.text, problem.message);
             problems.push(problem);

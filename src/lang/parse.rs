@@ -15,7 +15,7 @@ use super::syntax::{
     Argument, Block, Entry, Factor, File, Import, Item, Let, Name, Number, Param, Piece, Range, Sign, Term,
     Value,
 };
-use super::{schema, wording};
+use super::{schema, too_many, wording};
 
 #[derive(pest_derive::Parser)]
 #[grammar = "../grammar/hift.pest"]
@@ -90,6 +90,10 @@ impl<'t> Driver<'t> {
                 && self.scan.word(index) == "hift"
                 && self.scan.token(index + 1) == Token::Number;
             if self.token() == Token::End {
+                return file;
+            }
+            if too_many(&mut self.problems, self.scan.span(index)) {
+                file.damaged = true;
                 return file;
             }
             if is_header {
@@ -308,6 +312,11 @@ impl<'t> Driver<'t> {
                 }
                 _ => false,
             };
+            if too_many(&mut self.problems, self.scan.span(index)) {
+                block.damaged = true;
+                self.at = self.scan.text.len();
+                return block;
+            }
             if unclosed {
                 if braced {
                     self.problems.push(wording::unclosed_block(&self.scan, block.head(), brace, index));
@@ -473,10 +482,42 @@ impl<'t> Driver<'t> {
         self.at = if self.scan.token(index) == Token::End { span.end } else { span.start };
     }
 
+    /// A byte that what is read at `start` does not go beyond: behind the `=` of the next entry or the bracket
+    /// that closes its block, or where the next item of the top level begins.
+    fn end_of_rule(&self, rule: Rule, start: usize) -> usize {
+        let item = self.scan.item_behind(start);
+        // Its own `=` comes first.
+        let mut is_own = matches!(rule, Rule::entry | Rule::binding | Rule::param);
+        let mut index = self.scan.index(start);
+        loop {
+            let (token, span) = (self.scan.token(index), self.scan.span(index));
+            if token == Token::End || span.start >= item {
+                return item;
+            }
+            match token {
+                Token::Equals if is_own => is_own = false,
+                Token::Equals => return span.end,
+                Token::Open(_) => match self.scan.closing(span.start) {
+                    Some(end) => {
+                        index = self.scan.index(end);
+                        continue;
+                    }
+                    // What follows may be meant as a part of it.
+                    None => return item,
+                },
+                // Of the block around it.
+                Token::Close(_) => return span.end,
+                Token::Word | Token::Number | Token::Text | Token::OpenText => {}
+                Token::Comma | Token::Other(_) | Token::End => {}
+            }
+            index += 1;
+        }
+    }
+
     /// Reads one rule at `start` and goes on behind it; or the byte at which the grammar gave up.
     fn read(&mut self, rule: Rule, start: usize) -> Result<Pair<'t, Rule>, usize> {
-        // pest looks through all the text that it is given: no more than the item that this is part of.
-        let text = &self.scan.text[start..self.scan.item_behind(start)];
+        // pest looks through all the text that it is given: no more than this could take.
+        let text = &self.scan.text[start..self.end_of_rule(rule, start)];
         match Grammar::parse(rule, text) {
             Ok(mut pairs) => {
                 let pair = pairs.next().expect("a rule that matches has a pair");

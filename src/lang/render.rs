@@ -3,7 +3,8 @@
 use std::fmt;
 
 use miette::{
-    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity, SourceCode,
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents,
+    NamedSource, Severity, SourceCode, SourceSpan, SpanContents,
 };
 
 use crate::problem::{Problem, Problems};
@@ -31,8 +32,8 @@ pub fn render(problems: &Problems, sources: &Sources, look: Look) -> String {
         .with_width(look.width)
         .with_links(false)
         .with_context_lines(1);
-    let codes: Vec<NamedSource<String>> =
-        sources.iter().map(|source| NamedSource::new(&source.name, source.text.clone())).collect();
+    let codes: Vec<NamedSource<Code>> =
+        sources.iter().map(|source| NamedSource::new(&source.name, Code(source.text.clone()))).collect();
     let mut text = String::new();
     for (i, problem) in problems.0.iter().enumerate() {
         if i > 0 {
@@ -47,28 +48,73 @@ pub fn render(problems: &Problems, sources: &Sources, look: Look) -> String {
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
+/// A text of which no more is drawn than a person reads.
+struct Code(String);
+
+/// Bytes of the text that are drawn for places which belong together.
+const MAX_DRAWN: usize = 2000;
+
+impl SourceCode for Code {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let contents = self.0.read_span(span, before, after)?;
+        if contents.data().len() <= MAX_DRAWN {
+            return Ok(contents);
+        }
+        // Of long lines, what stands around the place.
+        let first = contents.span().offset();
+        let last = first + contents.data().len();
+        let boundary = |at: usize| (0..=at).rev().find(|at| self.0.is_char_boundary(*at)).unwrap_or(0);
+        let line = self.0[..span.offset()].rfind('\n').map_or(0, |at| at + 1);
+        let start = boundary(span.offset().saturating_sub(MAX_DRAWN / 20).max(first).max(line));
+        let end = boundary((span.offset() + span.len().min(MAX_DRAWN / 2) + MAX_DRAWN / 20).min(last));
+        let lines_before = self.0[first..start].matches('\n').count();
+        let piece = SourceSpan::new(start.into(), end - start);
+        let (line, column) = (contents.line() + lines_before, start - line);
+        Ok(Box::new(MietteSpanContents::new(self.0[start..end].as_bytes(), piece, line, column, 1)))
+    }
+}
+
+/// A text as a person reads it, cut where it has lost every measure.
+fn brief(text: &str) -> String {
+    if text.len() <= MAX_DRAWN {
+        return text.to_owned();
+    }
+    let (head, tail) = (text.chars().take(200), text.chars().rev().take(200));
+    let tail: Vec<char> = tail.collect();
+    format!("{}...{}", head.collect::<String>(), tail.into_iter().rev().collect::<String>())
+}
+
 /// A problem together with the texts that its places are in.
 struct Placed<'p> {
     problem: Problem,
     /// Those in the file of the first one, as places in it.
     labels: Vec<LabeledSpan>,
-    code: Option<&'p NamedSource<String>>,
+    code: Option<&'p NamedSource<Code>>,
     /// The places in other files.
     elsewhere: Vec<Placed<'p>>,
 }
 
 impl<'p> Placed<'p> {
-    fn new(problem: &Problem, sources: &Sources, codes: &'p [NamedSource<String>]) -> Self {
+    fn new(problem: &Problem, sources: &Sources, codes: &'p [NamedSource<Code>]) -> Self {
         let home = problem.labels.first().map_or(0, |label| sources.locate(label.span).0);
         let mut placed = Self {
-            problem: problem.clone(),
+            problem: Problem {
+                message: brief(&problem.message),
+                help: problem.help.as_deref().map(brief),
+                ..problem.clone()
+            },
             labels: Vec::new(),
             code: codes.get(home),
             elsewhere: Vec::new(),
         };
         for (i, label) in problem.labels.iter().enumerate() {
             let (file, span) = sources.locate(label.span);
-            let text = Some(label.text.clone());
+            let text = Some(brief(&label.text));
             // The first label is what the problem is about: its line stands in the heading.
             let drawn = match i {
                 0 => LabeledSpan::new_primary_with_span(text, span),

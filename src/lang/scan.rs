@@ -176,8 +176,10 @@ impl<'t> Scan<'t> {
             match token {
                 Token::Open(bracket) => {
                     open.push((span.start, bracket));
-                    if open.len() > MAX_DEPTH && self.too_deep.is_none() {
+                    if open.len() > MAX_DEPTH {
+                        // Nobody looks at the rest.
                         self.too_deep = Some(span.start);
+                        break;
                     }
                 }
                 Token::Close(bracket) => {

@@ -220,7 +220,9 @@ impl Number {
     /// A number that was calculated.
     pub fn calculated(value: f64) -> Self {
         let (plain, power) = (format!("{value}"), format!("{value:e}"));
-        Self { text: if power.len() < plain.len() { power } else { plain }, value }
+        // `3000` reads better than `3e3`.
+        let is_count = value.fract() == 0.0 && value.abs() < 1e15;
+        Self { text: if power.len() < plain.len() && !is_count { power } else { plain }, value }
     }
 }
 
@@ -441,6 +443,25 @@ fn write_block(f: &mut fmt::Formatter<'_>, block: &Block, depth: usize) -> fmt::
         write_block(f, inner, depth + 1)?;
     }
     writeln!(f, "{indent}}}")
+}
+
+impl Value {
+    /// As it prints, cut off where that is long: for a sentence.
+    pub fn brief(&self) -> String {
+        /// Takes so many bytes.
+        struct Brief(String);
+        impl fmt::Write for Brief {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.0.push_str(text);
+                if self.0.len() > 60 { Err(fmt::Error) } else { Ok(()) }
+            }
+        }
+        let mut brief = Brief(String::new());
+        match fmt::write(&mut brief, format_args!("{self}")) {
+            Ok(()) => brief.0,
+            Err(_) => format!("{}...", brief.0.chars().take(50).collect::<String>()),
+        }
+    }
 }
 
 impl fmt::Display for Value {

@@ -1,7 +1,7 @@
 //! The run directory: what was run, with what, and how it went.
 //!
 //! ```text
-//! pipeline.hift    the file as it was run, parameters applied
+//! pipeline.hift    what was run: every value and where it came from; paths start from here
 //! plan.json        the plan and its estimate
 //! hift.lock        every input by content, and the program's version
 //! metrics.jsonl    a line a step

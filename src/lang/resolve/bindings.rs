@@ -1,23 +1,31 @@
 //! Params and lets: names with values, what gives params other values, and the types that params ask for.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::lang::load::Given;
+use crate::lang::merge::value_weight;
 use crate::lang::names::{joined, nearest, quoted};
 use crate::lang::parse::parse_value;
 use crate::lang::schema::{UNITS, Unit};
 use crate::lang::syntax::{Entry, File, Item, Let, Name, Param, Term, Value};
+use crate::lang::too_many;
 use crate::problem::{Fault, Problem, Problems, Span};
 
 use super::Options;
 use super::calculate::{Calculator, Quantity, Wanted, is_calculation};
+
+/// Values that names and calculations may copy in all: names of names of long lists grow fast.
+const MAX_COPIED: usize = 200_000;
 
 /// The params and lets of a file and its imports, in their order, as they apply.
 pub(super) struct Bindings<'f> {
     all: Vec<Binding<'f>>,
     by_name: HashMap<&'f str, usize>,
     used: RefCell<HashSet<usize>>,
+    /// Values that names and calculations have copied so far.
+    copied: Cell<usize>,
 }
 
 /// A name with a value.
@@ -26,8 +34,10 @@ pub(super) struct Binding<'f> {
     pub what: What<'f>,
     pub by: By,
     /// As it applies: calculated, unless it is a word, a list, a call or names with values. None where it is wrong
-    /// or missing, which has been said.
-    pub value: Option<Value>,
+    /// or missing, which has been said. Names of one list share it.
+    pub value: Option<Arc<Value>>,
+    /// How much a copy of the value takes.
+    pub weight: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,8 +51,8 @@ pub(super) enum What<'f> {
 pub(super) enum By {
     /// The param or let itself.
     Written,
-    /// The entry of an import or a profile.
-    Given,
+    /// The entry of an import or a profile, at this place.
+    Given(Span),
     /// `--set`: its places are none of the file.
     Set,
 }
@@ -56,13 +66,17 @@ impl<'f> Bindings<'f> {
         options: &Options,
         problems: &mut Problems,
     ) -> Self {
-        let mut bindings = Self { all: Vec::new(), by_name: HashMap::new(), used: RefCell::default() };
+        let mut bindings =
+            Self { all: Vec::new(), by_name: HashMap::new(), used: RefCell::default(), copied: Cell::new(0) };
         for item in &file.items {
             let (name, what) = match item {
                 Item::Param(param) => (&param.name, What::Param(param)),
                 Item::Let(binding) => (&binding.name, What::Let(binding)),
                 Item::Import(_) | Item::Block(_) => continue,
             };
+            if too_many(problems, name.span) {
+                break;
+            }
             if let Some(first) = bindings.by_name.get(name.text.as_str()) {
                 problems.push(
                     Problem::new(
@@ -76,18 +90,23 @@ impl<'f> Bindings<'f> {
                 continue;
             }
             bindings.by_name.insert(&name.text, bindings.all.len());
-            bindings.all.push(Binding { name, what, by: By::Written, value: None });
+            bindings.all.push(Binding { name, what, by: By::Written, value: None, weight: 0 });
         }
         let mut values: HashMap<usize, (By, Value, usize)> = HashMap::new();
         for given in given {
             if let Some(position) = bindings.by_name.get(given.entry.name.text.as_str()) {
-                values.insert(*position, (By::Given, given.entry.value.clone(), given.above));
+                let value = given.entry.value.clone();
+                values.insert(*position, (By::Given(value.span), value, given.above));
             }
         }
         for entry in profiled {
+            if too_many(problems, entry.name.span) {
+                break;
+            }
             match bindings.param(&entry.name.text) {
                 Some((position, _)) => {
-                    values.insert(position, (By::Given, entry.value.clone(), position));
+                    let value = entry.value.clone();
+                    values.insert(position, (By::Given(value.span), value, position));
                 }
                 None => problems.push(bindings.no_param(&entry.name)),
             }
@@ -101,13 +120,29 @@ impl<'f> Bindings<'f> {
             }
         }
         for position in 0..bindings.all.len() {
+            if too_many(problems, bindings.all[position].name.span) {
+                break;
+            }
             let (by, value, limit) = match (values.remove(&position), bindings.all[position].what) {
                 (Some((by, value, limit)), _) => (by, Some(value), limit.min(position)),
                 (None, What::Param(param)) => (By::Written, param.value.clone(), position),
                 (None, What::Let(binding)) => (By::Written, Some(binding.value.clone()), position),
             };
             bindings.all[position].by = by;
-            bindings.all[position].value = bindings.apply(position, by, value, limit, options, problems);
+            let named = match &value {
+                Some(Value { term: Term::Word(word), .. }) => {
+                    bindings.find(word).map(|(_, named)| named.weight)
+                }
+                _ => None,
+            };
+            let value = bindings.apply(position, by, value, limit, options, problems);
+            let weight = named.unwrap_or_else(|| value.as_deref().map_or(0, value_weight));
+            bindings.all[position].weight = weight;
+            bindings.all[position].value = value;
+            let place = bindings.all[position].name.span;
+            if named.is_some() && !bindings.spend(weight, place, problems) {
+                break;
+            }
         }
         bindings
     }
@@ -121,7 +156,7 @@ impl<'f> Bindings<'f> {
         limit: usize,
         options: &Options,
         problems: &mut Problems,
-    ) -> Option<Value> {
+    ) -> Option<Arc<Value>> {
         let binding = &self.all[position];
         let Some(value) = value else {
             let name = &binding.name.text;
@@ -147,13 +182,13 @@ impl<'f> Bindings<'f> {
                     self.mark_used(other);
                     binding.value.clone()
                 }
-                Some(_) | None => Some(value),
+                Some(_) | None => Some(Arc::new(value)),
             },
             _ if is_calculation(&value) => {
                 let mut calculator = Calculator { bindings: self, limit, options, problems: &mut found };
-                calculator.value(&value, wanted)
+                calculator.value(&value, wanted).map(Arc::new)
             }
-            _ => Some(value),
+            _ => Some(Arc::new(value)),
         };
         let value = value.filter(|value| match binding.what {
             What::Param(param) => self.check(param, value, by, &mut found),
@@ -200,10 +235,10 @@ impl<'f> Bindings<'f> {
             let choices: Vec<String> = param.types.iter().map(called).collect();
             let problem = Problem::new(
                 "hift::lang::param_type",
-                format!("the param `{name}` is {}, not `{value}`", joined(&choices, "or")),
+                format!("the param `{name}` is {}, not `{}`", joined(&choices, "or"), value.brief()),
             );
             let problem = match by {
-                By::Written | By::Given => problem.label(value.span, "another type"),
+                By::Written | By::Given(_) => problem.label(value.span, "another type"),
                 By::Set => problem,
             };
             let types: Vec<Span> = param.types.iter().map(|choice| choice.span).collect();
@@ -229,7 +264,7 @@ impl<'f> Bindings<'f> {
                 problems.push(
                     Problem::new(
                         "hift::lang::param_type",
-                        format!("`{value}` cannot be compared with the range of `{name}`"),
+                        format!("`{}` cannot be compared with the range of `{name}`", value.brief()),
                     )
                     .label(value.span, "this")
                     .label(range.span, "the range")
@@ -276,6 +311,20 @@ impl<'f> Bindings<'f> {
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.all.iter().map(|binding| binding.name.text.as_str())
+    }
+
+    /// Adds to what names and calculations have copied; says so where it becomes too much.
+    pub fn spend(&self, weight: usize, place: Span, problems: &mut Problems) -> bool {
+        self.copied.set(self.copied.get() + weight);
+        let is_fine = self.copied.get() <= MAX_COPIED;
+        if !is_fine {
+            problems.push(
+                Problem::new("hift::lang::too_much", "params and lets come to too many values")
+                    .label(place, "here it becomes too much")
+                    .help("use fewer names inside of names"),
+            );
+        }
+        is_fine
     }
 
     pub fn mark_used(&self, position: usize) {

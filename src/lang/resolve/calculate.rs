@@ -1,5 +1,7 @@
 //! Values that are calculated: arithmetic with units, texts with holes, environment variables.
 
+use std::sync::Arc;
+
 use crate::lang::names::{nearest, quoted};
 use crate::lang::parse::parse_value;
 use crate::lang::schema::{UNITS, Unit};
@@ -120,8 +122,8 @@ impl Calculator<'_, '_> {
         None
     }
 
-    /// The value of a param or let, at the place where it is used.
-    fn named(&mut self, word: &str, span: Span) -> Option<Value> {
+    /// The value of a param or let that is used at a place.
+    fn named(&mut self, word: &str, span: Span) -> Option<Arc<Value>> {
         let Some((position, binding)) = self.bindings.find(word) else {
             let names = self.bindings.names().take(self.limit);
             let parts: Vec<&str> = word.split('-').collect();
@@ -150,8 +152,7 @@ impl Calculator<'_, '_> {
             return None;
         }
         self.bindings.mark_used(position);
-        let value = binding.value.clone()?;
-        Some(Value { span, ..value })
+        binding.value.clone()
     }
 
     fn quantity(&mut self, value: &Value) -> Option<Quantity> {
@@ -179,14 +180,17 @@ impl Calculator<'_, '_> {
                 let named = self.named(word, value.span)?;
                 match Quantity::of(&named) {
                     Ok(quantity) => Some(quantity),
-                    Err(_) => self.no_number(&named, &format!("`{word}` is `{named}`")),
+                    Err(_) => self.no_number(&named, value.span, &format!("`{word}` is `{}`", named.brief())),
                 }
             }
             Term::Call(name, arguments) if name.text == ENV => {
                 let value = self.env(arguments, value.span, Wanted::Value)?;
                 match Quantity::of(&value) {
                     Ok(quantity) => Some(quantity),
-                    Err(_) => self.no_number(&value, &format!("the environment gives `{value}`")),
+                    Err(_) => {
+                        let is = format!("the environment gives `{}`", value.brief());
+                        self.no_number(&value, value.span, &is)
+                    }
                 }
             }
             Term::Negative(of) => {
@@ -195,19 +199,19 @@ impl Calculator<'_, '_> {
             }
             Term::Sum(terms) => self.sum(terms),
             Term::Product(factors) => self.product(factors),
-            Term::Text(_) | Term::Mixed(_) => self.no_number(value, "this is a text"),
+            Term::Text(_) | Term::Mixed(_) => self.no_number(value, value.span, "this is a text"),
             Term::Boolean(_) | Term::Call(..) | Term::List(_) | Term::Record(_) => {
-                self.no_number(value, &format!("`{value}` is no number"))
+                self.no_number(value, value.span, &format!("`{}` is no number", value.brief()))
             }
         }
     }
 
-    fn no_number<T>(&mut self, value: &Value, is: &str) -> Option<T> {
+    fn no_number<T>(&mut self, value: &Value, span: Span, is: &str) -> Option<T> {
         let help = match &value.term {
             Term::Text(_) | Term::Mixed(_) => "texts are put together in one: `\"out/${name}\"`",
             _ => "calculate with numbers and amounts only",
         };
-        self.wrong(value.span, format!("{is}, and only numbers are calculated with"), "not a number", help)
+        self.wrong(span, format!("{is}, and only numbers are calculated with"), "not a number", help)
     }
 
     fn sum(&mut self, terms: &[(Sign, Value)]) -> Option<Quantity> {
@@ -310,7 +314,7 @@ impl Calculator<'_, '_> {
                 Piece::Hole(value) => {
                     let filled = match &value.term {
                         Term::Word(word) => self.named(word, value.span)?,
-                        _ => self.value(value, Wanted::Any)?,
+                        _ => Arc::new(self.value(value, Wanted::Any)?),
                     };
                     match &filled.term {
                         Term::Number(number) => text.push_str(&number.text),
@@ -329,7 +333,7 @@ impl Calculator<'_, '_> {
                         _ => {
                             return self.wrong(
                                 value.span,
-                                format!("`{filled}` cannot stand in a text"),
+                                format!("`{}` cannot stand in a text", filled.brief()),
                                 "neither a number nor a text",
                                 "write the name of a number or a text",
                             );
@@ -349,7 +353,7 @@ impl Calculator<'_, '_> {
                 return None;
             }
         }
-        Some(text)
+        self.bindings.spend(text.len() / 100, value_span(pieces), self.problems).then_some(text)
     }
 
     /// `env("NAME")`, `env("NAME", default)`
@@ -382,7 +386,12 @@ impl Calculator<'_, '_> {
         };
         let default = match default.map(|default| &default.value) {
             Some(Value { term: Term::Word(word), span }) => match self.bindings.find(word) {
-                Some(_) => Some(self.named(word, *span)?),
+                Some((_, binding)) => {
+                    if !self.bindings.spend(binding.weight, *span, self.problems) {
+                        return None;
+                    }
+                    Some(self.named(word, *span)?.as_ref().clone())
+                }
                 None => Some(Value { term: Term::Word(word.clone()), span: *span }),
             },
             Some(default) if is_calculation(default) => Some(self.value(default, wanted)?),

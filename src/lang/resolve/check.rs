@@ -10,6 +10,7 @@ use crate::lang::pipeline::{Origin, Setting};
 use crate::lang::schema::{self, Form, Function, Key, Kind, Need, Range, UNITS, Unit};
 use crate::lang::source::Sources;
 use crate::lang::syntax::{Argument, Block, Entry, Name, Term, Value};
+use crate::lang::too_many;
 use crate::problem::{Problem, Problems, Span};
 
 use super::Options;
@@ -52,6 +53,11 @@ static DEFAULTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
     found
 });
 
+/// The value of a default that the schema has.
+pub(super) fn default_value(text: &str) -> Value {
+    DEFAULTS[text].clone()
+}
+
 /// Values in all that a file may come to once its names are replaced: names of lists of names grow fast.
 const MAX_VALUES: usize = 200_000;
 
@@ -76,8 +82,14 @@ impl<'f> Checker<'_, 'f> {
         let mut fields = Fields::default();
         let mut seen: Vec<(&str, Span)> = Vec::new();
         let mut slips: Vec<(&str, Span)> = Vec::new();
+        let values_before = self.n_values;
         for entry in &block.entries {
             let name = &entry.name;
+            if too_many(self.problems, name.span) {
+                // What has not been looked at is not missing.
+                seen.extend(kind.keys.iter().map(|key| (key.name, name.span)));
+                break;
+            }
             let Some(key) = kind.keys.iter().find(|key| key.name == name.text) else {
                 self.problems.push(self.unknown_key(kind, block, name));
                 // A slip of the pen is one mistake: the key that was meant is not missing as well.
@@ -112,13 +124,17 @@ impl<'f> Checker<'_, 'f> {
         }
         let parts = self.parts(kind, block);
         let name = block.name.as_ref().map_or(String::new(), |name| name.text.clone());
-        Checked { kind, block, name, fields, parts }
+        let weight = self.n_values.saturating_sub(values_before);
+        Checked { kind, block, name, fields, parts, weight }
     }
 
     fn parts(&mut self, kind: &'static Kind, block: &'f Block) -> Vec<Checked<'f>> {
         let mut parts: Vec<Checked> = Vec::new();
         for inner in &block.blocks {
             let word = &inner.kind;
+            if too_many(self.problems, word.span) {
+                break;
+            }
             let Some(part) = kind.parts.iter().find(|part| part.name == word.text) else {
                 self.problems.push(unknown_part(kind, block, inner));
                 continue;
@@ -157,21 +173,29 @@ impl<'f> Checker<'_, 'f> {
 
     /// A value that answers a key, its names replaced.
     fn value(&mut self, value: &Value, forms: &'static [Form], asked: &Asked) -> Option<Setting<Datum>> {
-        self.n_values += 1;
+        let place = match asked.from {
+            From::Binding { used, .. } => used,
+            From::Here => value.span,
+            From::Default => Span::default(),
+        };
+        if too_many(self.problems, place) {
+            return None;
+        }
+        self.n_values += match &value.term {
+            // Long ones count for more.
+            Term::Text(text) => 1 + text.len() / 100,
+            _ => 1,
+        };
         if self.n_values > MAX_VALUES || self.depth > MAX_DEPTH {
             // Once is enough.
-            if self.n_values != usize::MAX {
+            if self.n_values < usize::MAX / 2 {
                 let problem =
                     Problem::new("hift::lang::too_much", "the names in this file come to too many values");
-                let place = match asked.from {
-                    From::Binding { used, .. } => used,
-                    From::Here | From::Default => value.span,
-                };
                 self.problems.push(
                     problem.label(place, "here it becomes too much").help("use fewer names inside of names"),
                 );
             }
-            self.n_values = usize::MAX - 1;
+            self.n_values = usize::MAX / 2;
             return None;
         }
         self.depth += 1;
@@ -581,9 +605,14 @@ impl<'f> Checker<'_, 'f> {
         }
         let mut fields = Vec::new();
         let mut whole = true;
-        for (i, entry) in entries.iter().enumerate() {
-            if let Some(first) = entries[..i].iter().find(|other| other.name.text == entry.name.text) {
-                self.complain_with(asked, duplicate(asked.key.name, &entry.name, first.name.span));
+        let mut seen: HashMap<&str, Span> = HashMap::new();
+        for entry in entries {
+            if too_many(self.problems, entry.name.span) {
+                return None;
+            }
+            let first = *seen.entry(&entry.name.text).or_insert(entry.name.span);
+            if first != entry.name.span {
+                self.complain_with(asked, duplicate(asked.key.name, &entry.name, first));
                 whole = false;
                 continue;
             }
@@ -664,6 +693,9 @@ impl<'f> Checker<'_, 'f> {
         let example = call_example(function);
         for (i, argument) in arguments.iter().enumerate() {
             let place = argument.name.as_ref().map_or(argument.value.span, |name| name.span);
+            if too_many(self.problems, place) {
+                return None;
+            }
             let key = match &argument.name {
                 Some(name) => function.arguments.iter().find(|key| key.name == name.text),
                 None => by_position.get(i).copied(),

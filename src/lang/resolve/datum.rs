@@ -1,6 +1,6 @@
 //! What the checks turn syntax into: values that have passed the schema, by name, and blocks by kind and name.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::lang::pipeline::Setting;
 use crate::lang::schema::{Kind, Unit};
@@ -112,6 +112,8 @@ pub(super) struct Checked<'f> {
     pub name: String,
     pub fields: Fields,
     pub parts: Vec<Checked<'f>>,
+    /// How much a copy of it takes, in values.
+    pub weight: usize,
 }
 
 impl Checked<'_> {
@@ -128,6 +130,7 @@ impl Checked<'_> {
 /// The named blocks of the top level.
 pub(super) struct Index<'f> {
     pub blocks: Vec<(&'static Kind, &'f Block)>,
+    pub by_name: HashMap<(&'static str, &'f str), &'f Block>,
     /// A block may exist that could not be read.
     pub damaged: bool,
     /// Kinds and names of definitions that may be incomplete, since others take them over and nothing else names them.
@@ -136,7 +139,7 @@ pub(super) struct Index<'f> {
 
 impl<'f> Index<'f> {
     pub fn find(&self, kind: &str, name: &str) -> Option<&'f Block> {
-        self.of(kind).find(|block| block.name.as_ref().is_some_and(|own| own.text == name))
+        self.by_name.get(&(kind, name)).copied()
     }
 
     pub fn of(&self, kind: &str) -> impl Iterator<Item = &'f Block> {

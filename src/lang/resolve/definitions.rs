@@ -70,6 +70,8 @@ pub(super) fn tokenizer(
     let loss_on = match fields.get("loss_on") {
         None if instruct => Setting::default(LossOn::Response),
         None => Setting::default(LossOn::All),
+        // Nothing is learned from prompts.
+        Some(_) if data.is_none() => Setting::default(LossOn::All),
         Some(_) => fields.read("loss_on", |word| match word.word()? {
             "all" => Some(LossOn::All),
             "response" => Some(LossOn::Response),

@@ -1,7 +1,7 @@
 //! [`File`] to [`Pipeline`]: every name found, every default filled in, every value typed.
 //!
 //! Reading order: `bindings` (params and lets), `calculate` (what their values come to), `check` (blocks and values against the schema), `complain` (what is said where they do not pass),
-//! `definitions` and `stages` (what passed, as the pipeline's types). This file says in which order
+//! `definitions` and `stages` (what passed, as the pipeline's types), `explain` (what passed, with its origins). This file says in which order
 //! that happens, finds blocks by name and puts the stages into the order in which they run.
 
 mod bindings;
@@ -10,10 +10,12 @@ mod check;
 mod complain;
 mod datum;
 mod definitions;
+mod explain;
 mod scope;
 mod stages;
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,14 +25,16 @@ use super::load::Loaded;
 use super::merge::merge;
 use super::names::nearest;
 use super::pipeline::{Pipeline, Stage};
+use super::resolved::Resolved;
 use super::schema::{self, Form, Role};
 use super::syntax::{Block, Entry, File, Item, Term, Value};
-use super::wording;
+use super::{MAX_PROBLEMS, too_many, wording};
 
 use bindings::{Bindings, What};
 use check::Checker;
 use complain::article;
 use datum::{Checked, Datum, Index};
+use explain::{Explained, explain};
 use stages::Builder;
 
 pub use bindings::type_names;
@@ -89,9 +93,18 @@ pub(super) fn is_algorithm(name: &str) -> bool {
     forms.iter().any(|form| matches!(form, Form::Word(word, _) if *word == name))
 }
 
-/// The pipeline that a file means, and everything that is wrong with it. There is a pipeline exactly if
-/// no problem is an error and the whole file could be read.
-pub fn resolve(loaded: &Loaded, options: &Options) -> (Option<Pipeline>, Problems) {
+/// What a file comes to.
+#[derive(Debug, Default)]
+pub struct Resolution {
+    /// There is one exactly if no problem is an error and the whole file could be read.
+    pub pipeline: Option<Pipeline>,
+    /// Every value with its origin, as far as it is known.
+    pub resolved: Resolved,
+    pub problems: Problems,
+}
+
+/// The pipeline that a file means, and everything that is wrong with it.
+pub fn resolve(loaded: &Loaded, options: &Options) -> Resolution {
     let mut problems = Problems::default();
     let file = &loaded.file;
     version(file, &mut problems);
@@ -126,12 +139,15 @@ pub fn resolve(loaded: &Loaded, options: &Options) -> (Option<Pipeline>, Problem
     }
     let order = in_order(&stages, &mut problems);
     let mut builder = Builder {
-        definitions: &definitions,
+        definitions: definitions.iter().map(|own| ((own.kind.name, own.name.as_str()), own)).collect(),
         problems: &mut problems,
         trained: HashMap::new(),
         written: HashMap::new(),
     };
-    let built: Vec<Option<Stage>> = order.iter().map(|i| builder.stage(&stages[*i])).collect();
+    let built: Vec<Option<Stage>> = match builder.is_too_much(&stages) {
+        true => Vec::new(),
+        false => order.iter().map(|i| builder.stage(&stages[*i])).collect(),
+    };
     if !problems.has_errors() && !damaged {
         match stages.is_empty() {
             true => problems.push(no_stage(&merged.blocks)),
@@ -142,20 +158,30 @@ pub fn resolve(loaded: &Loaded, options: &Options) -> (Option<Pipeline>, Problem
         }
     }
     sort(&mut problems);
+    let whole = built.iter().all(Option::is_some);
+    let built: Vec<Stage> = built.into_iter().flatten().collect();
+    let resolved = explain(&Explained {
+        file,
+        sources: &loaded.sources,
+        bindings: &bindings,
+        definitions: &definitions,
+        stages: order.iter().map(|i| &stages[*i]).collect(),
+        built: &built,
+    });
     if problems.has_errors() || damaged {
-        return (None, problems);
+        return Resolution { pipeline: None, resolved, problems };
     }
-    let Some(stages) = built.into_iter().collect::<Option<Vec<_>>>() else {
+    if !whole {
         // A word that the schema allows and nothing here understands; a test builds every word.
         problems.push(
             Problem::new("hift::lang::bug", "this file is right, but hift does not understand it")
                 .help("please report it together with the file"),
         );
-        return (None, problems);
-    };
-    let pipeline =
-        Pipeline { folder: options.folder.clone(), version: VERSION, params: bindings.values(), stages };
-    (Some(pipeline), problems)
+        return Resolution { pipeline: None, resolved, problems };
+    }
+    let folder = options.folder.clone();
+    let pipeline = Pipeline { folder, version: VERSION, params: bindings.values(), stages: built };
+    Resolution { pipeline: Some(pipeline), resolved, problems }
 }
 
 /// Puts problems into the order of the file; those without a place come first. Says nothing twice.
@@ -203,9 +229,19 @@ pub(super) fn version(file: &File, problems: &mut Problems) {
 
 /// The blocks of the top level that have a kind and a name of their own.
 fn index<'f>(file: &File, blocks: &'f [Block], problems: &mut Problems) -> Index<'f> {
-    let mut index = Index { blocks: Vec::new(), damaged: file.damaged, partial: partial(blocks) };
+    let mut index = Index {
+        blocks: Vec::new(),
+        by_name: HashMap::new(),
+        damaged: file.damaged,
+        partial: partial(blocks),
+    };
+    let mut stages: HashMap<&str, &Block> = HashMap::new();
     for block in blocks {
         let word = &block.kind;
+        if too_many(problems, word.span) {
+            index.damaged = true;
+            break;
+        }
         let Some(kind) = schema::kind(&word.text) else {
             index.damaged = true;
             problems.push(unknown_kind(block));
@@ -223,13 +259,13 @@ fn index<'f>(file: &File, blocks: &'f [Block], problems: &mut Problems) -> Index
             continue;
         };
         // Stages have their directories side by side, so their names differ even across kinds.
-        let first = index.blocks.iter().find(|(other, block): &&(&'static schema::Kind, &Block)| {
-            let rivals = other.name == kind.name || (other.role == Role::Stage && kind.role == Role::Stage);
-            rivals && block.name.as_ref().is_some_and(|other| other.text == name.text)
-        });
-        if let Some((other, first)) = first {
-            let noun =
-                if other.name == kind.name { format!("{} blocks", kind.name) } else { "stages".into() };
+        let first = match kind.role {
+            Role::Stage => stages.get(name.text.as_str()).copied(),
+            Role::Definition | Role::Part => index.find(kind.name, &name.text),
+        };
+        if let Some(first) = first {
+            let same = first.kind.text == kind.name;
+            let noun = if same { format!("{} blocks", kind.name) } else { "stages".into() };
             problems.push(
                 Problem::new(
                     "hift::lang::duplicate_block",
@@ -241,6 +277,10 @@ fn index<'f>(file: &File, blocks: &'f [Block], problems: &mut Problems) -> Index
             );
             continue;
         }
+        if kind.role == Role::Stage {
+            stages.insert(&name.text, block);
+        }
+        index.by_name.insert((kind.name, &name.text), block);
         index.blocks.push((kind, block));
     }
     index
@@ -308,36 +348,54 @@ fn needs<'c>(stage: &'c Checked) -> Option<(&'c str, Span)> {
 /// The stages by their positions: what a stage needs comes before it, and otherwise as in the file.
 /// Stages on a circle, or behind one, are left out.
 fn in_order(stages: &[Checked], problems: &mut Problems) -> Vec<usize> {
-    let need = |i: usize| {
-        let (name, span) = needs(&stages[i])?;
-        let position = stages.iter().position(|other| other.kind.name == "train" && other.name == name)?;
-        Some((position, span))
-    };
+    let trains = stages.iter().enumerate().filter(|(_, stage)| stage.kind.name == "train");
+    let positions: HashMap<&str, usize> = trains.map(|(i, stage)| (stage.name.as_str(), i)).collect();
+    let needed: Vec<Option<(usize, Span)>> = stages
+        .iter()
+        .map(|stage| {
+            let (name, span) = needs(stage)?;
+            Some((*positions.get(name)?, span))
+        })
+        .collect();
+    let need = |i: usize| needed[i];
+    let mut followers: Vec<Vec<usize>> = vec![Vec::new(); stages.len()];
+    let mut ready: BinaryHeap<Reverse<usize>> = BinaryHeap::new();
+    for (i, need) in needed.iter().enumerate() {
+        match need {
+            Some((before, _)) => followers[*before].push(i),
+            None => ready.push(Reverse(i)),
+        }
+    }
     let mut order: Vec<usize> = Vec::new();
     let mut done = vec![false; stages.len()];
-    while let Some(next) = (0..stages.len()).find(|i| !done[*i] && need(*i).is_none_or(|(j, _)| done[j])) {
+    while let Some(Reverse(next)) = ready.pop() {
         done[next] = true;
         order.push(next);
+        ready.extend(followers[next].iter().copied().map(Reverse));
     }
-    let mut told: HashSet<usize> = HashSet::new();
+    // From which start a stage was reached first.
+    let mut reached: Vec<Option<usize>> = vec![None; stages.len()];
     for start in (0..stages.len()).filter(|i| !done[*i]) {
-        // Each stage needs one other at most: following the needs runs into the circle.
-        let mut path = vec![start];
-        while let Some((next, _)) = need(path[path.len() - 1]) {
-            if let Some(at) = path.iter().position(|seen| *seen == next) {
-                path.drain(..at);
-                break;
-            }
+        // Each of these needs another one of these: following the needs runs into the circle.
+        let mut path = Vec::new();
+        let mut next = start;
+        while reached[next].is_none() {
+            reached[next] = Some(start);
             path.push(next);
+            next = need(next).map_or(start, |(before, _)| before);
         }
-        if path.iter().any(|i| told.contains(i)) {
+        if reached[next] != Some(start) {
+            // It has been told.
             continue;
         }
-        told.extend(&path);
+        path.drain(..path.iter().position(|i| *i == next).unwrap_or(0));
         let first = path.iter().position(|i| Some(i) == path.iter().min()).unwrap_or(0);
         path.rotate_left(first);
-        let names: Vec<String> =
-            path.iter().chain(path.first()).map(|i| format!("`{}`", stages[*i].name)).collect();
+        // More of them help nobody.
+        let shown = &path[..path.len().min(8)];
+        let mut names: Vec<String> = shown.iter().map(|i| format!("`{}`", stages[*i].name)).collect();
+        names.extend((shown.len() < path.len()).then(|| format!("{} more", path.len() - shown.len())));
+        names.extend(names.first().cloned());
         let mut problem = Problem::new(
             "hift::lang::circle",
             match path.as_slice() {
@@ -345,7 +403,7 @@ fn in_order(stages: &[Checked], problems: &mut Problems) -> Vec<usize> {
                 _ => format!("these stages go on from each other in a circle: {}", names.join(" from ")),
             },
         );
-        for i in &path {
+        for i in shown {
             if let Some((j, span)) = need(*i) {
                 problem =
                     problem.label(span, format!("`{}` needs `{}` first", stages[*i].name, stages[j].name));
@@ -373,11 +431,16 @@ fn unused(
             _ => None,
         })
         .collect();
+    let bases: HashSet<(&str, &str)> = index
+        .blocks
+        .iter()
+        .filter_map(|(kind, block)| Some((kind.name, block.base.as_ref()?.text.as_str())))
+        .collect();
     for definition in definitions.iter().filter(|definition| definition.head().start < own) {
-        let is_base = index.blocks.iter().any(|(kind, block)| {
-            kind.name == definition.kind.name
-                && block.base.as_ref().is_some_and(|base| base.text == definition.name)
-        });
+        if problems.0.len() >= MAX_PROBLEMS {
+            return;
+        }
+        let is_base = bases.contains(&(definition.kind.name, definition.name.as_str()));
         if !is_base && !named.contains(&(definition.kind.name, definition.name.as_str())) {
             problems.push(
                 Problem::warning("hift::lang::unused", format!("no stage uses `{}`", definition.title()))
@@ -390,6 +453,9 @@ fn unused(
         }
     }
     for binding in bindings.unused().filter(|binding| binding.name.span.start < own) {
+        if problems.0.len() >= MAX_PROBLEMS {
+            return;
+        }
         let name = &binding.name.text;
         let what = match binding.what {
             What::Param(_) => "param",

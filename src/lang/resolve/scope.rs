@@ -25,7 +25,7 @@ impl<'f> Scope<'f> {
 
     /// The value of a param or let, calculated.
     pub fn value(&self, name: &str) -> Option<&Value> {
-        self.bindings.find(name).and_then(|(_, binding)| binding.value.as_ref())
+        self.bindings.find(name).and_then(|(_, binding)| binding.value.as_deref())
     }
 
     /// Whether there is a param or let of that name.

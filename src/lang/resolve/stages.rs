@@ -14,9 +14,13 @@ use super::complain::{missing, missing_both};
 use super::datum::{Checked, Datum, Fields};
 use super::definitions;
 
+/// Values that all stages may come to together.
+const MAX_WEIGHT: usize = 1_000_000;
+
 /// Builds stages one after the other; what a stage needs must have been built before it.
 pub(super) struct Builder<'b, 'f> {
-    pub definitions: &'b [Checked<'f>],
+    /// By kind and name.
+    pub definitions: HashMap<(&'static str, &'b str), &'b Checked<'f>>,
     pub problems: &'b mut Problems,
     pub trained: HashMap<String, Train>,
     /// The directories that exports write, and where they say so.
@@ -29,7 +33,7 @@ struct Origin {
     train: Option<Train>,
 }
 
-impl<'f> Builder<'_, 'f> {
+impl<'b, 'f> Builder<'b, 'f> {
     /// The stage, or nothing where it has errors, which are among the problems.
     pub fn stage(&mut self, checked: &Checked<'f>) -> Option<Stage> {
         Some(match checked.kind.name {
@@ -45,12 +49,44 @@ impl<'f> Builder<'_, 'f> {
         })
     }
 
-    fn definition(&self, kind: &str, name: &str) -> Option<&Checked<'f>> {
-        self.definitions.iter().find(|checked| checked.kind.name == kind && checked.name == name)
+    /// Whether the stages would come to too much, since each holds all that it uses; says so.
+    pub fn is_too_much(&mut self, stages: &[Checked<'f>]) -> bool {
+        let mut weights: HashMap<&str, usize> = HashMap::new();
+        let mut total = 0;
+        for stage in stages {
+            let mut weight = stage.weight;
+            for (_, value) in stage.fields.iter() {
+                if let Datum::Block(kind, name) = &value.value {
+                    weight += self.definition(kind, name).map_or(0, |definition| definition.weight);
+                }
+            }
+            weights.insert(&stage.name, weight);
+        }
+        for stage in stages {
+            // What it goes on from is a part of it.
+            let from = stage.fields.iter().find_map(|(_, value)| match &value.value {
+                Datum::Block("train", name) => weights.get(name.as_str()),
+                _ => None,
+            });
+            total += weights.get(stage.name.as_str()).unwrap_or(&0) + from.unwrap_or(&0);
+            if total > MAX_WEIGHT {
+                self.problems.push(
+                    Problem::new("hift::lang::too_much", "the stages come to too many values")
+                        .label(stage.head(), "here it becomes too much")
+                        .help("write fewer stages, or shorter lists"),
+                );
+                return true;
+            }
+        }
+        false
+    }
+
+    fn definition(&self, kind: &'static str, name: &str) -> Option<&'b Checked<'f>> {
+        self.definitions.get(&(kind, name)).copied()
     }
 
     /// The definition that a key of the stage names.
-    fn named(&self, checked: &Checked, key: &str) -> Option<&Checked<'f>> {
+    fn named(&self, checked: &Checked, key: &str) -> Option<&'b Checked<'f>> {
         match &checked.fields.get(key)?.value {
             Datum::Block(kind, name) => self.definition(kind, name),
             _ => None,
@@ -214,7 +250,7 @@ impl<'f> Builder<'_, 'f> {
             (_, false, Some(from)) if !from.tokenizer.name.is_empty() => from.tokenizer.name.clone(),
             _ => String::new(),
         };
-        if let Some(block) = self.definitions.iter().find(|c| c.kind.name == "tokenizer" && c.name == name) {
+        if let Some(block) = self.definition("tokenizer", &name) {
             return definitions::tokenizer(block, data, self.problems);
         }
         if data.is_some_and(|data| matches!(data.format.value, Format::Tokens { .. })) {
@@ -225,7 +261,7 @@ impl<'f> Builder<'_, 'f> {
             _ => data.is_some(),
         };
         if needed && !written && !checked.block.damaged {
-            let mut known = self.definitions.iter().filter(|checked| checked.kind.name == "tokenizer");
+            let mut known = self.definitions.values().filter(|checked| checked.kind.name == "tokenizer");
             let help = match (known.next(), known.next()) {
                 (Some(one), None) => format!("add `tokenizer = {}`", one.name),
                 (Some(_), Some(_)) => "add `tokenizer = NAME` with the name of a tokenizer block".into(),
