@@ -160,7 +160,7 @@ impl Origin {
     /// In words, with the place: `param batch, profile laptop, x.hift:7`.
     fn text(&self, lines: &Lines) -> String {
         match self.place.map(|place| lines.place(place)) {
-            Some((name, line, _)) if name.is_empty() => format!("{}, line {line}", self.words()),
+            Some(("", line, _)) => format!("{}, line {line}", self.words()),
             Some((name, line, _)) => format!("{}, {name}:{line}", self.words()),
             None => self.words(),
         }
