@@ -701,6 +701,46 @@ fn a_run_leaves_what_it_did() {
 }
 
 #[test]
+fn a_rendering_says_every_value_and_its_origin() {
+    let case = Case::new();
+    let rendered = case.run("render p.hift --set steps=7");
+    let text = rendered.works().out.clone();
+    assert!(text.starts_with("hift 1\n\ndata rows {\n    source  = json(\"rows.jsonl\")"), "{text}");
+    assert!(text.contains("    steps        = 7       # param steps, --set\n"), "{text}");
+    let plain = case.run("render p.hift --set steps=7 --plain").works().out.clone();
+    assert!(!plain.contains('#'), "{plain}");
+    // Both mean what the file means.
+    let plan = |arguments: &str| {
+        let json: Json = serde_json::from_str(&case.run(arguments).works().out).unwrap();
+        json["plan"].clone()
+    };
+    for text in [&text, &plain] {
+        case.put("rendered.hift", text);
+        assert_eq!(plan("plan rendered.hift --json"), plan("plan p.hift --set steps=7 --json"));
+        assert_eq!(case.run("render rendered.hift --plain").works().out, plain);
+    }
+    let json: Json = serde_json::from_str(&case.run("render p.hift --json").works().out).unwrap();
+    let blocks = json["blocks"].as_array().unwrap();
+    let train = blocks.iter().find(|block| block["kind"] == "train").unwrap();
+    let key = |name: &str| train["keys"].as_array().unwrap().iter().find(|key| key["key"] == name).unwrap();
+    let place = json!({ "file": "p.hift", "line": 2, "column": 15 });
+    let origin =
+        json!({ "kind": "param", "of": "steps", "through": [], "calculation": null, "place": place });
+    assert_eq!(*key("steps"), json!({ "key": "steps", "value": "8", "origin": origin, "within": [] }));
+    assert_eq!(key("clip")["origin"]["kind"], "default");
+    // What is wrong is said, and nothing else.
+    let wrong = Case::new().with("micro_batch = 2", "micro_batch = 0");
+    let said = wrong.run("render p.hift");
+    said.fails(65, &["`micro_batch` is 0, but must be at least 1"]);
+    assert_eq!(said.out, "");
+    Case::new().run("render p.hift --profile fast").fails(2, &["the file has no profile `fast`"]);
+    Case::new().run("render p.hift --plain --json").fails(2, &["cannot be used with"]);
+    Case::new().run("render nowhere.hift").fails(66, &["nowhere.hift cannot be read"]);
+    case.put("p.hift", b"hift 1\n# \xff\n");
+    case.run("render p.hift").fails(65, &["p.hift is not UTF-8 text: byte 9 is wrong"]);
+}
+
+#[test]
 fn a_directory_of_another_run() {
     let case = Case::new();
     case.run("run p.hift").works();

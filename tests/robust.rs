@@ -2,6 +2,9 @@
 //!
 //! What the fuzzer (`tests/fuzz`) has found stands here, too.
 
+#[path = "speed/lines.rs"]
+mod lines;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -114,32 +117,10 @@ fn with(text: &str) -> String {
     format!("hift 1\n{text}\n{}", rest())
 }
 
-/// Ten of each block in a hundred lines, two params to each.
-fn thousand_lines() -> String {
-    let mut text = "hift 1\n".to_owned();
-    for i in 0..24 {
-        writeln!(
-            text,
-            "param peak{i} = 2e-5\nparam batch{i}: whole in 1 .. 64 = 4\nlet length{i} = 2 * (batch{i} * 128 tokens)\n\n\
-             data rows{i} {{\n    source  = json(\"rows{i}.jsonl\")\n    format  = text\n    holdout = 2 %\n}}\n\n\
-             tokenizer bpe{i} {{\n    file       = \"models/tokenizer.json\"  # a comment\n    max_length = length{i}\n}}\n\n\
-             model llama{i} {{\n    weights = \"models/llama-${{batch{i}}}\"\n}}\n\n\
-             groups layers{i} {{\n    split  = by_layer(1)\n    freeze = [\"embedding\", \"block.0\"]\n}}\n\n\
-             schedule hift{i} {{\n    rate = cosine(peak = peak{i}, warmup = 3 %)\n}}\n\n\
-             optimizer fast{i} {{\n    algorithm    = adamw\n    weight_decay = 0.01\n}}\n\n\
-             train sft{i} {{\n    data        = rows{i}\n    tokenizer   = bpe{i}\n    model       = llama{i}\n\
-             \x20   groups      = layers{i}\n    schedule    = hift{i}\n    optimizer   = fast{i}\n    epochs      = 3\n\
-             \x20   micro_batch = batch{i}\n    evaluate {{ every = 200 steps }}\n}}"
-        )
-        .unwrap();
-    }
-    text
-}
-
 /// `cargo bench --bench language` measures it; here, on whatever machine, a few times that is allowed.
 #[test]
 fn a_thousand_lines_are_read_in_no_time() {
-    let text = thousand_lines();
+    let text = lines::text(24);
     assert!((1000..1200).contains(&text.lines().count()), "{}", text.lines().count());
     let best = (0..5).map(|_| {
         let (reading, took) = read(text.clone(), Vec::new());

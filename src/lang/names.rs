@@ -4,7 +4,7 @@
 const MAX_CANDIDATES: usize = 200;
 
 /// Names that a sentence lists, at most.
-const MAX_LISTED: usize = 20;
+const MAX_LISTED: usize = 40;
 
 /// The candidate that is most like `word`, if one is like it at all: a slip of the pen, another case, a
 /// singular or plural.

@@ -75,7 +75,7 @@ impl SourceCode for Code {
         let lines_before = self.0[first..start].matches('\n').count();
         let piece = SourceSpan::new(start.into(), end - start);
         let (line, column) = (contents.line() + lines_before, start - line);
-        Ok(Box::new(MietteSpanContents::new(self.0[start..end].as_bytes(), piece, line, column, 1)))
+        Ok(Box::new(MietteSpanContents::new(&self.0.as_bytes()[start..end], piece, line, column, 1)))
     }
 }
 

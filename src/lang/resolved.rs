@@ -19,8 +19,8 @@ use super::syntax::{Term, Value};
 pub struct Resolved {
     /// Params and lets, in their order.
     pub names: Vec<ResolvedName>,
-    /// The definitions that stages use (all of them, where there is no stage), by kind; then the stages, in the order
-    /// in which they run.
+    /// The definitions that stages use, by kind; then the stages, in the order in which they run. Where there is no
+    /// stage, all definitions but those that only others take over.
     pub blocks: Vec<ResolvedBlock>,
 }
 
@@ -131,15 +131,20 @@ impl Origin {
             How::Written => "written".to_owned(),
             How::Param(name) => format!("param {name}"),
             How::Let(name) => format!("let {name}"),
-            How::Calculated => "calculated".into(),
-            How::Env => "env".into(),
+            // The calculation itself says whether it asks the environment.
+            How::Calculated | How::Env => "calculated".into(),
             How::Default(None) => "default".into(),
             How::Default(Some(of)) => format!("default of {of}"),
             How::Taken(stage) => format!("from {stage}"),
             How::Derived(from) => format!("derived from {from}"),
         };
         if let Some(calculation) = &self.calculation {
-            words.push_str(&format!(" = {calculation}"));
+            let sign = match self.how {
+                How::Param(_) | How::Let(_) => " =",
+                How::Written | How::Calculated | How::Env => ":",
+                How::Default(_) | How::Taken(_) | How::Derived(_) => ":",
+            };
+            words.push_str(&format!("{sign} {calculation}"));
         }
         for through in &self.through {
             words.push_str(&match through {
@@ -155,7 +160,7 @@ impl Origin {
     /// In words, with the place: `param batch, profile laptop, x.hift:7`.
     fn text(&self, lines: &Lines) -> String {
         match self.place.map(|place| lines.place(place)) {
-            Some((name, line, _)) if name.is_empty() => format!("{}, line {line}", self.words()),
+            Some(("", line, _)) => format!("{}, line {line}", self.words()),
             Some((name, line, _)) => format!("{}, {name}:{line}", self.words()),
             None => self.words(),
         }

@@ -478,8 +478,8 @@ fn tokenizer_of(stage: &Stage) -> Option<&Tokenizer> {
     match stage {
         Stage::Train(stage) => Some(&stage.tokenizer),
         Stage::Evaluate(stage) => Some(&stage.tokenizer),
-        Stage::Generate(stage) => Some(&stage.tokenizer),
-        Stage::Export(stage) => stage.tokenizer.as_ref(),
+        // Neither learns or measures anything.
+        Stage::Generate(_) | Stage::Export(_) => None,
     }
 }
 
