@@ -478,7 +478,8 @@ impl<'t> Driver<'t> {
         let item = self.scan.item_behind(start);
         // Its own `=` comes first.
         let mut is_own = matches!(rule, Rule::entry | Rule::binding | Rule::param);
-        let mut index = self.scan.index(start) + 1;
+        // A value may begin with a bracket, everything else does with a word.
+        let mut index = self.scan.index(start);
         loop {
             let (token, span) = (self.scan.token(index), self.scan.span(index));
             if token == Token::End || span.start >= item {
