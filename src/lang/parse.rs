@@ -488,6 +488,7 @@ impl<'t> Driver<'t> {
         let item = self.scan.item_behind(start);
         // Its own `=` comes first.
         let mut is_own = matches!(rule, Rule::entry | Rule::binding | Rule::param);
+        // A value may begin with a bracket, everything else does with a word.
         let mut index = self.scan.index(start);
         loop {
             let (token, span) = (self.scan.token(index), self.scan.span(index));
