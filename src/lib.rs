@@ -33,7 +33,8 @@
 //! | `data` | files to token batches, with an audit | `lang` |
 //! | `engine` | plays programs with tensors; the only room that knows candle | `lang`, `model`, `plan`, `program`, `weights` |
 //! | `run` | executes a plan in a run directory | `data`, `engine`, `estimate`, `lang`, `model`, `plan`, `program`, `weights` |
-//! | `report` | plans, models and rows as people look at them | `data`, `estimate`, `lang`, `model`, `plan` |
+//! | `explain` | what every code of a problem means, with examples | `lang` |
+//! | `report` | plans, models, rows and problems as people and machines look at them | `data`, `estimate`, `explain`, `lang`, `model`, `plan` |
 //! | `cli` | arguments, files, printing | all |
 //!
 //! What each must not know: `lang` no tensor and no model; `program` no model and no device; `model`, `plan` and
@@ -43,6 +44,7 @@
 
 pub mod cli;
 pub mod estimate;
+pub mod explain;
 pub mod lang;
 pub mod model;
 pub mod plan;

@@ -9,8 +9,9 @@
 //!
 //! - `#! means`: the pipeline that comes out, defaults filled in, is in the `.json` beside the case.
 //!
-//! No other problem may come up. What a user reads is in the `.txt` beside each case that has problems;
-//! `UPDATE_EXPECT=1` writes it anew.
+//! No other problem may come up. What a user reads is in the `.txt` beside each case that has problems, and what
+//! `hift check --fix` makes of the file in the `.fixed` beside each case of which it makes anything;
+//! `UPDATE_EXPECT=1` writes them anew.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,7 +22,7 @@ use std::time::Instant;
 use hift::lang::pipeline::Stage;
 use hift::lang::schema::{self, Form, Key, Need};
 use hift::lang::{self, Look, Options, Outside, Source, Sources};
-use hift::problem::{Problem, Severity, Span};
+use hift::problem::{Problem, Problems, Severity, Span};
 
 const REST: &str = include_str!("cases/rest.hift");
 
@@ -33,6 +34,8 @@ struct Case {
     options: Options,
     expected: Vec<Expected>,
     means: bool,
+    /// How much of the text the case itself shows.
+    own: usize,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,6 +121,7 @@ fn case(name: String, path: PathBuf, commented: String) -> Case {
     }
     expected.sort();
     options.outside = Arc::new(outside);
+    let own = text.len();
     if !whole {
         text.push('\n');
         let kinds: Vec<&str> = REST.lines().filter_map(|line| line.split(' ').next()).collect();
@@ -127,7 +131,7 @@ fn case(name: String, path: PathBuf, commented: String) -> Case {
             }
         }
     }
-    Case { name, path, text, options, expected, means }
+    Case { name, path, text, options, expected, means, own }
 }
 
 /// The files beside a case, and the environment that it asks for.
@@ -168,6 +172,34 @@ fn found(problem: &Problem, sources: &Sources, expected: &[Expected]) -> Expecte
     Expected { line, problem, quote: quote.filter(|_| !any) }
 }
 
+/// What the fixes make of a case, without the blocks of `rest.hift`; empty where they change nothing.
+fn fixed(case: &Case, problems: &Problems) -> Result<String, String> {
+    let name = case.name.rsplit('/').next().unwrap();
+    let fixed = lang::fix(Source::new(name, case.text.clone()), &case.options);
+    let errors = |problems: &Problems| problems.0.iter().filter(|problem| problem.is_error()).count();
+    let unread = |text: &str| lang::parse(text).1.0.len();
+    let better =
+        unread(&fixed.text) < unread(&case.text) || errors(&fixed.reading.problems) <= errors(problems);
+    if !better {
+        return Err(format!("more is wrong after the fixes:\n{}\n{}", fixed.text, fixed.reading.problems));
+    }
+    let again = lang::fix(Source::new(name, fixed.text.clone()), &case.options);
+    if again.text != fixed.text {
+        return Err(format!("the fixes have not come to an end:\n{}\n{}", fixed.text, again.text));
+    }
+    if fixed.text == case.text {
+        return Ok(String::new());
+    }
+    let rest = case.text.len() - case.own;
+    let own = fixed.text.strip_suffix(&case.text[case.own..]).unwrap_or(&fixed.text);
+    assert!(
+        rest == 0 || own.len() < fixed.text.len(),
+        "{}: a fix changes what the case does not show",
+        case.name
+    );
+    Ok(own.to_owned())
+}
+
 #[test]
 fn every_case_has_its_problems_and_no_others() {
     let update = std::env::var_os("UPDATE_EXPECT").is_some();
@@ -181,8 +213,15 @@ fn every_case_has_its_problems_and_no_others() {
             problems.0.iter().map(|p| found(p, reading.sources(), &case.expected)).collect();
         actual.sort();
         if actual != case.expected {
-            writeln!(wrong, "{}:\n  expected {:#?}\n  found    {actual:#?}", case.name, case.expected)
-                .unwrap();
+            writeln!(wrong, "{}:", case.name).unwrap();
+            for (word, list, others) in [("expected", &case.expected, &actual), ("found", &actual, &case.expected)] {
+                for one in list.iter().filter(|one| !others.contains(one)) {
+                    writeln!(wrong, "  {word} {one:?}").unwrap();
+                }
+                if list.len() != others.len() {
+                    writeln!(wrong, "  {word} {}", list.len()).unwrap();
+                }
+            }
         }
         for problem in &problems.0 {
             let help = problem.help.as_deref().unwrap_or("");
@@ -193,10 +232,18 @@ fn every_case_has_its_problems_and_no_others() {
         }
         let drawn = lang::render(problems, reading.sources(), Look::default());
         let meaning = case.means.then(|| format!("{}\n", serde_json::to_string_pretty(&pipeline).unwrap()));
-        for (extension, now) in [("txt", drawn), ("json", meaning.unwrap_or_default())] {
+        let fixed = fixed(&case, problems).unwrap_or_else(|error| {
+            writeln!(wrong, "{}: {error}", case.name).unwrap();
+            String::new()
+        });
+        for (extension, now) in [("txt", drawn), ("json", meaning.unwrap_or_default()), ("fixed", fixed)] {
             let golden = case.path.with_extension(extension);
             if now.is_empty() {
-                assert!(!golden.exists(), "{} has nothing to say, but a .{extension}", case.name);
+                if golden.exists() && update {
+                    fs::remove_file(&golden).unwrap();
+                } else if golden.exists() {
+                    writeln!(wrong, "{} has nothing to say, but a .{extension}", case.name).unwrap();
+                }
             } else if update {
                 fs::write(&golden, &now).unwrap();
             } else if fs::read_to_string(&golden).unwrap_or_default().replace("\r\n", "\n") != now {

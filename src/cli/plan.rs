@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{Failure, Sets, disk::Disk, open, print, threads};
+use super::{Failure, Sets, disk::Disk, open, print, show, threads};
 use crate::estimate::{self, Estimate};
 use crate::lang::{Pipeline, pipeline::Stage};
 use crate::plan::{self, Plan, StagePlan};
@@ -31,7 +31,10 @@ pub struct Show {
 impl Show {
     pub fn run(self) -> Result<(), Failure> {
         let (sources, pipeline) = open(&self.file, &self.sets)?;
-        let plan = self.plan(&pipeline).map_err(|problems| Failure::of(problems, &sources))?;
+        let (plan, warnings) = self.plan(&pipeline).map_err(|problems| Failure::of(problems, &sources))?;
+        if !warnings.0.is_empty() {
+            show(&warnings, &sources);
+        }
         let plan = estimate::settle(plan, threads());
         if let Some(group) = &self.program {
             print(&program(&plan, group)?)?;
@@ -47,16 +50,48 @@ impl Show {
         check_limits(&pipeline, &plan, &estimate).map_err(|problems| Failure::of(problems, &sources))
     }
 
-    fn plan(&self, pipeline: &Pipeline) -> Result<Plan, Problems> {
+    /// The plan, and what is odd about it and about its rows.
+    fn plan(&self, pipeline: &Pipeline) -> Result<(Plan, Problems), Problems> {
         #[cfg(feature = "run")]
         {
             let mut library = crate::data::Library::new(pipeline.folder.clone(), &|| false);
             let mut disk = Disk { library: (!self.no_data).then_some(&mut library) };
-            plan::compile(pipeline, &mut disk)
+            let plan = plan::compile(pipeline, &mut disk)?;
+            let mut warnings = plan.warnings.clone();
+            if !self.no_data {
+                warnings.extend(row_warnings(&plan, &mut library));
+            }
+            Ok((plan, Problems(warnings)))
         }
         #[cfg(not(feature = "run"))]
-        plan::compile(pipeline, &mut Disk { library: None })
+        {
+            let plan = plan::compile(pipeline, &mut Disk { library: None })?;
+            let warnings = Problems(plan.warnings.clone());
+            Ok((plan, warnings))
+        }
     }
+}
+
+/// What is odd about the rows that a plan's stages read.
+#[cfg(feature = "run")]
+pub(crate) fn row_warnings(plan: &Plan, library: &mut crate::data::Library<'_>) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    for stage in &plan.stages {
+        let (data, tokenizer, model) = match stage {
+            StagePlan::Train(stage) => (&stage.data, &stage.tokenizer, &stage.model.model),
+            StagePlan::Evaluate(stage) => (&stage.data, &stage.tokenizer, &stage.model.model),
+            StagePlan::Generate(_) | StagePlan::Export(_) => continue,
+        };
+        let limits = crate::data::Limits { vocab: model.vocab, positions: model.positions };
+        // The plan has read them, so they are there.
+        let Ok(dataset) = library.get(data, tokenizer, limits) else { continue };
+        for warning in &dataset.audit.warnings {
+            if !warnings.contains(warning) {
+                warnings.push(warning.clone());
+            }
+        }
+    }
+    warnings
 }
 
 /// Refuses a plan whose peak is above a stage's `memory_limit`.

@@ -9,7 +9,7 @@ use super::{Failure, Sets, folder_of, open, plan, print};
 use crate::data::Library;
 use crate::lang::pipeline::Device;
 use crate::plan::StagePlan;
-use crate::problem::{Fault, Problem};
+use crate::problem::{Fault, Problem, Problems};
 use crate::run::{self, Ending, Order, signals};
 
 #[derive(Debug, clap::Args)]
@@ -51,6 +51,9 @@ impl Run {
         run::check_free(&directory)?;
         let mut library = Library::new(pipeline.folder.clone(), &signals::interrupted);
         let (plan, estimate) = plan::prepare(&pipeline, &mut library).map_err(failure)?;
+        if !plan.warnings.is_empty() {
+            super::show(&Problems(plan.warnings.clone()), &sources);
+        }
         for stage in &plan.stages {
             device(stage)?;
         }

@@ -21,6 +21,9 @@ pub mod schema;
 pub mod source;
 pub mod syntax;
 
+mod edit;
+mod fix;
+mod lookalike;
 mod merge;
 mod names;
 mod scan;
@@ -28,7 +31,9 @@ mod wording;
 
 use crate::problem::{Problem, Problems};
 
+pub use fix::{Change, Fixed, apply, fix};
 pub use load::{Loaded, load};
+pub use names::nearest;
 pub use parse::{parse, parse_value};
 pub use pipeline::Pipeline;
 pub use render::{Look, render};
@@ -60,12 +65,13 @@ pub fn read(source: Source, options: &Options) -> Reading {
     let (loaded, mut problems) = load(source, options);
     let (pipeline, found) = resolve(&loaded, options);
     let pipeline = pipeline.filter(|_| !problems.has_errors());
+    let place = |problem: &Problem| (problem.code, problem.labels.first().map(|label| label.span));
+    // A text in wrong quotes that should have none at all is one mistake.
+    let said_better = |problem: &Problem| found.0.iter().any(|other| place(other) == place(problem));
+    problems.0.retain(|problem| problem.code != "hift::lang::quotes" || !said_better(problem));
     problems.0.extend(found.0);
     let others = in_profiles(&loaded, options);
-    let known = |problem: &Problem| {
-        let place = |problem: &Problem| (problem.code, problem.labels.first().map(|label| label.span));
-        problems.0.iter().any(|other| place(other) == place(problem))
-    };
+    let known = |problem: &Problem| problems.0.iter().any(|other| place(other) == place(problem));
     let others: Vec<Problem> = others.into_iter().filter(|problem| !known(problem)).collect();
     problems.0.extend(others);
     resolve::sort(&mut problems);

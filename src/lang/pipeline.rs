@@ -343,6 +343,25 @@ pub enum Rate {
     Cosine { peak: Setting<f64>, warmup: Setting<Warmup>, end: Setting<f64> },
 }
 
+impl Rate {
+    /// The highest rate, and how long it rises before.
+    pub fn parts(&self) -> (&Setting<f64>, &Setting<Warmup>) {
+        match self {
+            Rate::Constant { peak, warmup }
+            | Rate::Linear { peak, warmup, .. }
+            | Rate::Cosine { peak, warmup, .. } => (peak, warmup),
+        }
+    }
+
+    /// The last rate, where it is not the highest one.
+    pub fn end(&self) -> Option<&Setting<f64>> {
+        match self {
+            Rate::Constant { .. } => None,
+            Rate::Linear { end, .. } | Rate::Cosine { end, .. } => Some(end),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Warmup {

@@ -7,6 +7,7 @@
 
 pub mod model;
 pub mod plan;
+pub mod problems;
 #[cfg(feature = "run")]
 pub mod rows;
 pub mod table;

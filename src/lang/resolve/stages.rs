@@ -2,21 +2,25 @@
 
 use std::collections::HashMap;
 
+use crate::lang::edit;
 use crate::lang::pipeline::{
-    Algorithm, Checkpoint, Data, Device, Evaluate, EvaluateDuring, Export, Format, Generate, Holdout,
-    Interval, Length, Metric, Model, Optimizer, Rate, Schedule, Setting, Stage, Tokenizer, Train, Warmup,
+    Checkpoint, Data, Device, Evaluate, EvaluateDuring, Export, Format, Generate, Holdout, Interval, Length,
+    Metric, Model, Setting, Stage, Tokenizer, Train,
 };
 use crate::lang::schema::Unit;
+use crate::lang::source::Sources;
 use crate::problem::{Problem, Problems, Span};
 use crate::units::{Bytes, Dtype};
 
 use super::complain::{missing, missing_both};
 use super::datum::{Checked, Datum, Fields};
 use super::definitions;
+use super::warnings;
 
 /// Builds stages one after the other; what a stage needs must have been built before it.
 pub(super) struct Builder<'b, 'f> {
     pub definitions: &'b [Checked<'f>],
+    pub sources: &'b Sources,
     pub problems: &'b mut Problems,
     pub trained: HashMap<String, Train>,
     /// The directories that exports write, and where they say so.
@@ -110,10 +114,7 @@ impl<'f> Builder<'_, 'f> {
                 keep: part.fields.whole("keep")?,
             })
         });
-        if let (Some(schedule), Some(optimizer)) = (&schedule, &optimizer) {
-            self.warn(schedule, optimizer, length.as_ref());
-        }
-        Some(Train {
+        let train = Train {
             name: checked.name.clone(),
             span: checked.head(),
             data: data?,
@@ -139,42 +140,9 @@ impl<'f> Builder<'_, 'f> {
                 Some(checkpoint) => Some(checkpoint?),
                 None => None,
             },
-        })
-    }
-
-    /// What is legal but surely unwanted.
-    fn warn(&mut self, schedule: &Schedule, optimizer: &Optimizer, length: Option<&Setting<Length>>) {
-        let (peak, warmup) = match &schedule.rate.value {
-            Rate::Constant { peak, warmup }
-            | Rate::Linear { peak, warmup, .. }
-            | Rate::Cosine { peak, warmup, .. } => (peak, warmup),
         };
-        if let Algorithm::Adamw { .. } = optimizer.algorithm
-            && peak.value > 1e-2
-        {
-            self.problems.push(
-                Problem::warning(
-                    "hift::lang::high_rate",
-                    format!("a rate of {} is very high for AdamW", peak.value),
-                )
-                .label_at(peak.span(), "very high")
-                .help("fine-tuning mostly wants 1e-6 to 1e-4; see whether the exponent lacks its sign"),
-            );
-        }
-        if let (Warmup::Steps(rising), Some(Length::Steps(steps))) =
-            (warmup.value, length.map(|length| length.value))
-            && rising >= steps
-        {
-            self.problems.push(
-                Problem::warning(
-                    "hift::lang::long_warmup",
-                    format!("the warm-up takes {rising} steps and the run only {steps}: the rate never reaches its peak"),
-                )
-                .label_at(warmup.span(), format!("{rising} steps"))
-                .label_at(length.and_then(Setting::span), format!("{steps} steps"))
-                .help("shorten the warm-up, for example `warmup = 3 %`"),
-            );
-        }
+        warnings::train(&train, self.problems);
+        Some(train)
     }
 
     fn length(&mut self, checked: &Checked) -> Option<Setting<Length>> {
@@ -235,7 +203,13 @@ impl<'f> Builder<'_, 'f> {
                 (Some(_), Some(_)) => "add `tokenizer = NAME` with the name of a tokenizer block".into(),
                 (None, _) => "define `tokenizer NAME { file = ... }` and add `tokenizer = NAME`".into(),
             };
-            self.problems.push(missing(checked.block, "tokenizer", help));
+            let only = self.definitions.iter().filter(|checked| checked.kind.name == "tokenizer");
+            let only: Vec<&Checked> = only.collect();
+            let edit = match only.as_slice() {
+                [one] => edit::append(self.sources, checked.block.span, &format!("tokenizer = {}", one.name)),
+                _ => None,
+            };
+            self.problems.push(missing(checked.block, "tokenizer", help).fix_with(edit));
         }
         None
     }
@@ -299,7 +273,7 @@ impl<'f> Builder<'_, 'f> {
             Some(train) if !has("micro_batch") => Some(train.micro_batch.clone()),
             _ => fields.whole("micro_batch"),
         };
-        Some(Evaluate {
+        let evaluate = Evaluate {
             name: checked.name.clone(),
             span: checked.head(),
             from: train.map(|train| train.name.clone()),
@@ -309,7 +283,9 @@ impl<'f> Builder<'_, 'f> {
             data: data?,
             tokenizer: tokenizer?,
             model: origin?.model,
-        })
+        };
+        warnings::evaluate(&evaluate, self.problems);
+        Some(evaluate)
     }
 
     fn generate(&mut self, checked: &Checked<'f>) -> Option<Generate> {
@@ -317,7 +293,7 @@ impl<'f> Builder<'_, 'f> {
         let train = origin.as_ref().and_then(|origin| origin.train.as_ref());
         let tokenizer = self.tokenizer(checked, None, train);
         let fields = &checked.fields;
-        Some(Generate {
+        let generate = Generate {
             name: checked.name.clone(),
             span: checked.head(),
             from: train.map(|train| train.name.clone()),
@@ -328,7 +304,9 @@ impl<'f> Builder<'_, 'f> {
             seed: fields.whole("seed")?,
             device: inherited_device(fields, train)?,
             model: origin?.model,
-        })
+        };
+        warnings::generate(&generate, self.problems);
+        Some(generate)
     }
 
     fn export(&mut self, checked: &Checked<'f>) -> Option<Export> {
