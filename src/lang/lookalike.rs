@@ -127,13 +127,20 @@ impl<'t> Reader<'t> {
         let whole = Span::new(start, start + end + last.len_utf8());
         self.at = whole.end;
         let inner = &line[quote.len_utf8()..end];
-        if (quote, last) == ('"', '"') || inner.contains('"') {
+        if (quote, last) == ('"', '"') {
             return;
         }
         let quotes = [(start, quote), (start + end, last)].into_iter().filter(|(_, quote)| *quote != '"');
-        let edits: Vec<Edit> = quotes
-            .map(|(at, quote)| Edit { span: Span::new(at, at + quote.len_utf8()), text: "\"".into() })
-            .collect();
+        let edit = |at: usize, char: char, text: &str| Edit {
+            span: Span::new(at, at + char.len_utf8()),
+            text: text.to_owned(),
+        };
+        let mut edits: Vec<Edit> = quotes.map(|(at, quote)| edit(at, quote, "\"")).collect();
+        // Quotes inside of it are the text's own.
+        let from = start + quote.len_utf8();
+        let own = inner.match_indices('"').filter(|(i, _)| !inner[..*i].ends_with('\\'));
+        edits.extend(own.map(|(i, _)| edit(from + i, '"', "\\\"")));
+        edits.sort_by_key(|edit| edit.span);
         let called = match quote {
             '\'' => "single quotes",
             '`' => "backticks",
@@ -142,7 +149,7 @@ impl<'t> Reader<'t> {
         self.problems.push(
             Problem::new("hift::lang::quotes", format!("this text stands in {called}"))
                 .label(whole, "a text stands in `\"`")
-                .help(format!("write `\"{inner}\"`"))
+                .help(format!("write `\"{}\"`", inner.replace("\\\"", "\"").replace('"', "\\\"")))
                 .fix_with(edits.clone()),
         );
         self.changes.extend(edits);
@@ -162,22 +169,32 @@ impl<'t> Reader<'t> {
             Problem::new("hift::lang::comment", format!("`{sign}` begins no comment"))
                 .label(span, "a comment begins with `#`")
         };
-        if rest.starts_with("//") {
-            let slashes = rest.len() - rest.trim_start_matches('/').len();
-            let edit = Edit { span: Span::new(start, start + slashes), text: "#".into() };
-            let comment = rest[..line_length(rest)].trim_start_matches('/').trim();
-            self.problems
-                .push(problem(edit.span, "//").help(format!("write `# {comment}`")).fix_with([edit.clone()]));
+        let closed = rest.starts_with("/*").then(|| rest.find("*/")).flatten();
+        let Some(length) = closed.map(|end| end + 2) else {
+            // To the end of its line, as is one that is never closed.
+            let sign = match rest.trim_start_matches('/') {
+                star if star.starts_with('*') => 2,
+                comment => rest.len() - comment.len(),
+            };
+            let edit = Edit { span: Span::new(start, start + sign), text: "#".into() };
+            let comment = rest[sign..line_length(rest)].trim();
+            self.problems.push(
+                problem(edit.span, &rest[..2])
+                    .help(format!("write `{}`", format!("# {comment}").trim_end()))
+                    .fix_with([edit.clone()]),
+            );
             self.changes.push(edit);
             self.at += line_length(rest);
             return;
-        }
-        let length = rest.find("*/").map_or(rest.len(), |end| end + 2);
+        };
         let span = Span::new(start, start + length);
         let inner = rest[2..length].strip_suffix("*/").unwrap_or(&rest[2..length]);
-        let lines = inner.lines().map(|line| line.trim().trim_start_matches('*').trim());
-        let mut text =
-            lines.map(|line| format!("# {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n");
+        let lines: Vec<&str> = inner.lines().map(|line| line.trim().trim_start_matches('*').trim()).collect();
+        let full = |line: &&str| !line.is_empty();
+        let first = lines.iter().position(full).unwrap_or(0);
+        let last = lines.iter().rposition(full).map_or(first, |last| last + 1);
+        let lines = lines[first..last].iter().map(|line| format!("# {line}").trim_end().to_owned());
+        let mut text = lines.collect::<Vec<_>>().join("\n");
         let behind = &rest[length..];
         if !behind[..line_length(behind)].trim().is_empty() {
             text.push('\n');
@@ -227,36 +244,52 @@ impl<'t> Reader<'t> {
         self.changes.extend(edits);
     }
 
-    /// A sign that is none of the language.
+    /// Signs that are none of the language. Several of a kind in a row are one mistake.
     fn sign(&mut self, char: char) {
-        let Some((plain, name)) = sign(char) else {
+        let Some((_, name)) = sign(char) else {
             self.at += char.len_utf8();
             return;
         };
-        // Several of a kind in a row are one mistake.
-        let n = self.rest().chars().take_while(|c| *c == char).count();
         let start = self.at;
-        let edits: Vec<Edit> = (0..n)
-            .map(|i| start + i * char.len_utf8())
-            .map(|at| Edit { span: Span::new(at, at + char.len_utf8()), text: plain.into() })
-            .collect();
-        self.at += n * char.len_utf8();
-        let visible = !char.is_whitespace() && !plain.trim().is_empty();
-        let problem = Problem::new(
-            "hift::lang::lookalike",
-            match visible {
-                true => format!("`{char}` ({}) is {name}, not `{plain}`", code_point(char)),
-                false => format!("here stands {name} ({})", code_point(char)),
-            },
-        );
-        let (label, help) = match plain {
-            "" => ("cannot be seen".to_owned(), "remove it".to_owned()),
-            " " => ("looks like a space".into(), "write an ordinary space".into()),
-            "\n" => ("looks like the end of a line".into(), "end the line with the Enter key".into()),
-            _ => (format!("looks like `{plain}`"), format!("write `{plain}`")),
+        let mut plain = String::new();
+        let mut edits = Vec::new();
+        for char in self.rest().chars() {
+            let Some((instead, _)) = sign(char).filter(|(_, own)| *own == name) else { break };
+            let end = self.at + char.len_utf8();
+            edits.push(Edit { span: Span::new(self.at, end), text: instead.into() });
+            plain.push_str(instead);
+            self.at = end;
+        }
+        let span = Span::new(start, self.at);
+        let written = &self.text[start..self.at];
+        let code = code_point(char);
+        let is_space = plain.chars().all(|c| c == ' ');
+        let (message, label, help) = match plain.as_str() {
+            "" => {
+                (format!("here stands {name} ({code})"), "cannot be seen".to_owned(), "remove it".to_owned())
+            }
+            "\n" => (
+                format!("here stands {name} ({code})"),
+                "looks like the end of a line".into(),
+                "end the line with the Enter key".into(),
+            ),
+            _ if is_space => (
+                format!("here stands {name} ({code})"),
+                "looks like a space".into(),
+                "write an ordinary space".into(),
+            ),
+            _ => (
+                format!("`{written}` ({code}) is {name}, not `{plain}`"),
+                format!("looks like `{plain}`"),
+                format!("write `{plain}`"),
+            ),
         };
-        let problem = problem.label(Span::new(start, self.at), label).help(help).fix_with(edits.clone());
-        self.problems.push(problem);
+        self.problems.push(
+            Problem::new("hift::lang::lookalike", message)
+                .label(span, label)
+                .help(help)
+                .fix_with(edits.clone()),
+        );
         self.changes.extend(edits);
     }
 }

@@ -74,6 +74,10 @@ pub fn read(source: Source, options: &Options) -> Reading {
     let known = |problem: &Problem| problems.0.iter().any(|other| place(other) == place(problem));
     let others: Vec<Problem> = others.into_iter().filter(|problem| !known(problem)).collect();
     problems.0.extend(others);
+    if problems.has_errors() {
+        // What is used cannot be said of a file that is not understood.
+        problems.0.retain(|problem| !matches!(problem.code, "hift::lang::unused" | "hift::lang::no_stage"));
+    }
     resolve::sort(&mut problems);
     Reading { pipeline: pipeline.filter(|_| !problems.has_errors()), problems, loaded }
 }

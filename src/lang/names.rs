@@ -5,14 +5,12 @@
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |text: &str| text.to_lowercase().replace(['_', '-'], "");
     let wanted = plain(word);
-    if wanted.is_empty() {
-        return None;
-    }
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&wanted, &plain(candidate)), candidate))
         .filter(|(distance, candidate)| {
-            *distance <= (wanted.len().min(candidate.len()).max(2)) / 2 && *distance <= 3
+            let shorter = wanted.len().min(candidate.len());
+            *distance <= shorter.max(2) / 2 && *distance <= 3 && *distance < shorter.max(1)
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -29,10 +27,23 @@ pub(super) fn sure<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>
         4..8 => 1,
         _ => 2,
     };
+    // A missing plural and exchanged letters leave no doubt even in a short word.
+    let letters = |text: &str| {
+        let mut letters: Vec<char> = text.chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    let is_close = |candidate: &str| {
+        let plural =
+            wanted.strip_suffix('s') == Some(candidate) || candidate.strip_suffix('s') == Some(&wanted);
+        plural || (wanted.len() > 2 && letters(&wanted) == letters(candidate))
+    };
     let mut near: Vec<(usize, &str)> = candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&wanted, &plain(candidate)), candidate))
-        .filter(|(distance, candidate)| *distance <= allowed && *candidate != word)
+        .filter(|(distance, candidate)| {
+            (*distance <= allowed || (*distance == 1 && is_close(&plain(candidate)))) && *candidate != word
+        })
         .collect();
     near.sort_unstable();
     near.dedup();
@@ -71,6 +82,9 @@ mod tests {
         check("gb", Some("GB"));
         check("epz", None);
         check("batch", None);
+        check("ep", None);
+        assert_eq!(sure("stf", ["sft", "dpo"]), Some("sft"));
+        assert_eq!(sure("row", ["rows", "raw"]), Some("rows"));
         assert_eq!(sure("steps", ["stepz", "stepx"]), None);
     }
 
@@ -83,6 +97,7 @@ mod tests {
         check("kib", Some("KiB"));
         check("learning", None);
         check("x", None);
+        check("G", None);
         check("", None);
     }
 }

@@ -139,6 +139,9 @@ impl<'t> Driver<'t> {
 
     /// Something that begins no item: says why, and reads on as it was meant where that is plain.
     fn slip(&mut self, file: &mut File) -> Option<Item> {
+        if let Some(block) = self.closed_too_early(file) {
+            return Some(Item::Block(block));
+        }
         let index = self.index();
         let start = self.span().start;
         let token = |i: usize| self.scan.token(index + i);
@@ -172,11 +175,34 @@ impl<'t> Driver<'t> {
                 }));
                 self.at = version.map_or(start, |span| span.end);
             }
+            Token::Comma | Token::Other(';') => self.step(),
+            // A file of JSON.
+            Token::Open('{') if self.scan.closing(start).is_some() => {
+                self.at = self.scan.closing(start).unwrap_or(start);
+            }
             // A table of TOML: what stands below belongs to it.
             Token::Open('[') => self.skip_table(),
             _ => self.skip_item(),
         }
         None
+    }
+
+    /// Entries behind a block, with a brace below that closes nothing: the block goes on here.
+    fn closed_too_early(&mut self, file: &mut File) -> Option<Block> {
+        let index = self.index();
+        let here = self.span().start;
+        let behind = index > 0 && self.scan.token(index - 1) == Token::Close('{');
+        let entry = self.scan.token(index) == Token::Word && self.scan.token(index + 1) == Token::Equals;
+        let end = self.scan.item_behind(here);
+        let stray = self.scan.strays.iter().any(|at| (here..end).contains(at));
+        if !behind || !entry || !stray || !matches!(file.items.last(), Some(Item::Block(_))) {
+            return None;
+        }
+        let Some(Item::Block(block)) = file.items.pop() else { return None };
+        self.problems.push(wording::closed_too_early(&self.scan, &block.title(), index));
+        let first = self.scan.index(block.span.start);
+        let brace = (first..index).find(|i| self.scan.token(*i) == Token::Open('{')).unwrap_or(first);
+        Some(self.block_body(block, first, self.scan.span(brace)))
     }
 
     /// Goes on at the next item that is one, or at the next `[`, behind a table of TOML.
@@ -380,7 +406,7 @@ impl<'t> Driver<'t> {
         if braced {
             self.step();
         }
-        let mut block = Block {
+        let block = Block {
             span: kind.span,
             doc,
             kind,
@@ -390,6 +416,13 @@ impl<'t> Driver<'t> {
             blocks: Vec::new(),
             damaged: !braced,
         };
+        self.block_body(block, first, brace)
+    }
+
+    /// Reads what stands in a block, up to its closing brace. `first` is the token of its kind, `brace` the place of
+    /// the brace that opens it, or of what stands there instead.
+    fn block_body(&mut self, mut block: Block, first: usize, brace: Span) -> Block {
+        let braced = self.scan.token(self.scan.index(brace.start)) == Token::Open('{');
         // Only where braces do not pair up may the layout say which of them is missing.
         let by_layout = braced && !self.scan.unclosed.is_empty() && self.scan.leads(first);
         let is_part = block.name.is_none();
@@ -419,6 +452,11 @@ impl<'t> Driver<'t> {
                     self.step();
                     block.span.end = self.at;
                     return block;
+                }
+                // `checkpoint = often { ... }`
+                (Token::Word, Token::Equals) if self.is_part(index) && self.scan.has_base(index + 1) => {
+                    let inner = self.block();
+                    block.blocks.push(inner);
                 }
                 (Token::Word, Token::Equals) if !wording::doubled_equals(&self.scan, index + 1) => {
                     match self.named_value(None) {
@@ -463,10 +501,19 @@ impl<'t> Driver<'t> {
                     // What follows a value without a gap is part of it, so the value is not what was meant.
                     block.entries.pop_if(|entry| entry.value.span.end == self.scan.span(index).start);
                     self.problems.push(wording::entry(&self.scan, index));
-                    self.skip_entry(index);
+                    match self.token() {
+                        Token::Close('(' | '[') => self.step(),
+                        _ => self.skip_entry(index),
+                    }
                 }
             }
         }
+    }
+
+    /// Whether a word is the kind of a block that stands inside another one.
+    fn is_part(&self, index: usize) -> bool {
+        let word = self.scan.word(index);
+        schema::KINDS.iter().flat_map(|kind| kind.parts).any(|part| part.name == word)
     }
 
     /// Whether a comma or semicolon stands between two entries, or behind the last one.

@@ -771,8 +771,7 @@ const EVERY: Key = required(
     &[Form::Amount(&[(Unit::Steps, FROM_1), (Unit::Cycles, FROM_1), (Unit::Epochs, ABOVE_0)])],
     "200 steps",
     "How often.",
-)
-.also(&["eval_steps", "save_steps", "interval"]);
+);
 
 const DATA_NAME: &[Form] = &[Form::Block(&["data"])];
 const TOKENIZER_NAME: &[Form] = &[Form::Block(&["tokenizer"])];
@@ -845,7 +844,7 @@ const TRAIN_PARTS: &[Kind] = &[
         name: "evaluate",
         role: Role::Part,
         doc: "Measures the holdout during training.",
-        keys: &[EVERY, METRICS],
+        keys: &[EVERY.also(&["eval_steps", "interval"]), METRICS],
         parts: &[],
     },
     Kind {
@@ -853,7 +852,7 @@ const TRAIN_PARTS: &[Kind] = &[
         role: Role::Part,
         doc: "Saves what is needed to go on after an interruption.",
         keys: &[
-            EVERY,
+            EVERY.also(&["save_steps", "interval"]),
             default("keep", &[Form::Whole(FROM_1)], "2", "2", "How many checkpoints are kept.")
                 .also(&["save_total_limit"]),
             soon("best", "The metric by which the best checkpoint is kept, too."),

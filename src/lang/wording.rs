@@ -38,6 +38,47 @@ pub(super) fn item(scan: &Scan, index: usize) -> Problem {
             let alone = index == 0 || scan.token(index - 1) == Token::Close('{');
             problem.fix_with(alone.then(|| removal(scan.text, span)))
         }
+        (Token::Comma | Token::Other(';'), ..) => {
+            Problem::new(SYNTAX, format!("blocks are not separated by `{word}`"))
+                .label(span, "not expected here")
+                .help("remove it; white space or a new line is enough")
+                .fix(span, "")
+        }
+        (Token::Other('-'), Token::Other('-'), Token::Other('-')) if scan.leads(index) => {
+            let line = span.to(scan.span(index + 2));
+            Problem::new(SYNTAX, "there are no lines of dashes")
+                .label(line, "not expected here")
+                .help("remove it")
+                .fix_with([removal(scan.text, line)])
+        }
+        // What stands behind something on its line belongs to that.
+        (Token::Other(_), ..) if !scan.leads(index) => astray(scan, index),
+        (Token::Word, Token::Other(char), _)
+            if !char.is_ascii() && scan.span(index + 1).start == span.end =>
+        {
+            foreign(scan, index + 1, char)
+        }
+        (Token::Word, Token::Word, Token::Word)
+            if known && token(3) == Token::Word && token(4) == Token::Open('{') =>
+        {
+            let (name, sign, base) = (scan.word(index + 1), scan.word(index + 2), scan.word(index + 3));
+            let problem = Problem::new(SYNTAX, format!("`{sign}` is no word of the language"))
+                .label(scan.span(index + 2), "not expected here")
+                .help(format!("a block takes over another one as in `{word} {name} = {base} {{ ... }}`"));
+            let sure = matches!(sign, "extends" | "from" | "inherits" | "is" | "like" | "as");
+            problem.fix_with(sure.then(|| Edit { span: scan.span(index + 2), text: "=".into() }))
+        }
+        (Token::Word, Token::Text, Token::Text) if known => {
+            let name = scan.word(index + 2).trim_matches('"');
+            let name = if is_name(name) { name } else { "NAME" };
+            Problem::new(SYNTAX, "a block has one name, without quotes")
+                .label(scan.span(index + 1).to(scan.span(index + 2)), "two names in quotes")
+                .help(format!("write `{word} {name} {{ ... }}`"))
+        }
+        (Token::Word, Token::Text, _) if word == "include" => Problem::new(SYNTAX, "there is no `include`")
+            .label(span, "not a word of this language")
+            .help(format!("write `import {}`", clip(scan.word(index + 1))))
+            .fix(span, "import"),
         (Token::Open('{'), ..) => Problem::new(SYNTAX, "a file is not put in braces")
             .label(span, "opens nothing that has a name")
             .help("begin the file with `hift 1`, then write blocks such as `data NAME { ... }`"),
@@ -138,6 +179,17 @@ pub(super) fn item(scan: &Scan, index: usize) -> Problem {
                 None => format!("what stands here is one of {}", kinds()),
             }),
     }
+}
+
+/// A brace in front of a token that closes its block before all entries have come.
+pub(super) fn closed_too_early(scan: &Scan, title: &str, index: usize) -> Problem {
+    let brace = scan.span(index - 1);
+    let key = scan.word(index);
+    Problem::new("hift::lang::stray_bracket", format!("this brace closes `{title}` too early"))
+        .label(brace, "one brace too many")
+        .label(scan.span(index), format!("`{key}` still belongs to it"))
+        .help("remove the brace: another one follows below")
+        .fix_with([removal(scan.text, brace)])
 }
 
 /// The place of what was meant as the header: `hift = 1`, `hift: 1`, `hift v1`, `hift` alone.
@@ -283,7 +335,9 @@ pub(super) fn slipped_entry(scan: &Scan, index: usize) -> Option<(Name, usize, P
                 return None;
             }
             let problem = match scan.token(index + 1) {
-                Token::Equals => Problem::new(SYNTAX, "a key is written without quotes").label(span, "in quotes"),
+                Token::Equals => {
+                    Problem::new(SYNTAX, "a key is written without quotes").label(span, "in quotes")
+                }
                 _ => Problem::new(SYNTAX, "a key is written without quotes, and with `=` behind it")
                     .label(span.to(scan.span(index + 1)), "not a key"),
             };
@@ -312,8 +366,29 @@ pub(super) fn row_of_values(
             .help(format!("write `{word} = [{}]`", clip(&scan.text[values.start..values.end])))
             .fix(Span::new(values.start, values.start), "[")
             .fix(Span::new(values.end, values.end), "]"),
+        false if is_grouped(scan, comma) => {
+            let digits = format!("{}_{}", scan.word(comma - 1), scan.word(comma + 1));
+            Problem::new(SYNTAX, "the digits of a number are not grouped by commas")
+                .label(scan.span(comma), "not part of a number")
+                .help(format!("write `{digits}`"))
+                .fix(scan.span(comma), "_")
+        }
         false => problem.help(format!("`{word}` takes one value: remove the others")),
     }
+}
+
+/// Whether a comma stands between digits as in `1,000`.
+fn is_grouped(scan: &Scan, comma: usize) -> bool {
+    let is_digits = |i: usize| scan.word(i).bytes().all(|byte| byte.is_ascii_digit());
+    let (before, behind) = (comma - 1, comma + 1);
+    scan.token(before) == Token::Number
+        && scan.token(behind) == Token::Number
+        && scan.span(before).end == scan.span(comma).start
+        && scan.span(comma).end == scan.span(behind).start
+        && is_digits(before)
+        && is_digits(behind)
+        && scan.word(before).len() <= 3
+        && scan.word(behind).len() == 3
 }
 
 /// A param whose value stands where a type would.
@@ -423,6 +498,12 @@ pub(super) fn entry(scan: &Scan, index: usize) -> Problem {
                 .label(scan.span(index + 1), "write `=`")
                 .help(format!("write `{word} = ...`"))
         }
+        (Token::Word, Token::Other('.')) if scan.token(index + 2) == Token::Word => {
+            let key = scan.word(index + 2);
+            Problem::new(SYNTAX, "a key has no point in it")
+                .label(span.to(scan.span(index + 2)), "not a key")
+                .help(format!("write `{key} = ...` in the block that it belongs to"))
+        }
         (Token::Word, _) => Problem::new(SYNTAX, format!("`{word}` stands alone"))
             .label(span, "neither `=` nor `{` follows")
             .help(format!("give it a value, `{word} = ...`; or, if it belongs to the value before it, see whether that needs quotes")),
@@ -455,17 +536,9 @@ pub(super) fn astray(scan: &Scan, index: usize) -> Problem {
                 _ => problem,
             }
         }
-        Token::Other('/' | '.' | '~' | '\\') => {
-            let problem = problem(format!("{} cannot stand in a value without quotes", found(scan, index)));
-            match bare(scan, index) {
-                Some(run) => {
-                    let text = quote(&scan.text[run.start..run.end]);
-                    problem.help(format!("put it in quotes: `{text}`")).fix(run, text)
-                }
-                None => problem
-                    .help("put paths, patterns and layer names in quotes: `\"models/llama\"`, `\"block.0\"`"),
-            }
-        }
+        Token::Other('/' | '.' | '~' | '\\') => without_quotes(scan, index, span),
+        // `C:\models`
+        Token::Other(':') if scan.token(index + 1) == Token::Other('\\') => without_quotes(scan, index, span),
         Token::Other('-') => problem("this minus stands between nothing".into())
             .help("write `a - b`, with white space around the minus, or `-2` for a negative number"),
         Token::Other('+') if scan.token(index + 1) == Token::Number && before == Some(Token::Equals) => {
@@ -475,6 +548,8 @@ pub(super) fn astray(scan: &Scan, index: usize) -> Problem {
         }
         Token::Other('+' | '*') => problem(format!("a value is missing beside {}", found(scan, index)))
             .help("write `a + b` or `a * b`; patterns stand in quotes, such as `\"block.*\"`"),
+        Token::Other('<') => problem("`<` cannot stand in a value without quotes".into())
+            .help("put tokens and other texts in quotes: `\"<s>\"`"),
         Token::Other('^') => problem("there is no `^`".into()).help("write the result, such as `2e-5`"),
         Token::Other('\'' | '`' | '“' | '”' | '‘' | '’') => {
             problem("a text stands in double quotes".into()).help("write `\"...\"`")
@@ -507,6 +582,27 @@ pub(super) fn astray(scan: &Scan, index: usize) -> Problem {
             problem(format!("{} does not belong here", found(scan, index)))
                 .help("each entry is `key = value`; see whether a key, `=` or a bracket is missing before it")
         }
+    }
+}
+
+/// A path, a pattern or the name of a layer that should stand in quotes.
+fn without_quotes(scan: &Scan, index: usize, span: Span) -> Problem {
+    let Some(run) = bare(scan, index) else {
+        return Problem::new(
+            SYNTAX,
+            format!("{} cannot stand in a value without quotes", found(scan, index)),
+        )
+        .label(span, "not expected here")
+        .help("put paths, patterns and layer names in quotes: `\"models/llama\"`, `\"block.0\"`");
+    };
+    let written = &scan.text[run.start..run.end];
+    let text = quote(written);
+    let problem =
+        Problem::new("hift::lang::no_quotes", format!("`{}` is written without quotes", clip(written)))
+            .label(run, "a text stands in quotes");
+    match written.starts_with('~') {
+        true => problem.help("write the whole path in quotes; `~` stands for nothing here"),
+        false => problem.help(format!("write `{text}`")).fix(run, text),
     }
 }
 
@@ -552,6 +648,11 @@ pub(super) fn value(scan: &Scan, name: Option<usize>, start: usize, failed_at: u
             Token::End => unclosed_bracket(scan, open, index),
             _ => astray(scan, index),
         };
+    }
+    if index > 1 && scan.token(index - 1) == Token::Other('-') && scan.leads(index - 1) {
+        return Problem::new(SYNTAX, "a list is not written with dashes")
+            .label(scan.span(index - 1), "not a list")
+            .help(format!("write `[{}, ...]`", scan.word(index)));
     }
     let Some(name) = name else {
         return match token {

@@ -169,7 +169,12 @@ impl Calculator<'_, '_> {
                     let units = || UNITS.iter().map(|(name, ..)| *name);
                     let help = match nearest(&unit.text, units()) {
                         Some(meant) => format!("did you mean `{meant}`?"),
-                        None => format!("units are {}", quoted(units(), "and")),
+                        None => {
+                            let plural = UNITS
+                                .iter()
+                                .filter(|(name, unit, _)| unit.forms().is_none_or(|(one, _)| one != *name));
+                            format!("units are {}", quoted(plural.map(|(name, ..)| *name), "and"))
+                        }
                     };
                     let span = if unit.span == Span::default() { value.span } else { unit.span };
                     let meant = sure(&unit.text, units()).filter(|_| span != value.span);
@@ -389,7 +394,10 @@ impl Calculator<'_, '_> {
             self.problems.push(
                 Problem::new("hift::lang::argument", "the name of an environment variable is a text")
                     .label(name.value.span, "not a text in quotes")
-                    .help("write `env(\"NAME\")`")
+                    .help(match &name.value.term {
+                        Term::Word(word) => format!("write `env(\"{word}\")`"),
+                        _ => "write `env(\"NAME\")`".to_owned(),
+                    })
                     .fix_with(match &name.value.term {
                         Term::Word(word) => Some(Edit { span: name.value.span, text: format!("\"{word}\"") }),
                         _ => None,

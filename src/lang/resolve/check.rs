@@ -10,7 +10,7 @@ use crate::lang::parse::parse_value;
 use crate::lang::pipeline::{Origin, Setting};
 use crate::lang::schema::{self, Form, Function, Key, Kind, Need, Range, UNITS, Unit};
 use crate::lang::source::Sources;
-use crate::lang::syntax::{Argument, Block, Entry, Name, Term, Value};
+use crate::lang::syntax::{Argument, Block, Entry, Name, Number, Term, Value};
 use crate::problem::{Edit, Problem, Problems, Span};
 
 use super::Options;
@@ -421,7 +421,16 @@ impl<'f> Checker<'_, 'f> {
             let certain = alias
                 .filter(|alias| fitting().any(|name| name == *alias))
                 .or_else(|| sure(&unit.text, fitting()));
-            let help = match certain.or_else(|| nearest(&unit.text, fitting())) {
+            // Which of two sizes it is remains open.
+            let likely = match unit.text.as_str() {
+                "K" | "k" | "Ki" => Some("KiB"),
+                "M" | "m" | "Mi" => Some("MiB"),
+                "G" | "g" | "Gi" | "gig" | "gigs" => Some("GiB"),
+                "T" | "t" | "Ti" => Some("TiB"),
+                _ => None,
+            };
+            let likely = likely.filter(|likely| fitting().any(|name| name == *likely));
+            let help = match certain.or(likely).or_else(|| nearest(&unit.text, fitting())) {
                 Some(meant) => format!("did you mean `{} {meant}`?", number_text(value)),
                 None if units.is_empty() => asked.example(),
                 None => format!("{} is counted in {}", asked.subject(), written_units(&units)),
@@ -438,14 +447,21 @@ impl<'f> Checker<'_, 'f> {
             if units.is_empty() && !plain {
                 return self.wrong_type(value, forms, asked);
             }
+            let plain_number = match known {
+                Unit::Percent => Number::calculated(number / 100.0).text,
+                Unit::Bytes | Unit::Steps | Unit::Epochs | Unit::Cycles => number_text(value).to_owned(),
+                Unit::Rows | Unit::Tokens | Unit::Minutes => number_text(value).to_owned(),
+            };
+            let is_count = known.is_whole() && forms.iter().any(|form| matches!(form, Form::Whole(_)));
             let problem = match units.as_slice() {
                 [] => Problem::new(
                     "hift::lang::wrong_unit",
                     format!("{} is a number without a unit", asked.subject()),
                 )
                 .label(unit.span, "a unit")
-                .help(format!("write `{} = {}`", asked.key.name, number_text(value)))
-                .fix(value.span, number_text(value)),
+                .help(format!("write `{} = {}`", asked.key.name, plain_number))
+                // That `8 steps` are 8 of whatever is counted here is certain; what `2 %` of a rate are is not.
+                .fix_with(is_count.then(|| Edit { span: value.span, text: plain_number })),
                 _ => Problem::new(
                     "hift::lang::wrong_unit",
                     format!(
@@ -491,12 +507,15 @@ impl<'f> Checker<'_, 'f> {
         if range.contains(number) && countable {
             return true;
         }
-        let unit = match unit {
-            Some(Unit::Bytes) | None => String::new(),
-            Some(unit) => format!(" {}", unit.written()),
+        let with_unit = |bound: f64| match unit {
+            Some(Unit::Bytes) | None => bound.to_string(),
+            Some(unit) => match unit.forms() {
+                Some((one, _)) if bound == 1.0 => format!("{bound} {one}"),
+                _ => format!("{bound} {}", unit.written()),
+            },
         };
-        let low = format!("{} {}{unit}", if range.above { "above" } else { "at least" }, range.low);
-        let high = format!("{} {}{unit}", if range.below { "below" } else { "at most" }, range.high);
+        let low = format!("{} {}", if range.above { "above" } else { "at least" }, with_unit(range.low));
+        let high = format!("{} {}", if range.below { "below" } else { "at most" }, with_unit(range.high));
         let must = match (range.high.is_finite(), countable) {
             (true, _) => format!("{low} and {high}"),
             (false, true) => low,
@@ -558,7 +577,7 @@ impl<'f> Checker<'_, 'f> {
             let problem =
                 Problem::new("hift::lang::quotes", format!("`{text}` is written without quotes here"))
                     .label(value.span, "in quotes")
-                    .help(format!("write `{} = {text}`", asked.key.name))
+                    .help(format!("write `{text}`"))
                     .fix(value.span, text);
             self.complain_with(asked, problem);
             return None;

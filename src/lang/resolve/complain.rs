@@ -115,7 +115,12 @@ impl Checker<'_, '_> {
         let problem = match single {
             // The one value of a list.
             true => problem.help(format!("write `[{value}]`")).fix(value.span, format!("[{value}]")),
-            false => problem.help(asked.example()),
+            false => problem.help(match wrapped(value, forms) {
+                Some(call) if asked.entry.is_none() => {
+                    format!("write, for example, `{} = {call}`", asked.key.name)
+                }
+                Some(_) | None => asked.example(),
+            }),
         };
         self.complain_with(asked, problem);
         None
@@ -150,6 +155,10 @@ impl Checker<'_, '_> {
             Form::Block(kinds) => Some(*kinds),
             _ => None,
         }) else {
+            let fits = |form: &Form| matches!(form, Form::Word(known, _) if *known == word);
+            if forms.iter().any(|form| matches!(form, Form::List(inner, None) if inner.iter().any(fits))) {
+                return self.wrong_type(value, forms, asked);
+            }
             let words = forms.iter().filter_map(|form| match form {
                 Form::Word(word, _) | Form::Soon(word) => Some(*word),
                 Form::Function(function) => Some(function.name),
@@ -170,11 +179,17 @@ impl Checker<'_, '_> {
             let elsewhere_meant = match word.to_lowercase().as_str() {
                 "true" | "yes" | "on" if takes_boolean => Some("true"),
                 "false" | "no" | "off" if takes_boolean => Some("false"),
-                "null" | "nil" | "off" | "false" | "no" | "disabled" if known.contains(&"none") => {
-                    Some("none")
-                }
+                "null" | "nil" | "off" | "false" | "no" | "disabled" => Some("none"),
+                "gpu" => Some("cuda"),
+                "float32" | "f32" => Some("fp32"),
+                "float16" | "f16" | "half" => Some("fp16"),
+                "bfloat16" => Some("bf16"),
+                "truncate" => Some("cut"),
+                "acc" => Some("accuracy"),
+                "ppl" => Some("perplexity"),
                 _ => None,
             };
+            let elsewhere_meant = elsewhere_meant.filter(|meant| takes_boolean || known.contains(meant));
             let certain = elsewhere_meant.or_else(|| sure(word, known.iter().copied()));
             let (help, instead) = match certain.or_else(|| nearest(word, known.iter().copied())) {
                 _ if calculates => {
@@ -224,10 +239,15 @@ impl Checker<'_, '_> {
         let problem = match other {
             Some((kind, block)) => Problem::new(
                 "hift::lang::unknown_name",
-                format!("`{word}` is a {} block, but {} names a {wanted} block", kind.name, asked.subject()),
+                format!(
+                    "`{word}` is {} block, but {} names {} block",
+                    article(kind.name),
+                    asked.subject(),
+                    article(&wanted)
+                ),
             )
-            .label(value.span, format!("not a {wanted} block"))
-            .label(block.head(), format!("a {} block", kind.name)),
+            .label(value.span, format!("not {} block", article(&wanted)))
+            .label(block.head(), format!("{} block", article(kind.name))),
             None => Problem::new(
                 "hift::lang::unknown_name",
                 format!("there is no {wanted} block called `{word}`"),
@@ -254,8 +274,22 @@ impl Checker<'_, '_> {
                 .help(format!("write `{} {{ {} }}`, without `=`", part.name, part_example(part)))
                 .fix_with(is_record.then(|| Edit { span: sign, text: " ".into() }));
         }
-        if let Some(meant) = meant(&name.text, kind.keys) {
-            return match block.entries.iter().any(|entry| entry.name.text == meant) {
+        let home =
+            schema::KINDS.iter().flat_map(|kind| std::iter::once(kind).chain(kind.parts)).find(|other| {
+                other.keys.iter().any(|key| key.name == name.text || key.also.contains(&name.text.as_str()))
+            });
+        let exact = home.is_some_and(|home| home.keys.iter().any(|key| key.name == name.text));
+        let likely = match exact {
+            // A key of another block was hardly meant as one that is only like it.
+            true => surely_meant(&name.text, kind.keys),
+            false => meant(&name.text, kind.keys),
+        };
+        if let Some(meant) = likely {
+            // What a profile says, or the base, is changed and not said twice.
+            let own = |span: Span| span.to(block.span) == block.span;
+            let is_written =
+                |other: &Entry| other.name.text == meant && own(other.name.span) == own(name.span);
+            return match block.entries.iter().any(is_written) {
                 true => problem.help(format!("remove it: `{meant}` says it already")),
                 false => {
                     let edit = surely_meant(&name.text, kind.keys)
@@ -264,10 +298,6 @@ impl Checker<'_, '_> {
                 }
             };
         }
-        let home =
-            schema::KINDS.iter().flat_map(|kind| std::iter::once(kind).chain(kind.parts)).find(|other| {
-                other.keys.iter().any(|key| key.name == name.text || key.also.contains(&name.text.as_str()))
-            });
         match home {
             Some(home) => {
                 let key = meant(&name.text, home.keys).unwrap_or(&name.text);
@@ -287,6 +317,11 @@ impl Checker<'_, '_> {
     fn moved(&self, block: &Block, entry: &Entry) -> Option<[Edit; 2]> {
         let name = entry.name.text.as_str();
         let has = |kind: &Kind| kind.keys.iter().any(|key| key.name == name && key.need != Need::Soon);
+        // Which block is meant is not certain where several kinds have such a key.
+        let all = schema::KINDS.iter().flat_map(|kind| std::iter::once(kind).chain(kind.parts));
+        if all.filter(|kind| has(kind)).count() != 1 {
+            return None;
+        }
         let tops = schema::KINDS.iter().filter(|kind| has(kind)).flat_map(|kind| self.index.of(kind.name));
         let parts = schema::KINDS.iter().flat_map(|kind| {
             let parts = kind.parts.iter().filter(|part| has(part));
@@ -434,6 +469,24 @@ pub(super) fn call_example(function: &Function) -> String {
     format!("{}({})", function.name, arguments.join(", "))
 }
 
+/// A value as the argument of the function that takes one like it, `constant(2e-5)`.
+fn wrapped(value: &Value, forms: &'static [Form]) -> Option<String> {
+    let takes = |form: &Form| match (&value.term, form) {
+        (Term::Number(number), Form::Whole(range)) => {
+            number.value.fract() == 0.0 && range.contains(number.value)
+        }
+        (Term::Number(number), Form::Real(range)) => range.contains(number.value),
+        (Term::Text(_), Form::Path | Form::Text) => true,
+        _ => false,
+    };
+    forms.iter().find_map(|form| {
+        let Form::Function(function) = form else { return None };
+        let mut needed = function.arguments.iter().filter(|key| key.need == Need::Required);
+        let (Some(only), None) = (needed.next(), needed.next()) else { return None };
+        only.takes.iter().any(takes).then(|| format!("{}({value})", function.name))
+    })
+}
+
 pub(super) fn written_units(units: &[(Unit, Range)]) -> String {
     quoted(units.iter().map(|(unit, _)| unit.written()), "or")
 }
@@ -470,8 +523,8 @@ pub(super) fn described(forms: &'static [Form]) -> String {
                 Form::Text | Form::Template => "a text in quotes".into(),
                 Form::Path => "a path in quotes".into(),
                 Form::Block(kinds) => format!("the name of {} block", article(&kinds.join(" or "))),
-                Form::List(inner, None) => format!("a list in `[]` (of {})", described(inner)),
-                Form::List(inner, Some(n)) => format!("a list in `[]` of {n} ({})", described(inner)),
+                Form::List(inner, None) => format!("a list in `[]` (each {})", described(inner)),
+                Form::List(inner, Some(n)) => format!("a list of {n} in `[]` (each {})", described(inner)),
                 Form::Record(..) => "names in `{}` (each with a list)".into(),
             })
         })

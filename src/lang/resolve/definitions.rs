@@ -302,10 +302,13 @@ pub(super) fn optimizer(checked: &Checked, problems: &mut Problems) -> Option<Op
                         fields.get("algorithm").and_then(Setting::span).or(Some(checked.head())),
                         "because of this",
                     )
-                    .help(format!(
-                        "remove it; the keys of `{algorithm}` are {}",
-                        quoted(used[1..].iter().copied(), "and")
-                    )),
+                    .help(match used {
+                        [_, only] => format!("remove it; `{algorithm}` has only `{only}`"),
+                        _ => format!(
+                            "remove it; the keys of `{algorithm}` are {}",
+                            quoted(used[1..].iter().copied(), "and")
+                        ),
+                    }),
             );
         }
     }

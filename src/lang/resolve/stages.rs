@@ -12,7 +12,7 @@ use crate::lang::source::Sources;
 use crate::problem::{Problem, Problems, Span};
 use crate::units::{Bytes, Dtype};
 
-use super::complain::{missing, missing_both};
+use super::complain::{meant, missing, missing_both};
 use super::datum::{Checked, Datum, Fields};
 use super::definitions;
 use super::warnings;
@@ -147,6 +147,9 @@ impl<'f> Builder<'_, 'f> {
 
     fn length(&mut self, checked: &Checked) -> Option<Setting<Length>> {
         let place = |key: &str| checked.block.entries.iter().find(|entry| entry.name.text == key);
+        if slipped(checked, &["epochs", "steps"]) {
+            return None;
+        }
         match (place("epochs"), place("steps")) {
             (Some(epochs), Some(steps)) => {
                 self.problems.push(
@@ -196,7 +199,7 @@ impl<'f> Builder<'_, 'f> {
             "generate" => checked.fields.get("from").is_none() || from.is_some(),
             _ => data.is_some(),
         };
-        if needed && !written && !checked.block.damaged {
+        if needed && !written && !checked.block.damaged && !slipped(checked, &["tokenizer"]) {
             let mut known = self.definitions.iter().filter(|checked| checked.kind.name == "tokenizer");
             let help = match (known.next(), known.next()) {
                 (Some(one), None) => format!("add `tokenizer = {}`", one.name),
@@ -217,6 +220,9 @@ impl<'f> Builder<'_, 'f> {
     /// What the stage works on: exactly one of `from` and `model`.
     fn origin(&mut self, checked: &Checked) -> Option<Origin> {
         let place = |key: &str| checked.block.entries.iter().find(|entry| entry.name.text == key);
+        if slipped(checked, &["from", "model"]) {
+            return None;
+        }
         match (place("from"), place("model")) {
             (Some(from), Some(model)) => {
                 self.problems.push(
@@ -260,7 +266,7 @@ impl<'f> Builder<'_, 'f> {
         let fields = &checked.fields;
         // With a model as it is, nothing can be inherited.
         for (key, example) in [("data", "NAME"), ("micro_batch", "4")] {
-            if alone && !has(key) && !checked.block.damaged {
+            if alone && !has(key) && !checked.block.damaged && !slipped(checked, &[key]) {
                 self.problems.push(missing(checked.block, key, format!("add `{key} = {example}`")));
             }
         }
@@ -342,6 +348,15 @@ impl<'f> Builder<'_, 'f> {
             })?,
         })
     }
+}
+
+/// Whether an entry that the block does not know was meant as one of these keys, none of which is written: that has
+/// been said.
+fn slipped(checked: &Checked, keys: &[&str]) -> bool {
+    let names = || checked.block.entries.iter().map(|entry| entry.name.text.as_str());
+    let is_known = |name: &str| checked.kind.keys.iter().any(|key| key.name == name);
+    let is_meant = |name: &str| meant(name, checked.kind.keys).is_some_and(|meant| keys.contains(&meant));
+    names().all(|name| !keys.contains(&name)) && names().any(|name| !is_known(name) && is_meant(name))
 }
 
 fn part<'c, 'f>(checked: &'c Checked<'f>, kind: &str) -> Option<&'c Checked<'f>> {

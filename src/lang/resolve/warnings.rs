@@ -5,6 +5,7 @@ use crate::lang::pipeline::{
     Algorithm, Evaluate, Generate, Holdout, Interval, Length, Metric, Order, Origin, Setting, Split, Train,
     Warmup,
 };
+use crate::lang::syntax::Number;
 use crate::problem::{Problem, Problems, Span};
 
 /// Rates above this one are a lost sign of the exponent.
@@ -44,14 +45,17 @@ fn rate(stage: &Train, problems: &mut Problems) {
         && **peak > HIGH_RATE
     {
         problems.push(
-            Problem::warning("hift::lang::high_rate", format!("a rate of {} is very high for AdamW", **peak))
-                .label_at(peak.span(), "very high")
-                .help("fine-tuning mostly wants 1e-6 to 1e-4; see whether the exponent lacks its sign"),
+            Problem::warning(
+                "hift::lang::high_rate",
+                format!("a rate of {} is very high for AdamW", short(**peak)),
+            )
+            .label_at(peak.span(), "very high")
+            .help("fine-tuning mostly wants 1e-6 to 1e-4; see whether the exponent lacks its sign"),
         );
     }
     if **peak < LOW_RATE {
         problems.push(
-            Problem::warning("hift::lang::low_rate", format!("a rate of {} moves no weight", **peak))
+            Problem::warning("hift::lang::low_rate", format!("a rate of {} moves no weight", short(**peak)))
                 .label_at(peak.span(), "very low")
                 .help("fine-tuning mostly wants 1e-6 to 1e-4"),
         );
@@ -62,7 +66,7 @@ fn rate(stage: &Train, problems: &mut Problems) {
         problems.push(
             Problem::warning(
                 "hift::lang::rising_rate",
-                format!("the rate ends at {}, above its peak of {}", **end, **peak),
+                format!("the rate ends at {}, above its peak of {}", short(**end), short(**peak)),
             )
             .label_at(end.span(), "the last rate")
             .label_at(peak.span(), "the highest rate")
@@ -182,6 +186,11 @@ pub(super) fn generate(stage: &Generate, problems: &mut Problems) {
             );
         }
     }
+}
+
+/// As a person writes it: `1e-5`.
+fn short(number: f64) -> String {
+    Number::calculated(number).text
 }
 
 fn no_effect(
