@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hift::explain::{self, Explanation};
 use hift::lang::pipeline::{Data, Tokenizer};
-use hift::lang::{self, Options, Outside, Pipeline, Source};
+use hift::lang::{self, Look, Options, Outside, Pipeline, Source, Sources};
 use hift::model::Model;
 use hift::plan::{self, Rows, World};
 use hift::problem::{Problem, Problems};
@@ -90,6 +90,10 @@ impl World for Table {
 
 /// The codes that a part of a file raises, completed as a case is.
 fn codes(part: &str, plans: bool) -> Vec<&'static str> {
+    found(part, plans).0.0.iter().map(|problem| problem.code.trim_start_matches("hift::")).collect()
+}
+
+fn found(part: &str, plans: bool) -> (Problems, Sources) {
     let mut text = if part.starts_with("hift") { String::new() } else { "hift 1\n".to_owned() };
     writeln!(text, "{part}").unwrap();
     for line in include_str!("cases/rest.hift").lines() {
@@ -99,7 +103,7 @@ fn codes(part: &str, plans: bool) -> Vec<&'static str> {
         }
     }
     let options = Options { outside: Arc::new(Table), ..Options::default() };
-    let reading = lang::read(Source::new("", text), &options);
+    let reading = lang::read(Source::new("example.hift", text), &options);
     let mut problems = reading.problems;
     if let (true, Some(pipeline)) = (plans, reading.pipeline) {
         match plan::compile(&pipeline, &mut Table) {
@@ -107,7 +111,34 @@ fn codes(part: &str, plans: bool) -> Vec<&'static str> {
             Err(found) => problems.0.extend(found.0),
         }
     }
-    problems.0.iter().map(|problem| problem.code.trim_start_matches("hift::")).collect()
+    (problems, reading.loaded.sources)
+}
+
+/// What a user reads about each code: the language's beside its cases, the plan's beside this test.
+#[test]
+fn every_code_that_a_file_can_show_is_drawn() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut paths = Vec::new();
+    sources(&root.join("cases"), &mut paths);
+    let drawn: String = paths
+        .iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    for Explanation { code, example, .. } in explain::all() {
+        if code.starts_with("lang::") {
+            // A mistake of hift itself has no case.
+            let shown = drawn.lines().any(|line| line.strip_prefix("hift::") == Some(*code));
+            assert!(shown || *code == "lang::bug", "{code} is in no case under tests/cases");
+        } else if let Some(example) = example {
+            let (problems, sources) = found(example.before, true);
+            let about = |problem: &&Problem| problem.code.strip_prefix("hift::") == Some(*code);
+            let problems = Problems(problems.0.iter().filter(about).cloned().collect());
+            let now = lang::render(&problems, &sources, Look::default());
+            expect_test::expect_file![root.join(format!("drawn/{}.txt", code.replace("::", "-")))]
+                .assert_eq(&now);
+        }
+    }
 }
 
 #[test]

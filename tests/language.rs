@@ -296,12 +296,35 @@ fn a_file_with_any_byte_changed_or_lost_is_answered_and_drawn() {
     for at in
         (0..text.len()).step_by(17).filter(|at| text.is_char_boundary(*at) && text.is_char_boundary(at + 1))
     {
-        for other in ["", "}", "{", "\"", "é", "="] {
+        for other in ["", "}", "{", "\"", "é", "=", "'", "“", "//", "/*", "\u{A0}", "\u{200B}о"] {
             let changed = format!("{}{other}{}", &text[..at], &text[at + 1..]);
             let (_, problems) = lang::check(&changed, &Options::default());
+            for span in problems.0.iter().flat_map(|problem| {
+                let edits = problem.fix.iter().map(|edit| edit.span);
+                problem.labels.iter().map(|label| label.span).chain(edits)
+            }) {
+                assert!(changed.get(span.start..span.end).is_some(), "{at} {other}: {span:?} of {problems}");
+            }
             if at % 3 == 0 {
                 lang::render(&problems, &Source::new("x", changed).into(), Look::default());
             }
+        }
+    }
+}
+
+#[test]
+fn fixes_of_a_broken_file_come_to_an_end_and_make_nothing_worse() {
+    let text = design();
+    for at in (0..text.len()).step_by(127).filter(|at| text.is_char_boundary(*at)) {
+        for changed in [
+            text[..at].to_owned(),
+            format!("{}'{}", &text[..at], &text[at..]),
+            format!("{},{}", &text[..at], &text[at..]),
+            format!("{}{}", &text[..at], &text[(at + 4).min(text.len())..]),
+        ] {
+            let unread = |text: &str| lang::parse(text).1.0.len();
+            let fixed = lang::fix(Source::new("x", changed.clone()), &Options::default());
+            assert!(unread(&fixed.text) <= unread(&changed), "cut at {at}:\n{}", fixed.text);
         }
     }
 }

@@ -65,7 +65,14 @@ impl Check {
         let (n_files, has) = (self.files.len(), if n == 1 { "has" } else { "have" });
         let files = if n_files == 1 { "pipeline" } else { "pipelines" };
         let text = format!("{n} of {n_files} {files} {has} mistakes");
-        Err(Problem::of(fault, "hift::cli::check", text).into())
+        let problem = Problem::of(fault, "hift::cli::check", text);
+        let wrong = checked.iter().flat_map(|file| &file.problems.0);
+        let n_fixes = wrong.filter(|problem| !problem.fix.is_empty()).count();
+        Err(match n_fixes {
+            n if n > 0 && !self.fix => problem.help(format!("`hift check --fix` can mend {n} of them")),
+            _ => problem,
+        }
+        .into())
     }
 
     /// Everything that can be said about one file, once it is fixed where that is asked for.

@@ -69,7 +69,7 @@ pub fn named(word: &str) -> Result<Vec<&'static Explanation>, Option<&'static st
     }
     let whole = nearest(code, all().map(|explanation| explanation.code)).filter(|_| code.contains("::"));
     let by_end = || {
-        let meant = nearest(code.rsplit("::").next().unwrap_or(code), all().map(|own| what(own)))?;
+        let meant = nearest(code.rsplit("::").next().unwrap_or(code), all().map(&what))?;
         all().find(|own| what(own) == meant).map(|own| own.code)
     };
     Err(whole.or_else(by_end))

@@ -12,6 +12,12 @@ use super::{Reading, parse, read};
 /// Changes make room for others: after so many rounds there is an end.
 const MAX_ROUNDS: usize = 16;
 
+/// Changes of one round.
+const MAX_AT_ONCE: usize = 1000;
+
+/// Changes that are tried one by one, each of which reads the whole file.
+const MAX_TRIALS: usize = 256;
+
 /// A file after its fixes, and what was changed.
 #[derive(Debug, Clone)]
 pub struct Fixed {
@@ -52,7 +58,7 @@ pub fn fix(source: Source, options: &Options) -> Fixed {
         if unread > before.0 || errors + warnings + candidates.len() > before.1 + before.2 {
             (text, done, after) = (fixed.text.clone(), Vec::new(), reading.clone());
             let mut best = before;
-            for candidate in &candidates {
+            for candidate in candidates.iter().take(MAX_TRIALS) {
                 let edits = done.iter().chain([&candidate]).flat_map(|candidate| &candidate.edits);
                 let trial = apply(&fixed.text, edits);
                 let trial_reading = read(with(&trial), options);
@@ -93,6 +99,9 @@ fn candidates(reading: &Reading) -> Vec<Candidate> {
         let taken = candidates.iter().flat_map(|candidate| &candidate.edits);
         if taken.into_iter().any(|taken| edits.iter().any(|edit| collide(taken, edit))) {
             continue;
+        }
+        if candidates.len() >= MAX_AT_ONCE {
+            break;
         }
         let place = labels.first().map_or(edits[0].span, |label| sources.locate(label.span).1);
         let text = sources.first().map_or("", |source| source.text.as_str());

@@ -45,7 +45,7 @@ pub(super) fn plain(text: &str) -> Option<Plain> {
     if !text.bytes().any(is_suspect) {
         return None;
     }
-    let mut reader = Reader { text, at: 0, changes: Vec::new(), problems: Vec::new() };
+    let mut reader = Reader { text, at: 0, changes: Vec::new(), problems: Vec::new(), never_closed: false };
     reader.read();
     if reader.problems.is_empty() {
         return None;
@@ -70,6 +70,8 @@ struct Reader<'t> {
     /// What is read instead of what, in the order of the text.
     changes: Vec<Edit>,
     problems: Vec<Problem>,
+    /// No `*/` follows any more.
+    never_closed: bool,
 }
 
 impl<'t> Reader<'t> {
@@ -103,6 +105,7 @@ impl<'t> Reader<'t> {
             '«' | '»' => &['»', '«'],
             _ => &['”', '“', '„', '‟', '"'],
         };
+        let last_plain = line.rfind('"').unwrap_or(0);
         let mut escaped = false;
         let mut end = None;
         for (i, char) in line.char_indices().skip(1) {
@@ -110,7 +113,7 @@ impl<'t> Reader<'t> {
                 _ if escaped => escaped = false,
                 '\\' => escaped = true,
                 // A text in the quotes of the language may hold any others.
-                '”' if quote == '"' && line[i..].contains('"') => {}
+                '”' if quote == '"' && i < last_plain => {}
                 _ if closing.contains(&char) => {
                     end = Some((i, char));
                     break;
@@ -169,7 +172,9 @@ impl<'t> Reader<'t> {
             Problem::new("hift::lang::comment", format!("`{sign}` begins no comment"))
                 .label(span, "a comment begins with `#`")
         };
-        let closed = rest.starts_with("/*").then(|| rest.find("*/")).flatten();
+        let closes = rest.starts_with("/*") && !self.never_closed;
+        let closed = closes.then(|| rest.find("*/")).flatten();
+        self.never_closed |= closes && closed.is_none();
         let Some(length) = closed.map(|end| end + 2) else {
             // To the end of its line, as is one that is never closed.
             let sign = match rest.trim_start_matches('/') {

@@ -194,7 +194,8 @@ impl<'t> Driver<'t> {
         let behind = index > 0 && self.scan.token(index - 1) == Token::Close('{');
         let entry = self.scan.token(index) == Token::Word && self.scan.token(index + 1) == Token::Equals;
         let end = self.scan.item_behind(here);
-        let stray = self.scan.strays.iter().any(|at| (here..end).contains(at));
+        let next = self.scan.strays.partition_point(|at| *at < here);
+        let stray = self.scan.strays.get(next).is_some_and(|at| *at < end);
         if !behind || !entry || !stray || !matches!(file.items.last(), Some(Item::Block(_))) {
             return None;
         }
@@ -319,12 +320,14 @@ impl<'t> Driver<'t> {
         }
         let next = self.index();
         // `param peak 2e-5`
-        if param.value.is_none() && param.types.is_empty() && param.range.is_none() {
-            if let Some((value, problem)) = wording::without_equals(&self.scan, first + 1) {
-                self.problems.push(problem);
-                param.value = Some(self.loose_value(value)?);
-                return Some(param);
-            }
+        if param.value.is_none()
+            && param.types.is_empty()
+            && param.range.is_none()
+            && let Some((value, problem)) = wording::without_equals(&self.scan, first + 1)
+        {
+            self.problems.push(problem);
+            param.value = Some(self.loose_value(value)?);
+            return Some(param);
         }
         // What follows on the line was meant to say something about it.
         if param.value.is_none() && self.token() != Token::End && !self.scan.leads(next) {
@@ -549,7 +552,7 @@ impl<'t> Driver<'t> {
         let span = values[0].span.to(values[values.len() - 1].span);
         let takes_list = wording::takes_list(&entry.name.text);
         self.problems.push(wording::row_of_values(&self.scan, &entry.name, comma, span, takes_list));
-        takes_list.then(|| Entry { name: entry.name, value: Value { term: Term::List(values), span } })
+        takes_list.then_some(Entry { name: entry.name, value: Value { term: Term::List(values), span } })
     }
 
     fn take_word(&mut self) -> Name {

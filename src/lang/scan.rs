@@ -42,7 +42,7 @@ pub(super) struct Scan<'t> {
     closed: HashMap<usize, usize>,
     /// Opening brackets that are never closed.
     pub unclosed: Vec<usize>,
-    /// Closing brackets that close nothing.
+    /// Closing brackets that close nothing, in the order of the text.
     pub strays: Vec<usize>,
     /// Where items of the top level begin at the very left.
     items: Vec<usize>,

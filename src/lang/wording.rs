@@ -741,7 +741,7 @@ fn closing_bracket(scan: &Scan, closing: char, found_at: usize) -> Option<Edit> 
     let behind = matches!(scan.token(found_at), Token::End) || scan.leads(found_at);
     match scan.token(found_at) {
         // `[1, 2)`
-        Token::Close('(' | '[') if scan.strays.contains(&scan.span(found_at).start) => {
+        Token::Close('(' | '[') if scan.strays.binary_search(&scan.span(found_at).start).is_ok() => {
             Some(Edit { span: scan.span(found_at), text: closing.into() })
         }
         Token::Close(_) => Some(Edit {

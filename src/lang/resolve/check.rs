@@ -461,7 +461,7 @@ impl<'f> Checker<'_, 'f> {
                 .label(unit.span, "a unit")
                 .help(format!("write `{} = {}`", asked.key.name, plain_number))
                 // That `8 steps` are 8 of whatever is counted here is certain; what `2 %` of a rate are is not.
-                .fix_with(is_count.then(|| Edit { span: value.span, text: plain_number })),
+                .fix_with(is_count.then_some(Edit { span: value.span, text: plain_number })),
                 _ => Problem::new(
                     "hift::lang::wrong_unit",
                     format!(

@@ -25,7 +25,7 @@ use super::names::{nearest, sure};
 use super::pipeline::{Pipeline, Stage};
 use super::schema::{self, Form, Role};
 use super::source::Sources;
-use super::syntax::{Block, Entry, File, Item, Term, Value};
+use super::syntax::{Block, Entry, File, Term, Value};
 use super::wording;
 
 use bindings::{Bindings, What};
@@ -178,14 +178,16 @@ pub(super) fn version(file: &File, sources: &Sources, i: usize, problems: &mut P
             // Where a byte order mark stands, the text begins behind it.
             let begin = text.len() - text.trim_start_matches('\u{FEFF}').len();
             let begin = sources.place(i, Span::new(begin, begin));
-            let first = file.items.iter().map(|item| match item {
-                Item::Import(import) => import.span,
-                Item::Param(param) => param.span,
-                Item::Let(binding) => binding.span,
-                Item::Block(block) => block.span,
-            });
-            let own = first.filter(|span| sources.locate(*span).0 == i).map(|span| span.start).next();
-            let first = own.unwrap_or(begin.start);
+            // Its first line that is neither empty nor a comment.
+            let mut first = begin.start;
+            for line in text.trim_start_matches('\u{FEFF}').split_inclusive('\n') {
+                let start = line.len() - line.trim_start().len();
+                if !line.trim().is_empty() && !line[start..].starts_with('#') {
+                    first += start;
+                    break;
+                }
+                first += line.len();
+            }
             problems.push(
                 Problem::new("hift::lang::version", "the file does not say its language version")
                     .label(Span::new(first, first), "before this")
