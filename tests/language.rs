@@ -330,6 +330,28 @@ fn fixes_of_a_broken_file_come_to_an_end_and_make_nothing_worse() {
 }
 
 #[test]
+fn a_thousand_mistakes_are_told_and_then_no_more() {
+    let check = |text: String| {
+        let reading = lang::read(Source::new("x.hift", format!("hift 1\n{text}")), &Options::default());
+        assert!(reading.pipeline.is_none());
+        assert_eq!(reading.problems.0.len(), 1001);
+        assert_eq!(reading.problems.0[1000].code, "hift::lang::too_much");
+    };
+    check("x: 1\n".repeat(5000));
+    check(format!("model a {{ {} }}", "x = 1 ".repeat(5000)));
+    check("mо ".repeat(5000));
+}
+
+#[test]
+fn a_line_that_no_terminal_shows_is_not_drawn() {
+    let text = format!("hift 1\nmodel a {{ weights = \"{}\"  colour = 1 }}\n", "x".repeat(5000));
+    let reading = lang::read(Source::new("x.hift", text), &Options::default());
+    let drawn = lang::render(&reading.problems, reading.sources(), Look::default());
+    assert!(drawn.contains("`colour` is no key of a model block (x.hift:2)"), "{drawn}");
+    assert!(drawn.len() < 1000, "{drawn}");
+}
+
+#[test]
 fn line_ends_and_a_byte_order_mark_change_nothing() {
     let text = design();
     let json = |text: &str| {

@@ -78,12 +78,8 @@ impl Check {
     /// Everything that can be said about one file, once it is fixed where that is asked for.
     fn file(&self, file: &Path) -> Checked {
         let name = file.display().to_string();
-        let nothing = |failure: Failure| Checked {
-            name: name.clone(),
-            problems: failure.problems,
-            sources: failure.sources,
-            fixed: Vec::new(),
-        };
+        let nothing =
+            |failure: Failure| Checked::new(name.clone(), failure.problems, failure.sources, Vec::new());
         let source = match read(file) {
             Ok(source) => source,
             Err(failure) => return nothing(failure),
@@ -107,7 +103,7 @@ impl Check {
                 }
             }
         }
-        Checked { name, problems, sources, fixed }
+        Checked::new(name, problems, sources, fixed)
     }
 
     /// Fixes a file, where that is asked for and changes anything.
@@ -127,7 +123,7 @@ impl Check {
 
     /// Says to people what was changed, and what is wrong.
     fn tell(&self, checked: &Checked) -> Result<(), Problem> {
-        let Checked { name, problems, sources, fixed } = checked;
+        let Checked { name, problems, sources, fixed, .. } = checked;
         if !fixed.is_empty() {
             let (n, would) = (fixed.len(), if self.dry_run { "would be " } else { "" });
             let mistakes = if n == 1 { "mistake" } else { "mistakes" };

@@ -5,6 +5,7 @@
 
 use crate::problem::{Edit, Problem, Span};
 
+use super::MAX_PROBLEMS;
 use super::names::joined;
 
 /// A text in which everything is written as the language wants it.
@@ -50,6 +51,7 @@ pub(super) fn plain(text: &str) -> Option<Plain> {
     if reader.problems.is_empty() {
         return None;
     }
+    reader.problems.truncate(MAX_PROBLEMS + 1);
     let mut plain =
         Plain { text: String::with_capacity(text.len()), problems: reader.problems, replaced: Vec::new() };
     let mut from = 0;

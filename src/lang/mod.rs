@@ -57,6 +57,9 @@ impl Reading {
     }
 }
 
+/// More mistakes than this are not told: nobody reads them, and most follow from the first ones.
+const MAX_PROBLEMS: usize = 1000;
+
 /// The most profiles that a file may have: each is checked, applied or not.
 const MAX_PROFILES: usize = 32;
 
@@ -79,6 +82,15 @@ pub fn read(source: Source, options: &Options) -> Reading {
         problems.0.retain(|problem| !matches!(problem.code, "hift::lang::unused" | "hift::lang::no_stage"));
     }
     resolve::sort(&mut problems);
+    if let Some(first) = problems.0.get(MAX_PROBLEMS) {
+        let place = first.labels.first().map(|label| label.span);
+        problems.0.truncate(MAX_PROBLEMS);
+        problems.push(
+            Problem::new("hift::lang::too_much", format!("more than {MAX_PROBLEMS} mistakes"))
+                .label_at(place, "from here on, none is told")
+                .help("correct the first ones; many may follow from them"),
+        );
+    }
     Reading { pipeline: pipeline.filter(|_| !problems.has_errors()), problems, loaded }
 }
 

@@ -15,7 +15,7 @@ use super::syntax::{
     Argument, Block, Entry, Factor, File, Import, Item, Let, Name, Number, Param, Piece, Range, Shift, Sign,
     Term, Value,
 };
-use super::{lookalike, schema, wording};
+use super::{MAX_PROBLEMS, lookalike, schema, wording};
 
 #[derive(pest_derive::Parser)]
 #[grammar = "../grammar/hift.pest"]
@@ -73,6 +73,11 @@ struct Driver<'t> {
 }
 
 impl<'t> Driver<'t> {
+    /// Whether so much is wrong that nobody would read on.
+    fn is_full(&self) -> bool {
+        self.problems.0.len() > MAX_PROBLEMS
+    }
+
     /// The first token that is not yet read.
     fn index(&self) -> usize {
         self.scan.index(self.at)
@@ -100,6 +105,10 @@ impl<'t> Driver<'t> {
                 && self.scan.word(index) == "hift"
                 && self.scan.token(index + 1) == Token::Number;
             if self.token() == Token::End {
+                return file;
+            }
+            if self.is_full() {
+                file.damaged = true;
                 return file;
             }
             if is_header {
@@ -430,6 +439,10 @@ impl<'t> Driver<'t> {
         let by_layout = braced && !self.scan.unclosed.is_empty() && self.scan.leads(first);
         let is_part = block.name.is_none();
         loop {
+            if self.is_full() {
+                block.damaged = true;
+                return block;
+            }
             let index = self.index();
             let unclosed = match self.token() {
                 Token::End => true,

@@ -6,7 +6,7 @@ use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity, SourceCode,
 };
 
-use crate::problem::{Problem, Problems};
+use crate::problem::{Problem, Problems, Span};
 
 use super::source::Sources;
 
@@ -47,6 +47,20 @@ pub fn render(problems: &Problems, sources: &Sources, look: Look) -> String {
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
+/// The longest line that is drawn, in bytes: no terminal shows more, and drawing it takes long.
+const MAX_LINE: usize = 4096;
+
+/// Whether the lines of a place are short enough to be shown.
+fn is_drawable(sources: &Sources, span: Span) -> bool {
+    let (i, span) = sources.locate(span);
+    let Some(text) = sources.get(i).map(|source| source.text.as_bytes()) else { return true };
+    let is_line_end = |byte: &u8| *byte == b'\n';
+    let before = text[..span.start].iter().rev().take(MAX_LINE).position(is_line_end);
+    let behind = text[span.start..].iter().take(MAX_LINE).position(is_line_end);
+    let short = before.unwrap_or(span.start) + behind.unwrap_or(text.len() - span.start);
+    short < MAX_LINE && span.end - span.start < MAX_LINE
+}
+
 /// A problem together with the texts that its places are in.
 struct Placed<'p> {
     problem: Problem,
@@ -60,6 +74,12 @@ struct Placed<'p> {
 impl<'p> Placed<'p> {
     fn new(problem: &Problem, sources: &Sources, codes: &'p [NamedSource<String>]) -> Self {
         let home = problem.labels.first().map_or(0, |label| sources.locate(label.span).0);
+        if let Some(label) = problem.labels.iter().find(|label| !is_drawable(sources, label.span)) {
+            let mut problem = problem.clone();
+            problem.message = format!("{} ({})", problem.message, sources.line(label.span));
+            problem.labels.clear();
+            return Self { problem, labels: Vec::new(), code: None, elsewhere: Vec::new() };
+        }
         let mut placed = Self {
             problem: problem.clone(),
             labels: Vec::new(),

@@ -175,8 +175,10 @@ impl<'t> Scan<'t> {
             match token {
                 Token::Open(bracket) => {
                     open.push((span.start, bracket));
-                    if open.len() > MAX_DEPTH && self.too_deep.is_none() {
+                    if open.len() > MAX_DEPTH {
+                        // The text is refused: nobody asks for its other brackets.
                         self.too_deep = Some(span.start);
+                        return;
                     }
                 }
                 Token::Close(bracket) => {

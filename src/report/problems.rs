@@ -2,10 +2,12 @@
 //!
 //! Lines and columns count from 1, columns in characters; spans are bytes of the file, from 0.
 
+use std::cell::OnceCell;
+
 use serde_json::{Value as Json, json};
 
 use crate::explain;
-use crate::lang::Sources;
+use crate::lang::{Change, Sources};
 use crate::problem::{Edit, Fault, Label, Problem, Problems, Severity, Span};
 
 /// The version of the JSON that [`json`] gives.
@@ -20,10 +22,16 @@ pub struct Checked {
     /// What the problems point into.
     pub sources: Sources,
     /// The problems that `--fix` has taken away.
-    pub fixed: Vec<crate::lang::Change>,
+    pub fixed: Vec<Change>,
+    /// Where the lines of each source begin, once somebody asks.
+    lines: OnceCell<Vec<Vec<usize>>>,
 }
 
 impl Checked {
+    pub fn new(name: String, problems: Problems, sources: Sources, fixed: Vec<Change>) -> Self {
+        Self { name, problems, sources, fixed, lines: OnceCell::new() }
+    }
+
     fn count(&self, severity: Severity) -> usize {
         self.problems.0.iter().filter(|problem| problem.severity == severity).count()
     }
@@ -32,10 +40,14 @@ impl Checked {
     fn place(&self, span: Span) -> Option<Place<'_>> {
         let (i, span) = self.sources.locate(span);
         let source = self.sources.get(i)?;
+        let begins = |text: &str| {
+            let behind = text.match_indices('\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(behind).collect::<Vec<usize>>()
+        };
+        let lines = self.lines.get_or_init(|| self.sources.iter().map(|one| begins(&one.text)).collect());
         let position = |at: usize| {
-            let before = &source.text[..at];
-            let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-            (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+            let line = lines[i].partition_point(|start| *start <= at);
+            (line, source.text[lines[i][line - 1]..at].chars().count() + 1)
         };
         Some(Place { file: &source.name, span, start: position(span.start), end: position(span.end) })
     }
@@ -283,12 +295,7 @@ mod tests {
 
     fn checked(text: &str) -> Checked {
         let reading = read(Source::new("a b.hift", text), &Options::default());
-        Checked {
-            name: "a b.hift".into(),
-            problems: reading.problems,
-            sources: reading.loaded.sources,
-            fixed: Vec::new(),
-        }
+        Checked::new("a b.hift".into(), reading.problems, reading.loaded.sources, Vec::new())
     }
 
     #[test]
