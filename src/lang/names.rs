@@ -36,7 +36,7 @@ pub(super) fn sure<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>
     let is_close = |candidate: &str| {
         let plural =
             wanted.strip_suffix('s') == Some(candidate) || candidate.strip_suffix('s') == Some(&wanted);
-        plural || (wanted.len() > 2 && letters(&wanted) == letters(candidate))
+        wanted.len() > 2 && (plural || letters(&wanted) == letters(candidate))
     };
     let mut near: Vec<(usize, &str)> = candidates
         .into_iter()
