@@ -69,6 +69,7 @@ impl Check {
         #[cfg(feature = "run")]
         {
             let mut library = crate::data::Library::new(pipeline.folder.clone(), &|| false);
+            library = library.with_cache(super::cache::cache());
             let mut disk = Disk { library: self.data.then_some(&mut library) };
             plan::compile(pipeline, &mut disk).map(|_| ())
         }
