@@ -233,133 +233,128 @@ pub struct Argument {
     pub value: Value,
 }
 
-/// Moves every place in a tree: `to` says where a byte comes to stand.
+/// Moves every place in a tree, as when its text comes to stand behind another one.
 pub(super) trait Shift {
-    fn relocate(&mut self, to: &dyn Fn(usize) -> usize);
-
-    /// As when the text comes to stand behind another one.
-    fn shift(&mut self, by: usize) {
-        self.relocate(&|at| at + by);
-    }
+    fn shift(&mut self, by: usize);
 }
 
 impl<T: Shift> Shift for Vec<T> {
-    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
-        self.iter_mut().for_each(|part| part.relocate(to));
+    fn shift(&mut self, by: usize) {
+        self.iter_mut().for_each(|part| part.shift(by));
     }
 }
 
 impl<T: Shift> Shift for Option<T> {
-    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
-        self.iter_mut().for_each(|part| part.relocate(to));
+    fn shift(&mut self, by: usize) {
+        self.iter_mut().for_each(|part| part.shift(by));
     }
 }
 
 impl<T, U: Shift> Shift for (T, U) {
-    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
-        self.1.relocate(to);
+    fn shift(&mut self, by: usize) {
+        self.1.shift(by);
     }
 }
 
 impl Shift for Span {
-    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
-        *self = Span::new(to(self.start), to(self.end));
+    fn shift(&mut self, by: usize) {
+        *self = Span::new(self.start + by, self.end + by);
     }
 }
 
 impl Shift for File {
-    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
-        self.version.relocate(to);
-        self.items.relocate(to);
+    fn shift(&mut self, by: usize) {
+        self.version.shift(by);
+        self.items.shift(by);
     }
 }
 
 impl Shift for Item {
-    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
+    fn shift(&mut self, by: usize) {
         match self {
             Item::Import(import) => {
-                import.path_span.relocate(to);
-                import.entries.relocate(to);
-                import.span.relocate(to);
+                import.path_span.shift(by);
+                import.entries.shift(by);
+                import.span.shift(by);
             }
             Item::Param(param) => {
-                param.name.relocate(to);
-                param.types.relocate(to);
+                param.name.shift(by);
+                param.types.shift(by);
                 if let Some(range) = &mut param.range {
-                    range.low.relocate(to);
-                    range.high.relocate(to);
-                    range.span.relocate(to);
+                    range.low.shift(by);
+                    range.high.shift(by);
+                    range.span.shift(by);
                 }
-                param.value.relocate(to);
-                param.span.relocate(to);
+                param.value.shift(by);
+                param.span.shift(by);
             }
             Item::Let(binding) => {
-                binding.name.relocate(to);
-                binding.value.relocate(to);
-                binding.span.relocate(to);
+                binding.name.shift(by);
+                binding.value.shift(by);
+                binding.span.shift(by);
             }
-            Item::Block(block) => block.relocate(to),
+            Item::Block(block) => block.shift(by),
         }
     }
 }
 
 impl Shift for Block {
-    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
-        self.kind.relocate(to);
-        self.name.relocate(to);
-        self.base.relocate(to);
-        self.entries.relocate(to);
-        self.blocks.relocate(to);
-        self.span.relocate(to);
+    fn shift(&mut self, by: usize) {
+        self.kind.shift(by);
+        self.name.shift(by);
+        self.base.shift(by);
+        self.entries.shift(by);
+        self.blocks.shift(by);
+        self.span.shift(by);
     }
 }
 
 impl Shift for Entry {
-    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
-        self.name.relocate(to);
-        self.value.relocate(to);
+    fn shift(&mut self, by: usize) {
+        self.name.shift(by);
+        self.value.shift(by);
     }
 }
 
 impl Shift for Name {
-    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
-        self.span.relocate(to);
+    fn shift(&mut self, by: usize) {
+        self.span.shift(by);
     }
 }
 
 impl Shift for Value {
-    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
-        self.span.relocate(to);
+    fn shift(&mut self, by: usize) {
+        self.span.shift(by);
         match &mut self.term {
             Term::Number(_) | Term::Text(_) | Term::Boolean(_) | Term::Word(_) => {}
-            Term::Amount(_, unit) => unit.relocate(to),
-            Term::Mixed(pieces) => pieces.relocate(to),
+            Term::Amount(_, unit) => unit.shift(by),
+            Term::Mixed(pieces) => pieces.shift(by),
             Term::Call(name, arguments) => {
-                name.relocate(to);
-                arguments.relocate(to);
+                name.shift(by);
+                arguments.shift(by);
             }
-            Term::List(values) => values.relocate(to),
-            Term::Record(entries) => entries.relocate(to),
-            Term::Sum(terms) => terms.relocate(to),
-            Term::Product(factors) => factors.relocate(to),
-            Term::Negative(value) => value.relocate(to),
+            Term::List(values) => values.shift(by),
+            Term::Record(entries) => entries.shift(by),
+            Term::Sum(terms) => terms.shift(by),
+            Term::Product(factors) => factors.shift(by),
+            Term::Negative(value) => value.shift(by),
         }
     }
 }
 
 impl Shift for Piece {
-    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
+    fn shift(&mut self, by: usize) {
         match self {
             Piece::Text(_) => {}
-            Piece::Hole(value) => value.relocate(to),
+            Piece::Hole(value) => value.shift(by),
         }
     }
 }
 
 impl Shift for Argument {
-    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
-        self.name.relocate(to);
-        self.value.relocate(to);
+    fn shift(&mut self, by: usize) {
+        self.name.shift(by);
+        self.value.shift(by);
     }
 }
 
