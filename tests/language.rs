@@ -249,6 +249,7 @@ fn a_rendering_means_the_same_and_renders_as_itself() {
         let here = Options { folder: options.folder.clone(), ..Options::default() };
         for plain in [false, true] {
             let rendered = reading.resolved.text(reading.sources(), plain);
+            assert_eq!(lang::format(&rendered).as_ref(), Ok(&rendered), "{name}");
             let again = lang::read(Source::new(name, rendered.clone()), &here);
             assert_eq!(meaning(again.pipeline.clone(), &again.problems), meant, "{name}:\n{rendered}");
             let twice = again.resolved.text(again.sources(), true);
@@ -271,13 +272,18 @@ fn a_rendering_means_the_same_and_renders_as_itself() {
     let n = cases().iter().filter(|case| check(&case.name, &case.text, &case.options)).count();
     assert!(n > 20, "{n} cases without errors");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
-    for entry in fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "hift") {
+    let mut waiting = vec![folder];
+    let mut n = 0;
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "hift") {
             let text = fs::read_to_string(&path).unwrap();
             assert!(check(&path.to_string_lossy(), &text, &Options::default()), "{}", path.display());
+            n += 1;
         }
     }
+    assert!(n > 10, "{n} pipelines");
 }
 
 fn design() -> String {

@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::problem::Span;
 
+use super::format::format;
 use super::resolve::VERSION;
 use super::schema::{Form, Key, Kind};
 use super::source::Sources;
@@ -235,7 +236,8 @@ impl Resolved {
             text.push('\n');
             write_block(block, 0, (!plain).then_some(&lines), &mut text);
         }
-        text
+        // It is a file like any other, in the layout that all have.
+        format(&text).unwrap_or(text)
     }
 
     /// The same for machines.
@@ -313,22 +315,10 @@ fn write_block(block: &ResolvedBlock, depth: usize, lines: Option<&Lines>, text:
     let indent = "    ".repeat(depth);
     let name = if block.name.is_empty() { String::new() } else { format!(" {}", block.name) };
     text.push_str(&format!("{indent}{}{name} {{\n", block.kind.name));
-    let widest = block.entries.iter().map(|entry| entry.key.name.len()).max().unwrap_or(0);
-    let rows: Vec<String> = block
-        .entries
-        .iter()
-        .map(|entry| format!("{indent}    {:widest$} = {}", entry.key.name, entry.value))
-        .collect();
-    // A long value does not push the others' comments out of sight.
-    let width = |row: &String| row.chars().count();
-    let column = rows.iter().map(width).filter(|width| *width <= 60).max().unwrap_or(0);
-    for (entry, row) in block.entries.iter().zip(&rows) {
-        text.push_str(row);
+    for entry in &block.entries {
+        text.push_str(&format!("{indent}    {} = {}", entry.key.name, entry.value));
         if let Some(lines) = lines {
-            let gap = column.saturating_sub(width(row)) + 2;
-            text.extend(std::iter::repeat_n(' ', gap));
-            text.push_str("# ");
-            text.push_str(&comment(entry, lines));
+            text.push_str(&format!("  # {}", comment(entry, lines)));
         }
         text.push('\n');
     }

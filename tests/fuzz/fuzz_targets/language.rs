@@ -58,6 +58,12 @@ fuzz_target!(|bytes: &[u8]| {
     lang::render(&reading.problems, sources, Look::default());
     assert_eq!(reading.pipeline.is_none(), reading.problems.has_errors(), "{}", reading.problems);
 
+    // The layout of a layout is itself, and loses nothing that is read.
+    if let Ok(once) = lang::format(first) {
+        assert_eq!(lang::format(&once).as_ref(), Ok(&once));
+        assert_eq!(lang::parse(&once).0.to_string(), lang::parse(first).0.to_string(), "{once}");
+    }
+
     // The resolved values of a broken file print, too.
     let rendered = reading.resolved.text(sources, false);
     reading.resolved.json(sources);
