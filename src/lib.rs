@@ -34,7 +34,8 @@
 //! | `data` | files to token batches, with an audit | `lang`, `lock` |
 //! | `engine` | plays programs with tensors; the only room that knows candle | `lang`, `model`, `plan`, `program`, `weights` |
 //! | `run` | executes a plan in a run directory | `data`, `engine`, `estimate`, `lang`, `lock`, `model`, `plan`, `program`, `weights` |
-//! | `report` | plans, models, rows and the language as people look at them | `data`, `estimate`, `lang`, `lock`, `model`, `plan` |
+//! | `explain` | what every code of a problem means, with examples | `lang` |
+//! | `report` | plans, models, rows, problems and the language as people and machines look at them | `data`, `estimate`, `explain`, `lang`, `lock`, `model`, `plan` |
 //! | `lsp` | what an editor asks while someone writes | `estimate`, `lang`, `model`, `plan`, `report` |
 //! | `cli` | arguments, files, printing | all |
 //!
@@ -46,6 +47,7 @@
 
 pub mod cli;
 pub mod estimate;
+pub mod explain;
 pub mod lang;
 pub mod lock;
 pub mod lsp;

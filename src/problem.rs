@@ -156,6 +156,12 @@ impl Problem {
         self
     }
 
+    /// Such a change, where there is one.
+    pub fn fix_with(mut self, edits: impl IntoIterator<Item = Edit>) -> Self {
+        self.fix.extend(edits);
+        self
+    }
+
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }
@@ -164,9 +170,14 @@ impl Problem {
 impl Problem {
     /// Moves every place, as when the text comes to stand behind another one.
     pub fn shift(&mut self, by: usize) {
+        self.relocate(&|at| at + by);
+    }
+
+    /// Moves every place: `to` says where a byte comes to stand.
+    pub fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
         let spans = self.labels.iter_mut().map(|label| &mut label.span);
         for span in spans.chain(self.fix.iter_mut().map(|edit| &mut edit.span)) {
-            *span = Span::new(span.start + by, span.end + by);
+            *span = Span::new(to(span.start), to(span.end));
         }
     }
 }

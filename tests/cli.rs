@@ -496,6 +496,35 @@ fn rows_that_are_wrong() {
 }
 
 #[test]
+fn what_only_rows_can_tell_is_a_warning_and_no_more() {
+    let check = |case: Case, text: &str| {
+        for command in ["check p.hift --data", "plan p.hift"] {
+            case.run(command).fails(0, &[text]);
+        }
+        assert!(!case.run("check p.hift").err.contains(text), "{text}: no row was read");
+    };
+    check(
+        Case::new().with("micro_batch = 2", "micro_batch = 5 accumulate = 4"),
+        "a step asks for 20 sequences, and there are only 10 to train on",
+    );
+    check(
+        Case::new().with("holdout = 2 rows", "holdout = 8 rows"),
+        "8 sequences are held out, and only 4 are left to train on",
+    );
+    check(
+        Case::new()
+            .with("steps = steps", "epochs = 1")
+            .with("param steps = 8", "")
+            .with("every = 3", "every = 9"),
+        "`checkpoint` every 9 steps, but the run ends after 5",
+    );
+    check(
+        Case::stages().with("max_length", "begin = \"one\" max_length"),
+        "begins with the begin mark already",
+    );
+}
+
+#[test]
 fn lengths_and_prompts_beyond_the_models_positions() {
     let long = Case::stages().with("16 tokens", "33 tokens");
     long.run("run p.hift").fails(65, &["33 tokens", "32 positions", "`max_length = 32 tokens` or less"]);

@@ -10,8 +10,9 @@
 //! - `#! means`: the pipeline that comes out, defaults filled in, is in the `.json` beside the case.
 //! - `#! renders`: what `hift render` prints is in the `.rendered` beside the case.
 //!
-//! No other problem may come up. What a user reads is in the `.txt` beside each case that has problems;
-//! `UPDATE_EXPECT=1` writes it anew.
+//! No other problem may come up. What a user reads is in the `.txt` beside each case that has problems, and what
+//! `hift check --fix` makes of the file in the `.fixed` beside each case of which it makes anything;
+//! `UPDATE_EXPECT=1` writes them anew.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -36,6 +37,8 @@ struct Case {
     expected: Vec<Expected>,
     means: bool,
     renders: bool,
+    /// How much of the text the case itself shows.
+    own: usize,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,6 +125,7 @@ fn case(name: String, path: PathBuf, commented: String) -> Case {
     }
     expected.sort();
     options.outside = Arc::new(outside);
+    let own = text.len();
     if !whole {
         text.push('\n');
         let kinds: Vec<&str> = REST.lines().filter_map(|line| line.split(' ').next()).collect();
@@ -131,7 +135,7 @@ fn case(name: String, path: PathBuf, commented: String) -> Case {
             }
         }
     }
-    Case { name, path, text, options, expected, means, renders }
+    Case { name, path, text, options, expected, means, renders, own }
 }
 
 /// The files beside a case, and the environment that it asks for.
@@ -142,9 +146,10 @@ struct Beside {
 
 impl Outside for Beside {
     fn read(&self, path: &Path) -> Result<String, String> {
-        let path = self.folder.join(path.strip_prefix("/pipelines").unwrap());
         // An error of the system reads differently from system to system.
-        fs::read_to_string(path).map_err(|_| "there is no such file".into())
+        let none = "there is no such file";
+        let path = self.folder.join(path.strip_prefix("/pipelines").map_err(|_| none)?);
+        fs::read_to_string(path).map_err(|_| none.into())
     }
 
     fn env(&self, name: &str) -> Option<String> {
@@ -172,6 +177,32 @@ fn found(problem: &Problem, sources: &Sources, expected: &[Expected]) -> Expecte
     Expected { line, problem, quote: quote.filter(|_| !any) }
 }
 
+/// What the fixes make of a case, without the blocks of `rest.hift`; empty where they change nothing.
+fn fixed(case: &Case, problems: &Problems) -> Result<String, String> {
+    let name = case.name.rsplit('/').next().unwrap();
+    let fixed = lang::fix(Source::new(name, case.text.clone()), &case.options);
+    let errors = |problems: &Problems| problems.0.iter().filter(|problem| problem.is_error()).count();
+    let unread = |text: &str| lang::parse(text).1.0.len();
+    let better =
+        unread(&fixed.text) < unread(&case.text) || errors(&fixed.reading.problems) <= errors(problems);
+    if !better {
+        return Err(format!("more is wrong after the fixes:\n{}\n{}", fixed.text, fixed.reading.problems));
+    }
+    let again = lang::fix(Source::new(name, fixed.text.clone()), &case.options);
+    if again.text != fixed.text {
+        return Err(format!("the fixes have not come to an end:\n{}\n{}", fixed.text, again.text));
+    }
+    if fixed.text == case.text {
+        return Ok(String::new());
+    }
+    let rest = case.text.len() - case.own;
+    let own = fixed.text.strip_suffix(&case.text[case.own..]).unwrap_or(&fixed.text);
+    if rest > 0 && own.len() == fixed.text.len() {
+        return Err(format!("a fix changes what the case does not show:\n{}", fixed.text));
+    }
+    Ok(own.to_owned())
+}
+
 #[test]
 fn every_case_has_its_problems_and_no_others() {
     let update = std::env::var_os("UPDATE_EXPECT").is_some();
@@ -185,8 +216,17 @@ fn every_case_has_its_problems_and_no_others() {
             problems.0.iter().map(|p| found(p, reading.sources(), &case.expected)).collect();
         actual.sort();
         if actual != case.expected {
-            writeln!(wrong, "{}:\n  expected {:#?}\n  found    {actual:#?}", case.name, case.expected)
-                .unwrap();
+            writeln!(wrong, "{}:", case.name).unwrap();
+            for (word, list, others) in
+                [("expected", &case.expected, &actual), ("found", &actual, &case.expected)]
+            {
+                for one in list.iter().filter(|one| !others.contains(one)) {
+                    writeln!(wrong, "  {word} {one:?}").unwrap();
+                }
+                if list.len() != others.len() {
+                    writeln!(wrong, "  {word} {}", list.len()).unwrap();
+                }
+            }
         }
         for problem in &problems.0 {
             let help = problem.help.as_deref().unwrap_or("");
@@ -198,15 +238,24 @@ fn every_case_has_its_problems_and_no_others() {
         let drawn = lang::render(problems, reading.sources(), Look::default());
         let meaning = case.means.then(|| format!("{}\n", serde_json::to_string_pretty(&pipeline).unwrap()));
         let rendered = case.renders.then(|| reading.resolved.text(reading.sources(), false));
+        let fixed = fixed(&case, problems).unwrap_or_else(|error| {
+            writeln!(wrong, "{}: {error}", case.name).unwrap();
+            String::new()
+        });
         let goldens = [
             ("txt", drawn),
             ("json", meaning.unwrap_or_default()),
             ("rendered", rendered.unwrap_or_default()),
+            ("fixed", fixed),
         ];
         for (extension, now) in goldens {
             let golden = case.path.with_extension(extension);
             if now.is_empty() {
-                assert!(!golden.exists(), "{} has nothing to say, but a .{extension}", case.name);
+                if golden.exists() && update {
+                    fs::remove_file(&golden).unwrap();
+                } else if golden.exists() {
+                    writeln!(wrong, "{} has nothing to say, but a .{extension}", case.name).unwrap();
+                }
             } else if update {
                 fs::write(&golden, &now).unwrap();
             } else if fs::read_to_string(&golden).unwrap_or_default().replace("\r\n", "\n") != now {
@@ -312,14 +361,62 @@ fn a_file_with_any_byte_changed_or_lost_is_answered_and_drawn() {
     for at in
         (0..text.len()).step_by(17).filter(|at| text.is_char_boundary(*at) && text.is_char_boundary(at + 1))
     {
-        for other in ["", "}", "{", "\"", "é", "="] {
+        for other in ["", "}", "{", "\"", "é", "=", "'", "“", "//", "/*", "\u{A0}", "\u{200B}о"] {
             let changed = format!("{}{other}{}", &text[..at], &text[at + 1..]);
             let (_, problems) = lang::check(&changed, &Options::default());
+            for span in problems.0.iter().flat_map(|problem| {
+                let edits = problem.fix.iter().map(|edit| edit.span);
+                problem.labels.iter().map(|label| label.span).chain(edits)
+            }) {
+                assert!(changed.get(span.start..span.end).is_some(), "{at} {other}: {span:?} of {problems}");
+            }
             if at % 3 == 0 {
                 lang::render(&problems, &Source::new("x", changed).into(), Look::default());
             }
         }
     }
+}
+
+#[test]
+fn fixes_of_a_broken_file_come_to_an_end_and_make_nothing_worse() {
+    let text = design();
+    for at in (0..text.len()).step_by(127).filter(|at| text.is_char_boundary(*at)) {
+        for changed in [
+            text[..at].to_owned(),
+            format!("{}'{}", &text[..at], &text[at..]),
+            format!("{},{}", &text[..at], &text[at..]),
+            format!("{}{}", &text[..at], &text[(at + 4).min(text.len())..]),
+        ] {
+            let unread = |text: &str| lang::parse(text).1.0.len();
+            let fixed = lang::fix(Source::new("x", changed.clone()), &Options::default());
+            assert!(unread(&fixed.text) <= unread(&changed), "cut at {at}:\n{}", fixed.text);
+        }
+    }
+}
+
+#[test]
+fn a_thousand_mistakes_are_told_and_then_no_more() {
+    let check = |text: String| {
+        let reading = lang::read(Source::new("x.hift", format!("hift 1\n{text}")), &Options::default());
+        assert!(reading.pipeline.is_none());
+        assert_eq!(reading.problems.0.len(), 1001);
+        assert_eq!(reading.problems.0[1000].code, "hift::lang::too_much");
+    };
+    check("x: 1\n".repeat(5000));
+    check(format!("model a {{ {} }}", "x = 1 ".repeat(5000)));
+    check("mо ".repeat(5000));
+}
+
+#[test]
+fn of_a_line_that_no_terminal_shows_a_piece_is_drawn() {
+    let text = format!("hift 1\nmodel a {{ weights = \"{}\"  colour = 1 }}\n", "x".repeat(5000));
+    let reading = lang::read(Source::new("x.hift", text), &Options::default());
+    let drawn = lang::render(&reading.problems, reading.sources(), Look::default());
+    assert!(
+        drawn.contains("`colour` is no key of a model block") && drawn.contains("x.hift:2:5025"),
+        "{drawn}"
+    );
+    assert!(drawn.len() < 2000, "{drawn}");
 }
 
 #[test]

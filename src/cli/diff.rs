@@ -12,7 +12,7 @@ use super::{Failure, Machine, Sets, plan, print, threads};
 use crate::estimate;
 use crate::lang::{Outside, Pipeline, Sources};
 use crate::lock::Lock;
-use crate::problem::{Fault, Problem, Problems};
+use crate::problem::{Fault, Problem};
 use crate::report::{self, facts::Summary};
 
 /// The arguments. A pipeline out of a revision reads the model and the rows of today's work tree.
@@ -68,7 +68,7 @@ impl Diff {
         }
         match self.exit_code && !difference.is_empty() {
             // All has been said.
-            true => Err(Failure { problems: Problems::default(), sources: Sources::default() }),
+            true => Err(Failure::told(Fault::Failed)),
             false => Ok(()),
         }
     }

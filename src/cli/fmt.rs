@@ -61,7 +61,7 @@ impl Format {
                 .push(Problem::new("hift::cli::layout", what).help("`hift fmt` without `--check` writes it"));
         }
         match problems.has_errors() {
-            true => Err(Failure { problems, sources: Sources::default() }),
+            true => Err(Failure::of(problems, &Sources::default())),
             false => Ok(()),
         }
     }
@@ -73,7 +73,7 @@ impl Format {
         let formatted = lang::format(&source.text).map_err(|problems| {
             let mut sources = Sources::default();
             sources.push(source.clone());
-            Failure { problems, sources }
+            Failure::of(problems, &sources)
         })?;
         let changes = formatted != source.text;
         if self.diff {

@@ -6,6 +6,7 @@ pub mod check;
 pub mod completions;
 pub mod diff;
 pub mod disk;
+pub mod explain;
 pub mod fmt;
 mod git;
 #[cfg(feature = "run")]
@@ -60,6 +61,8 @@ enum Command {
     Check(check::Check),
     /// Write pipelines in the layout of the language; comments and blank lines stay where they are
     Fmt(fmt::Format),
+    /// Say more about the code of a problem, with an example before and after
+    Explain(explain::Explain),
     /// Show stages, groups, turns, rates, and the memory of every part, before anything is loaded
     Plan(plan::Show),
     /// Say what changes between two pipelines or runs: what trains when, rates, tokens, memory, disk, work
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Check(command) => command.run(),
         Command::Fmt(command) => command.run(),
+        Command::Explain(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Diff(command) => command.run(),
         Command::Lsp(command) => command.run(),
@@ -117,7 +121,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();
-            ExitCode::from(failure.problems.fault().exit_code())
+            ExitCode::from(failure.fault().exit_code())
         }
     }
 }
@@ -132,11 +136,22 @@ fn command() -> clap::Command {
 pub struct Failure {
     pub problems: Problems,
     pub sources: Sources,
+    /// Decides the exit code where everything has been said already.
+    told: Option<Fault>,
 }
 
 impl Failure {
     pub fn of(problems: impl Into<Problems>, sources: &Sources) -> Self {
-        Self { problems: problems.into(), sources: sources.clone() }
+        Self { problems: problems.into(), sources: sources.clone(), told: None }
+    }
+
+    /// A failure of which everything has been said.
+    pub(crate) fn told(fault: Fault) -> Self {
+        Self { problems: Problems::default(), sources: Sources::default(), told: Some(fault) }
+    }
+
+    fn fault(&self) -> Fault {
+        self.told.unwrap_or_else(|| self.problems.fault())
     }
 
     fn print(&self) {
@@ -146,7 +161,7 @@ impl Failure {
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        Self { problems: problem.into(), sources: Sources::default() }
+        Self { problems: problem.into(), sources: Sources::default(), told: None }
     }
 }
 
@@ -293,6 +308,37 @@ pub(crate) fn source(name: &str, bytes: Vec<u8>) -> Result<Source, Problem> {
             .help("save the file as UTF-8")
     })?;
     Ok(Source::new(name, text))
+}
+
+/// Puts other bytes in a file's place, all at once: what is new is written beside it and then renamed. The file
+/// keeps its permissions, and a link still leads to it.
+///
+/// # Errors
+/// When that cannot be written (73); the file is then as it was.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Problem> {
+    let write = || -> std::io::Result<()> {
+        let path = std::fs::canonicalize(path)?;
+        let permissions = std::fs::metadata(&path)?.permissions();
+        let mut name = std::ffi::OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(format!(".{}.new", std::process::id()));
+        let beside = path.with_file_name(name);
+        let mut file = std::fs::File::create_new(&beside)?;
+        let written = file
+            .write_all(bytes)
+            .and_then(|()| file.set_permissions(permissions))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| std::fs::rename(&beside, &path));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&beside);
+        }
+        written
+    };
+    write().map_err(|error| {
+        let message = format!("{} cannot be written: {error}", path.display());
+        Problem::of(Fault::Output, "hift::cli::unwritable", message)
+            .help("see whether the file and its folder may be written to")
+    })
 }
 
 /// Relative paths of a pipeline start from the folder it lies in.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
-use super::{Failure, Sets, disk::Disk, open, print, threads};
+use super::{Failure, Sets, disk::Disk, open, print, show, threads};
 use crate::estimate::{self, Estimate};
 use crate::lang::{Pipeline, pipeline::Stage};
 use crate::plan::{self, Plan, StagePlan};
@@ -37,6 +37,9 @@ impl Show {
         let (sources, pipeline) = open(&self.file, &self.sets)?;
         let plan = compile(&pipeline, self.no_data || self.paper)
             .map_err(|problems| Failure::of(problems, &sources))?;
+        if !plan.warnings.is_empty() {
+            show(&Problems(plan.warnings.clone()), &sources);
+        }
         if self.paper {
             print(&report::paper::paper(&plan))?;
             return Ok(());
@@ -56,26 +59,53 @@ impl Show {
     }
 }
 
-/// Plans a pipeline, with a look at its rows or without.
+/// Plans a pipeline, with a look at its rows or without; what is odd about the rows is among the plan's warnings.
 pub(crate) fn compile(pipeline: &Pipeline, no_data: bool) -> Result<Plan, Problems> {
     #[cfg(feature = "run")]
     let plan = {
         let mut library = crate::data::Library::new(pipeline.folder.clone(), &|| false);
         let mut disk = Disk { library: (!no_data).then_some(&mut library) };
-        plan::compile(pipeline, &mut disk)
+        let mut plan = plan::compile(pipeline, &mut disk)?;
+        if !no_data {
+            let warnings = row_warnings(&plan, &mut library);
+            plan.warnings.extend(warnings);
+        }
+        plan
     };
     #[cfg(not(feature = "run"))]
     let plan = {
         // This program cannot read rows.
         let _ = no_data;
-        plan::compile(pipeline, &mut Disk { library: None })
+        plan::compile(pipeline, &mut Disk { library: None })?
     };
-    Ok(estimate::settle(plan?, threads()))
+    Ok(estimate::settle(plan, threads()))
 }
 
 /// A plan and its estimate, as they stand in `plan.json`.
 pub(crate) fn json(plan: &Plan, estimate: &Estimate) -> Json {
     json!({ "schema": plan::SCHEMA, "plan": plan, "estimate": estimate })
+}
+
+/// What is odd about the rows that a plan's stages read.
+#[cfg(feature = "run")]
+pub(crate) fn row_warnings(plan: &Plan, library: &mut crate::data::Library<'_>) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    for stage in &plan.stages {
+        let (data, tokenizer, model) = match stage {
+            StagePlan::Train(stage) => (&stage.data, &stage.tokenizer, &stage.model.model),
+            StagePlan::Evaluate(stage) => (&stage.data, &stage.tokenizer, &stage.model.model),
+            StagePlan::Generate(_) | StagePlan::Export(_) => continue,
+        };
+        let limits = crate::run::limits(model);
+        // The plan has read them, so they are there.
+        let Ok(dataset) = library.get(data, tokenizer, &limits) else { continue };
+        for warning in &dataset.audit.warnings {
+            if !warnings.contains(warning) {
+                warnings.push(warning.clone());
+            }
+        }
+    }
+    warnings
 }
 
 /// Refuses a plan whose peak is above a stage's `memory_limit`.

@@ -13,7 +13,7 @@ use crate::lang::pipeline::Device;
 use crate::lang::{Resolved, Sources};
 use crate::lock::Locked;
 use crate::plan::StagePlan;
-use crate::problem::{Fault, Problem};
+use crate::problem::{Fault, Problem, Problems};
 use crate::run::{self, Ending, Order, signals};
 
 #[derive(Debug, clap::Args)]
@@ -67,6 +67,9 @@ impl Run {
         let locked = locked.transpose().map_err(failure)?;
         let mut library = Library::new(pipeline.folder.clone(), &signals::interrupted);
         let (plan, estimate) = plan::prepare(&pipeline, &mut library).map_err(failure)?;
+        if !plan.warnings.is_empty() {
+            super::show(&Problems(plan.warnings.clone()), &sources);
+        }
         for stage in &plan.stages {
             device(stage)?;
         }

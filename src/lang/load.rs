@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use crate::problem::{Fault, Problem, Problems};
+use crate::problem::{Edit, Fault, Problem, Problems};
 
-use super::names::{nearest, quoted};
+use super::names::{nearest, quoted, sure};
 use super::parse::parse;
 use super::resolve::Options;
 use super::source::{Source, Sources};
@@ -87,7 +87,8 @@ impl Loader<'_> {
         problems.0.iter_mut().for_each(|problem| problem.shift(begin));
         self.problems.0.extend(problems.0);
         if !is_first {
-            super::resolve::version(&file, &mut self.problems);
+            let last = self.loaded.sources.len() - 1;
+            super::resolve::version(&file, &self.loaded.sources, last, &mut self.problems);
         }
         let damaged = file.is_damaged();
         if is_first {
@@ -140,6 +141,10 @@ impl Loader<'_> {
                     format!("`{}` has no param `{}`", import.path, entry.name.text),
                 )
                 .label(entry.name.span, "not a param there")
+                .fix_with(
+                    sure(&entry.name.text, names.iter().copied())
+                        .map(|meant| Edit { span: entry.name.span, text: meant.to_owned() }),
+                )
                 .help(
                     match (nearest(&entry.name.text, names.iter().copied()), names.as_slice()) {
                         (Some(meant), _) => format!("did you mean `{meant}`?"),

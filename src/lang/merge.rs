@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::problem::{Problem, Problems, Span};
+use crate::problem::{Edit, Problem, Problems, Span};
 
-use super::names::{nearest, quoted};
+use super::names::{nearest, quoted, sure};
 use super::schema::PROFILE;
 use super::syntax::{Block, Entry, File, Name, Piece, Term, Value};
 use super::too_many;
@@ -143,6 +143,10 @@ impl Merged {
                             ),
                         )
                         .label(change.head(), "not defined")
+                        .fix_with(
+                            sure(&name.text, names())
+                                .map(|meant| Edit { span: name.span, text: meant.to_owned() }),
+                        )
                         .help(
                             match (nearest(&name.text, names()), names().count()) {
                                 (Some(meant), _) => format!("did you mean `{meant}`?"),
@@ -271,6 +275,8 @@ impl Merged {
                     .label(base.span, "not defined")
             }
         };
+        let meant = sure(&base.text, names());
+        let problem = problem.fix_with(meant.map(|meant| Edit { span: base.span, text: meant.to_owned() }));
         problem.help(match (nearest(&base.text, names()), names().count()) {
             (Some(meant), _) => format!("did you mean `{meant}`?"),
             (None, 0) => format!("remove `= {}`, or define `{kind} {} {{ ... }}`", base.text, base.text),

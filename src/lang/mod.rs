@@ -25,14 +25,19 @@ pub mod schema;
 pub mod source;
 pub mod syntax;
 
+mod edit;
+mod fix;
+mod lookalike;
 mod merge;
 mod names;
 mod wording;
 
 use crate::problem::{Problem, Problems, Span};
 
+pub use fix::{Change, Fixed, apply, fix};
 pub use format::format;
 pub use load::{Loaded, load};
+pub use names::nearest;
 pub use parse::{parse, parse_value};
 pub use pipeline::Pipeline;
 pub use render::{Look, render};
@@ -68,19 +73,23 @@ const MAX_PROFILED: usize = 4 << 20;
 /// Mistakes after which the rest of a file is not looked at.
 const MAX_PROBLEMS: usize = 1000;
 
+fn too_many_mistakes() -> String {
+    format!("there are more than {MAX_PROBLEMS} mistakes")
+}
+
+fn no_more(at: Span) -> Problem {
+    Problem::new("hift::lang::too_much", too_many_mistakes())
+        .label(at, "not looked at from here on")
+        .help("correct the first ones, and look again")
+}
+
 /// Whether so much is wrong that `at` and what comes behind it is not looked at; says so once.
 fn too_many(problems: &mut Problems, at: Span) -> bool {
-    const CODE: &str = "hift::lang::too_much";
     if problems.0.len() < MAX_PROBLEMS {
         return false;
     }
-    let message = format!("there are more than {MAX_PROBLEMS} mistakes");
-    if !problems.0.iter().any(|problem| problem.code == CODE && problem.message == message) {
-        problems.push(
-            Problem::new(CODE, message)
-                .label(at, "not looked at from here on")
-                .help("correct the first ones, and look again"),
-        );
+    if !problems.0.iter().any(|problem| problem.message == too_many_mistakes()) {
+        problems.push(no_more(at));
     }
     true
 }
@@ -89,15 +98,28 @@ fn too_many(problems: &mut Problems, at: Span) -> bool {
 pub fn read(source: Source, options: &Options) -> Reading {
     let (loaded, mut problems) = load(source, options);
     let Resolution { pipeline, resolved, problems: found } = resolve(&loaded, options);
+    let place = |problem: &Problem| (problem.code, problem.labels.first().map(|label| label.span));
+    // A text in wrong quotes that should have none at all is one mistake.
+    let said_better = |problem: &Problem| found.0.iter().any(|other| place(other) == place(problem));
+    problems.0.retain(|problem| problem.code != "hift::lang::quotes" || !said_better(problem));
     problems.0.extend(found.0);
     let others = in_profiles(&loaded, options);
-    let known = |problem: &Problem| {
-        let place = |problem: &Problem| (problem.code, problem.labels.first().map(|label| label.span));
-        problems.0.iter().any(|other| place(other) == place(problem))
-    };
+    let known = |problem: &Problem| problems.0.iter().any(|other| place(other) == place(problem));
     let others: Vec<Problem> = others.into_iter().filter(|problem| !known(problem)).collect();
     problems.0.extend(others);
+    if problems.has_errors() {
+        // What is used cannot be said of a file that is not understood.
+        problems.0.retain(|problem| !matches!(problem.code, "hift::lang::unused" | "hift::lang::no_stage"));
+    }
     resolve::sort(&mut problems);
+    if problems.0.len() > MAX_PROBLEMS {
+        // Several passes may have come to their end: that is said once, behind what is told.
+        problems.0.retain(|problem| problem.message != too_many_mistakes());
+        let rest = problems.0.split_off(MAX_PROBLEMS.min(problems.0.len()));
+        let place = rest.first().or(problems.0.last()).and_then(|problem| problem.labels.first());
+        let end = no_more(place.map_or(Span::default(), |label| label.span));
+        problems.push(end);
+    }
     Reading { pipeline: pipeline.filter(|_| !problems.has_errors()), resolved, problems, loaded }
 }
 

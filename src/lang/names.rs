@@ -8,7 +8,7 @@ const MAX_LISTED: usize = 40;
 
 /// The candidate that is most like `word`, if one is like it at all: a slip of the pen, another case, a
 /// singular or plural.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |text: &str| text.to_lowercase().replace(['_', '-'], "");
     let wanted = plain(word);
     // No candidate is as long, and the comparison takes long.
@@ -20,10 +20,49 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
         .take(MAX_CANDIDATES)
         .map(|candidate| (strsim::damerau_levenshtein(&wanted, &plain(candidate)), candidate))
         .filter(|(distance, candidate)| {
-            *distance <= (wanted.len().min(candidate.len()).max(2)) / 2 && *distance <= 3
+            let shorter = wanted.len().min(candidate.len());
+            *distance <= shorter.max(2) / 2 && *distance <= 3 && *distance < shorter.max(1)
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// The candidate that is meant without any doubt: another case, or a slip of the pen in a word that is long
+/// enough, and nothing else is as near.
+pub(super) fn sure<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = |text: &str| text.to_lowercase().replace(['_', '-'], "");
+    let wanted = plain(word);
+    let allowed = match wanted.chars().count() {
+        0 => return None,
+        1..4 => 0,
+        4..8 => 1,
+        _ => 2,
+    };
+    // A missing plural and exchanged letters leave no doubt even in a short word.
+    let letters = |text: &str| {
+        let mut letters: Vec<char> = text.chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    let is_close = |candidate: &str| {
+        let plural =
+            wanted.strip_suffix('s') == Some(candidate) || candidate.strip_suffix('s') == Some(&wanted);
+        wanted.len() > 2 && (plural || letters(&wanted) == letters(candidate))
+    };
+    let mut near: Vec<(usize, &str)> = candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&wanted, &plain(candidate)), candidate))
+        .filter(|(distance, candidate)| {
+            (*distance <= allowed || (*distance == 1 && is_close(&plain(candidate)))) && *candidate != word
+        })
+        .collect();
+    near.sort_unstable();
+    near.dedup();
+    match near.as_slice() {
+        [(_, only)] => Some(only),
+        [(first, meant), (second, _), ..] if first < second => Some(meant),
+        _ => None,
+    }
 }
 
 /// `a`, `b` and `c`.
@@ -45,7 +84,23 @@ pub(super) fn joined(parts: &[String], conjunction: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::{nearest, sure};
+
+    #[test]
+    fn only_what_leaves_no_doubt_is_sure() {
+        let check =
+            |word, found| assert_eq!(sure(word, ["micro_batch", "epochs", "eps", "GB", "GiB"]), found);
+        check("micro_btach", Some("micro_batch"));
+        check("microBatch", Some("micro_batch"));
+        check("epoch", Some("epochs"));
+        check("gb", Some("GB"));
+        check("epz", None);
+        check("batch", None);
+        check("ep", None);
+        assert_eq!(sure("stf", ["sft", "dpo"]), Some("sft"));
+        assert_eq!(sure("row", ["rows", "raw"]), Some("rows"));
+        assert_eq!(sure("steps", ["stepz", "stepx"]), None);
+    }
 
     #[test]
     fn a_slip_of_the_pen_is_found_and_a_stranger_is_not() {
@@ -56,6 +111,7 @@ mod tests {
         check("kib", Some("KiB"));
         check("learning", None);
         check("x", None);
+        check("G", None);
         check("", None);
     }
 }

@@ -12,10 +12,10 @@ use crate::problem::{Problem, Problems, Span};
 
 use super::scan::{MAX_DEPTH, Scan, Starts, Token};
 use super::syntax::{
-    Argument, Block, Entry, Factor, File, Import, Item, Let, Name, Number, Param, Piece, Range, Sign, Term,
-    Value,
+    Argument, Block, Entry, Factor, File, Import, Item, Let, Name, Number, Param, Piece, Range, Shift, Sign,
+    Term, Value,
 };
-use super::{schema, too_many, wording};
+use super::{lookalike, schema, too_many, wording};
 
 #[derive(pest_derive::Parser)]
 #[grammar = "../grammar/hift.pest"]
@@ -23,6 +23,16 @@ struct Grammar;
 
 /// Reads a file. What could be read is in the tree even where something else could not.
 pub fn parse(text: &str) -> (File, Problems) {
+    let Some(plain) = lookalike::plain(text) else { return parse_plain(text) };
+    let (mut file, mut problems) = parse_plain(&plain.text);
+    let place = |at| plain.place(at);
+    file.relocate(&place);
+    problems.0.iter_mut().for_each(|problem| problem.relocate(&place));
+    problems.0.extend(plain.problems);
+    (file, problems)
+}
+
+fn parse_plain(text: &str) -> (File, Problems) {
     let scan = Scan::new(text);
     let mut problems = Problems::default();
     if let Some(at) = scan.too_deep {
@@ -98,7 +108,8 @@ impl<'t> Driver<'t> {
             }
             if is_header {
                 if file.version.is_some() || !file.items.is_empty() {
-                    self.problems.push(wording::late_header(self.span().to(self.scan.span(index + 1))));
+                    let span = self.span().to(self.scan.span(index + 1));
+                    self.problems.push(wording::late_header(&self.scan, span, file.version.is_none()));
                 }
                 match self.read(Rule::header, start).map(|pair| self.header(pair, start)) {
                     Ok(Ok(version)) => file.version = file.version.or(Some(version)),
@@ -115,25 +126,117 @@ impl<'t> Driver<'t> {
                     Item::Let(Let { doc: self.doc(start), name, value, span })
                 }),
                 Some(Starts::Block) => Some(Item::Block(self.block())),
-                None => {
-                    self.problems.push(wording::item(&self.scan, index));
-                    // `train sft` without its brace, but with entries below: read on as if it stood there.
-                    let words = (0..3).all(|i| self.scan.token(index + i) == Token::Word);
-                    let is_kind = words && schema::kind(self.scan.word(index)).is_some();
-                    if is_kind && self.scan.token(index + 3) == Token::Equals {
-                        let block = self.block();
-                        file.items.push(Item::Block(block));
-                    } else {
-                        self.skip_item();
+                None => match self.slip(&mut file) {
+                    Some(item) => Some(item),
+                    None => {
+                        file.damaged = true;
+                        continue;
                     }
-                    None
-                }
+                },
             };
             match item {
                 Some(item) => file.items.push(item),
                 None => file.damaged = true,
             }
         }
+    }
+
+    /// Something that begins no item: says why, and reads on as it was meant where that is plain.
+    fn slip(&mut self, file: &mut File) -> Option<Item> {
+        if let Some(block) = self.closed_too_early(file) {
+            return Some(Item::Block(block));
+        }
+        let index = self.index();
+        let start = self.span().start;
+        let token = |i: usize| self.scan.token(index + i);
+        let known = token(0) == Token::Word && schema::kind(self.scan.word(index)).is_some();
+        // `train sft` without its brace, but with entries below: read on as if it stood there.
+        let braceless = known
+            && (1..3).all(|i| token(i) == Token::Word)
+            && matches!(token(3), Token::Equals | Token::Other(':'));
+        let braces = wording::block_with_sign(&self.scan, index);
+        let version = wording::misspelt_header(&self.scan, index);
+        if let Some(value) = wording::let_without_equals(&self.scan, index) {
+            self.problems.push(wording::item(&self.scan, index));
+            self.step();
+            let name = self.take_word();
+            self.at = self.scan.span(value).start;
+            let value = self.loose_value(value)?;
+            let span = Span::new(start, value.span.end);
+            return Some(Item::Let(Let { doc: self.doc(start), name, value, span }));
+        }
+        self.problems.push(wording::item(&self.scan, index));
+        match token(0) {
+            Token::Word if braceless || braces => {
+                let block = self.block();
+                file.damaged |= braceless;
+                return Some(Item::Block(block));
+            }
+            Token::Word if version.is_some() => {
+                file.version = file.version.take().or(Some(Value {
+                    term: Term::Number(Number { text: "1".into(), value: 1.0 }),
+                    span: self.span(),
+                }));
+                self.at = version.map_or(start, |span| span.end);
+            }
+            Token::Comma | Token::Other(';') => self.step(),
+            // A file of JSON.
+            Token::Open('{') if self.scan.closing(start).is_some() => {
+                self.at = self.scan.closing(start).unwrap_or(start);
+            }
+            // A table of TOML: what stands below belongs to it.
+            Token::Open('[') => self.skip_table(),
+            _ => self.skip_item(),
+        }
+        None
+    }
+
+    /// Entries behind a block, with a brace below that closes nothing: the block goes on here.
+    fn closed_too_early(&mut self, file: &mut File) -> Option<Block> {
+        let index = self.index();
+        let here = self.span().start;
+        let behind = index > 0 && self.scan.token(index - 1) == Token::Close('{');
+        let entry = self.scan.token(index) == Token::Word && self.scan.token(index + 1) == Token::Equals;
+        let end = self.scan.item_behind(here);
+        let next = self.scan.strays.partition_point(|at| *at < here);
+        let stray = self.scan.strays.get(next).is_some_and(|at| *at < end);
+        if !behind || !entry || !stray || !matches!(file.items.last(), Some(Item::Block(_))) {
+            return None;
+        }
+        let Some(Item::Block(block)) = file.items.pop() else { return None };
+        self.problems.push(wording::closed_too_early(&self.scan, &block.title(), index));
+        let first = self.scan.index(block.span.start);
+        let brace = (first..index).find(|i| self.scan.token(*i) == Token::Open('{')).unwrap_or(first);
+        Some(self.block_body(block, first, self.scan.span(brace)))
+    }
+
+    /// Goes on at the next item that is one, or at the next `[`, behind a table of TOML.
+    fn skip_table(&mut self) {
+        self.skip_item();
+        while self.token() != Token::End
+            && self.token() != Token::Open('[')
+            && self.scan.item_at(self.index()).is_none()
+        {
+            self.skip_item();
+        }
+    }
+
+    /// Reads a value behind something that should have been `=`, which has been said.
+    fn loose_value(&mut self, first: usize) -> Option<Value> {
+        let start = self.scan.span(first).start;
+        let problem = match self.read(Rule::value, start) {
+            Ok(pair) => match self.value(pair, start) {
+                Ok(value) => return Some(value),
+                Err(problem) => problem,
+            },
+            Err(failed_at) => {
+                let problem = wording::value(&self.scan, None, start, failed_at);
+                self.skip_value(first.saturating_sub(2), start, failed_at);
+                problem
+            }
+        };
+        self.problems.push(problem);
+        None
     }
 
     /// The `##` comments right above an item.
@@ -211,9 +314,26 @@ impl<'t> Driver<'t> {
                 return None;
             }
         };
-        let param = self.param_parts(pair, start).map_err(|problem| self.problems.push(problem)).ok()?;
-        // What follows on the line was meant to say something about it.
+        let mut param = self.param_parts(pair, start).map_err(|problem| self.problems.push(problem)).ok()?;
+        // `param peak: 2e-5`
+        if let (None, None, [Value { term: Term::Number(_) | Term::Amount(..) | Term::Text(_), .. }]) =
+            (&param.value, &param.range, param.types.as_slice())
+        {
+            self.problems.push(wording::param_colon(&self.scan, first + 1));
+            param.value = param.types.pop();
+        }
         let next = self.index();
+        // `param peak 2e-5`
+        if param.value.is_none()
+            && param.types.is_empty()
+            && param.range.is_none()
+            && let Some((value, problem)) = wording::without_equals(&self.scan, first + 1)
+        {
+            self.problems.push(problem);
+            param.value = Some(self.loose_value(value)?);
+            return Some(param);
+        }
+        // What follows on the line was meant to say something about it.
         if param.value.is_none() && self.token() != Token::End && !self.scan.leads(next) {
             let behind = self.scan.span(next + 1).start;
             if self.token() == Token::Equals
@@ -274,8 +394,25 @@ impl<'t> Driver<'t> {
         let doc = self.doc(self.span().start);
         let kind = self.take_word();
         let behind = self.index() + 1;
-        let named = self.scan.token(behind) != Token::Equals || self.scan.has_base(behind);
-        let name = (self.token() == Token::Word && named).then(|| self.take_word());
+        let before_brace = self.scan.token(behind + 1) == Token::Open('{');
+        let named = !matches!(self.scan.token(behind), Token::Equals | Token::Other(':'))
+            || self.scan.has_base(behind)
+            || before_brace;
+        let name = match self.token() {
+            Token::Word if named => Some(self.take_word()),
+            // In quotes, which has been said.
+            Token::Text if self.scan.token(behind) == Token::Open('{') => {
+                let Name { text, span } = self.take_word();
+                Some(Name { text: text.trim_matches('"').to_owned(), span })
+            }
+            _ => None,
+        };
+        // `data rows = {`, which has been said.
+        if matches!(self.token(), Token::Equals | Token::Other(':'))
+            && self.scan.token(self.index() + 1) == Token::Open('{')
+        {
+            self.step();
+        }
         let base = self.scan.has_base(self.index()).then(|| {
             self.step();
             self.take_word()
@@ -285,7 +422,7 @@ impl<'t> Driver<'t> {
         if braced {
             self.step();
         }
-        let mut block = Block {
+        let block = Block {
             span: kind.span,
             doc,
             kind,
@@ -295,10 +432,22 @@ impl<'t> Driver<'t> {
             blocks: Vec::new(),
             damaged: !braced,
         };
+        self.block_body(block, first, brace)
+    }
+
+    /// Reads what stands in a block, up to its closing brace. `first` is the token of its kind, `brace` the place of
+    /// the brace that opens it, or of what stands there instead.
+    fn block_body(&mut self, mut block: Block, first: usize, brace: Span) -> Block {
+        let braced = self.scan.token(self.scan.index(brace.start)) == Token::Open('{');
         // Only where braces do not pair up may the layout say which of them is missing.
         let by_layout = braced && !self.scan.unclosed.is_empty() && self.scan.leads(first);
         let is_part = block.name.is_none();
         loop {
+            let here = self.span();
+            if too_many(&mut self.problems, here) {
+                block.damaged = true;
+                return block;
+            }
             let index = self.index();
             let unclosed = match self.token() {
                 Token::End => true,
@@ -331,10 +480,17 @@ impl<'t> Driver<'t> {
                     block.span.end = self.at;
                     return block;
                 }
-                (Token::Word, Token::Equals) => match self.named_value(None) {
-                    Some(entry) => block.entries.push(entry),
-                    None => block.damaged = true,
-                },
+                // `checkpoint = often { ... }`
+                (Token::Word, Token::Equals) if self.is_part(index) && self.scan.has_base(index + 1) => {
+                    let inner = self.block();
+                    block.blocks.push(inner);
+                }
+                (Token::Word, Token::Equals) if !wording::doubled_equals(&self.scan, index + 1) => {
+                    match self.named_value(None) {
+                        Some(entry) => block.entries.push(entry),
+                        None => block.damaged = true,
+                    }
+                }
                 (Token::Word, Token::Open('{')) => {
                     let inner = self.block();
                     block.blocks.push(inner);
@@ -343,15 +499,84 @@ impl<'t> Driver<'t> {
                     let inner = self.block();
                     block.blocks.push(inner);
                 }
+                (Token::Comma | Token::Other(';'), _) if self.separates(index) => {
+                    self.problems.push(wording::astray(&self.scan, index));
+                    self.step();
+                }
+                (Token::Comma, _)
+                    if block
+                        .entries
+                        .last()
+                        .is_some_and(|entry| entry.value.span.end == self.scan.span(index - 1).end) =>
+                {
+                    let entry = block.entries.pop().expect("there is one");
+                    match self.values_in_a_row(entry) {
+                        Some(entry) => block.entries.push(entry),
+                        None => block.damaged = true,
+                    }
+                }
                 _ => {
+                    if let Some((name, value, problem)) = wording::slipped_entry(&self.scan, index) {
+                        self.problems.push(problem);
+                        match self.loose_value(value) {
+                            Some(value) => block.entries.push(Entry { name, value }),
+                            None => block.damaged = true,
+                        }
+                        continue;
+                    }
                     block.damaged = true;
                     // What follows a value without a gap is part of it, so the value is not what was meant.
                     block.entries.pop_if(|entry| entry.value.span.end == self.scan.span(index).start);
                     self.problems.push(wording::entry(&self.scan, index));
-                    self.skip_entry(index);
+                    match self.token() {
+                        Token::Close('(' | '[') => self.step(),
+                        _ => self.skip_entry(index),
+                    }
                 }
             }
         }
+    }
+
+    /// Whether a word is the kind of a block that stands inside another one.
+    fn is_part(&self, index: usize) -> bool {
+        let word = self.scan.word(index);
+        schema::KINDS.iter().flat_map(|kind| kind.parts).any(|part| part.name == word)
+    }
+
+    /// Whether a comma or semicolon stands between two entries, or behind the last one.
+    fn separates(&self, index: usize) -> bool {
+        let next = index + 1;
+        self.begins_entry(next)
+            || self.scan.leads(next)
+            || matches!(self.scan.token(next), Token::Close('{') | Token::End)
+            || wording::slipped_entry(&self.scan, next).is_some()
+    }
+
+    /// `betas = 0.9, 0.999`: the entry with all its values, as the list that was meant.
+    fn values_in_a_row(&mut self, entry: Entry) -> Option<Entry> {
+        let comma = self.index();
+        let mut values = vec![entry.value];
+        while self.token() == Token::Comma && !self.separates(self.index()) {
+            let first = self.index() + 1;
+            let start = self.scan.span(first).start;
+            let read = self.read(Rule::value, start).map(|pair| self.value(pair, start));
+            match read {
+                Ok(Ok(value)) => values.push(value),
+                Ok(Err(problem)) => {
+                    self.problems.push(problem);
+                    return None;
+                }
+                Err(_) => {
+                    self.problems.push(wording::astray(&self.scan, comma));
+                    self.skip_entry(comma);
+                    return None;
+                }
+            }
+        }
+        let span = values[0].span.to(values[values.len() - 1].span);
+        let takes_list = wording::takes_list(&entry.name.text);
+        self.problems.push(wording::row_of_values(&self.scan, &entry.name, comma, span, takes_list));
+        takes_list.then_some(Entry { name: entry.name, value: Value { term: Term::List(values), span } })
     }
 
     fn take_word(&mut self) -> Name {

@@ -387,8 +387,8 @@ pub enum Rate {
 }
 
 impl Rate {
-    /// What every rate has.
-    pub fn peak_and_warmup(&self) -> (&Setting<f64>, &Setting<Warmup>) {
+    /// The highest rate, and how long it rises before.
+    pub fn parts(&self) -> (&Setting<f64>, &Setting<Warmup>) {
         match self {
             Rate::Constant { peak, warmup }
             | Rate::Linear { peak, warmup, .. }
@@ -397,6 +397,15 @@ impl Rate {
             | Rate::Polynomial { peak, warmup, .. }
             | Rate::InverseSqrt { peak, warmup, .. }
             | Rate::Wsd { peak, warmup, .. } => (peak, warmup),
+        }
+    }
+
+    /// The last rate, where it is not the highest one.
+    pub fn end(&self) -> Option<&Setting<f64>> {
+        match self {
+            Rate::Constant { .. } | Rate::InverseSqrt { .. } | Rate::CosineWithRestarts { .. } => None,
+            Rate::Linear { end, .. } | Rate::Cosine { end, .. } => Some(end),
+            Rate::Polynomial { end, .. } | Rate::Wsd { end, .. } => Some(end),
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct Scan<'t> {
     closed: HashMap<usize, usize>,
     /// Opening brackets that are never closed.
     pub unclosed: Vec<usize>,
+    /// Closing brackets that close nothing, in the order of the text.
+    pub strays: Vec<usize>,
     /// Where items of the top level begin at the very left.
     items: Vec<usize>,
     /// The first bracket beyond [`MAX_DEPTH`].
@@ -59,6 +61,7 @@ impl<'t> Scan<'t> {
             comments,
             closed: HashMap::new(),
             unclosed: Vec::new(),
+            strays: Vec::new(),
             items: Vec::new(),
             too_deep: None,
         };
@@ -188,10 +191,13 @@ impl<'t> Scan<'t> {
                         .iter()
                         .rposition(|(_, other)| *other == bracket || *other == '{')
                         .filter(|i| open[*i].1 == bracket);
-                    if let Some(partner) = partner {
-                        self.unclosed.extend(open.drain(partner + 1..).map(|(at, _)| at));
-                        self.closed.insert(open[partner].0, span.end);
-                        open.pop();
+                    match partner {
+                        Some(partner) => {
+                            self.unclosed.extend(open.drain(partner + 1..).map(|(at, _)| at));
+                            self.closed.insert(open[partner].0, span.end);
+                            open.pop();
+                        }
+                        None => self.strays.push(span.start),
                     }
                 }
                 _ => {}

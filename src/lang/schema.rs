@@ -1161,8 +1161,7 @@ const EVERY: Key = required(
     &[Form::Amount(&[(Unit::Steps, FROM_1), (Unit::Cycles, FROM_1), (Unit::Epochs, ABOVE_0)])],
     "200 steps",
     "How often, counted in optimizer updates, in cycles or in passes over the data.",
-)
-.also(&["eval_steps", "save_steps", "interval"]);
+);
 
 const DATA_NAME: &[Form] = &[Form::Block(&["data"])];
 const TOKENIZER_NAME: &[Form] = &[Form::Block(&["tokenizer"])];
@@ -1263,7 +1262,7 @@ const TRAIN_PARTS: &[Kind] = &[
         role: Role::Part,
         doc: "Measures the rows that are held out during training: before the first step, and then as \
               often as it says.",
-        keys: &[EVERY, METRICS],
+        keys: &[EVERY.also(&["eval_steps", "interval"]), METRICS],
         parts: &[],
     },
     Kind {
@@ -1272,7 +1271,7 @@ const TRAIN_PARTS: &[Kind] = &[
         doc: "Saves what is needed to go on after an interruption, to the same bits. Without this block only \
               an interruption writes one.",
         keys: &[
-            EVERY,
+            EVERY.also(&["save_steps", "interval"]),
             default(
                 "keep",
                 &[Form::Whole(FROM_1)],

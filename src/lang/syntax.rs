@@ -233,128 +233,133 @@ pub struct Argument {
     pub value: Value,
 }
 
-/// Moves every place in a tree, as when its text comes to stand behind another one.
+/// Moves every place in a tree: `to` says where a byte comes to stand.
 pub(super) trait Shift {
-    fn shift(&mut self, by: usize);
+    fn relocate(&mut self, to: &dyn Fn(usize) -> usize);
+
+    /// As when the text comes to stand behind another one.
+    fn shift(&mut self, by: usize) {
+        self.relocate(&|at| at + by);
+    }
 }
 
 impl<T: Shift> Shift for Vec<T> {
-    fn shift(&mut self, by: usize) {
-        self.iter_mut().for_each(|part| part.shift(by));
+    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
+        self.iter_mut().for_each(|part| part.relocate(to));
     }
 }
 
 impl<T: Shift> Shift for Option<T> {
-    fn shift(&mut self, by: usize) {
-        self.iter_mut().for_each(|part| part.shift(by));
+    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
+        self.iter_mut().for_each(|part| part.relocate(to));
     }
 }
 
 impl<T, U: Shift> Shift for (T, U) {
-    fn shift(&mut self, by: usize) {
-        self.1.shift(by);
+    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
+        self.1.relocate(to);
     }
 }
 
 impl Shift for Span {
-    fn shift(&mut self, by: usize) {
-        *self = Span::new(self.start + by, self.end + by);
+    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
+        *self = Span::new(to(self.start), to(self.end));
     }
 }
 
 impl Shift for File {
-    fn shift(&mut self, by: usize) {
-        self.version.shift(by);
-        self.items.shift(by);
+    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
+        self.version.relocate(to);
+        self.items.relocate(to);
     }
 }
 
 impl Shift for Item {
-    fn shift(&mut self, by: usize) {
+    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
         match self {
             Item::Import(import) => {
-                import.path_span.shift(by);
-                import.entries.shift(by);
-                import.span.shift(by);
+                import.path_span.relocate(to);
+                import.entries.relocate(to);
+                import.span.relocate(to);
             }
             Item::Param(param) => {
-                param.name.shift(by);
-                param.types.shift(by);
+                param.name.relocate(to);
+                param.types.relocate(to);
                 if let Some(range) = &mut param.range {
-                    range.low.shift(by);
-                    range.high.shift(by);
-                    range.span.shift(by);
+                    range.low.relocate(to);
+                    range.high.relocate(to);
+                    range.span.relocate(to);
                 }
-                param.value.shift(by);
-                param.span.shift(by);
+                param.value.relocate(to);
+                param.span.relocate(to);
             }
             Item::Let(binding) => {
-                binding.name.shift(by);
-                binding.value.shift(by);
-                binding.span.shift(by);
+                binding.name.relocate(to);
+                binding.value.relocate(to);
+                binding.span.relocate(to);
             }
-            Item::Block(block) => block.shift(by),
+            Item::Block(block) => block.relocate(to),
         }
     }
 }
 
 impl Shift for Block {
-    fn shift(&mut self, by: usize) {
-        self.kind.shift(by);
-        self.name.shift(by);
-        self.base.shift(by);
-        self.entries.shift(by);
-        self.blocks.shift(by);
-        self.span.shift(by);
+    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
+        self.kind.relocate(to);
+        self.name.relocate(to);
+        self.base.relocate(to);
+        self.entries.relocate(to);
+        self.blocks.relocate(to);
+        self.span.relocate(to);
     }
 }
 
 impl Shift for Entry {
-    fn shift(&mut self, by: usize) {
-        self.name.shift(by);
-        self.value.shift(by);
+    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
+        self.name.relocate(to);
+        self.value.relocate(to);
     }
 }
 
 impl Shift for Name {
-    fn shift(&mut self, by: usize) {
-        self.span.shift(by);
+    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
+        self.span.relocate(to);
     }
 }
 
 impl Shift for Value {
-    fn shift(&mut self, by: usize) {
-        self.span.shift(by);
+    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
+        self.span.relocate(to);
         match &mut self.term {
             Term::Number(_) | Term::Text(_) | Term::Boolean(_) | Term::Word(_) => {}
-            Term::Amount(_, unit) => unit.shift(by),
-            Term::Mixed(pieces) => pieces.shift(by),
+            Term::Amount(_, unit) => unit.relocate(to),
+            Term::Mixed(pieces) => pieces.relocate(to),
             Term::Call(name, arguments) => {
-                name.shift(by);
-                arguments.shift(by);
+                name.relocate(to);
+                arguments.relocate(to);
             }
-            Term::List(values) => values.shift(by),
-            Term::Record(entries) => entries.shift(by),
-            Term::Sum(terms) => terms.shift(by),
-            Term::Product(factors) => factors.shift(by),
-            Term::Negative(value) => value.shift(by),
+            Term::List(values) => values.relocate(to),
+            Term::Record(entries) => entries.relocate(to),
+            Term::Sum(terms) => terms.relocate(to),
+            Term::Product(factors) => factors.relocate(to),
+            Term::Negative(value) => value.relocate(to),
         }
     }
 }
 
 impl Shift for Piece {
-    fn shift(&mut self, by: usize) {
+    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
         match self {
             Piece::Text(_) => {}
-            Piece::Hole(value) => value.shift(by),
+            Piece::Hole(value) => value.relocate(to),
         }
     }
 }
 
 impl Shift for Argument {
-    fn shift(&mut self, by: usize) {
-        self.name.shift(by);
-        self.value.shift(by);
+    fn relocate(&mut self, to: &dyn Fn(usize) -> usize) {
+        self.name.relocate(to);
+        self.value.relocate(to);
     }
 }
 

@@ -15,6 +15,8 @@ pub mod optimizer;
 pub mod rate;
 pub mod turn;
 
+mod warnings;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -79,6 +81,9 @@ pub struct Rows {
 pub struct Plan {
     pub schema: u32,
     pub stages: Vec<StagePlan>,
+    /// What can be done but is surely unwanted.
+    #[serde(skip)]
+    pub warnings: Vec<Problem>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -309,6 +314,7 @@ impl TrainPlan {
 pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Problems> {
     let mut problems = Problems::default();
     let mut stages = Vec::new();
+    let mut warnings: Vec<Problem> = Vec::new();
     let mut models: Vec<(Weights, Result<ModelPlan, ()>)> = Vec::new();
     for stage in &pipeline.stages {
         let block = match stage {
@@ -348,7 +354,14 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
             Stage::Export(stage) => Ok(StagePlan::Export(Box::new(export(stage, model)))),
         };
         match planned {
-            Ok(stage) => stages.push(stage),
+            Ok(planned) => {
+                for warning in warnings::stage(stage, &planned) {
+                    if !warnings.contains(&warning) {
+                        warnings.push(warning);
+                    }
+                }
+                stages.push(planned);
+            }
             // Stages that share a data block find the same mistakes.
             Err(found) => {
                 for problem in found.0 {
@@ -359,7 +372,7 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
             }
         }
     }
-    if problems.has_errors() { Err(problems) } else { Ok(Plan { schema: SCHEMA, stages }) }
+    if problems.has_errors() { Err(problems) } else { Ok(Plan { schema: SCHEMA, stages, warnings }) }
 }
 
 /// Reads the configuration of a model block, and holds the weights beside it against it.

@@ -92,7 +92,7 @@ impl RatePlan {
             Warmup::Steps(steps) => in_ticks(steps),
             Warmup::Cycles(cycles) => in_cycles(cycles),
         };
-        let (peak, warmup) = schedule.rate.peak_and_warmup();
+        let (peak, warmup) = schedule.rate.parts();
         let warmup = part(**warmup);
         let (shape, end) = match &*schedule.rate {
             Rate::Constant { peak, .. } => (Shape::Constant, **peak),

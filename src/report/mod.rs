@@ -14,6 +14,7 @@ pub mod manual;
 pub mod model;
 pub mod paper;
 pub mod plan;
+pub mod problems;
 #[cfg(feature = "run")]
 pub mod rows;
 pub mod starter;

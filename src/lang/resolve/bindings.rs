@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use crate::lang::load::Given;
 use crate::lang::merge::value_weight;
-use crate::lang::names::{joined, nearest, quoted};
+use crate::lang::names::{joined, nearest, quoted, sure};
 use crate::lang::parse::parse_value;
 use crate::lang::schema::{UNITS, Unit};
 use crate::lang::syntax::{Entry, File, Item, Let, Name, Param, Term, Value};
 use crate::lang::too_many;
-use crate::problem::{Fault, Problem, Problems, Span};
+use crate::problem::{Edit, Fault, Problem, Problems, Span};
 
 use super::Options;
 use super::calculate::{Calculator, Quantity, Wanted, is_calculation};
@@ -219,6 +219,10 @@ impl<'f> Bindings<'f> {
                 problems.push(
                     Problem::new("hift::lang::param_type", format!("there is no type called `{word}`"))
                         .label(choice.span, "not a type")
+                        .fix_with(
+                            sure(word, type_names())
+                                .map(|meant| Edit { span: choice.span, text: meant.to_owned() }),
+                        )
                         .help(match nearest(word, TYPES.iter().map(|(name, ..)| *name)) {
                             Some(meant) => format!("did you mean `{meant}`?"),
                             None => format!(
@@ -353,7 +357,9 @@ impl<'f> Bindings<'f> {
             Problem::new("hift::lang::profile", format!("there is no param `{}` to give a value", name.text));
         let problem = match self.find(&name.text) {
             Some((_, binding)) => problem.label(name.span, "a let").label(binding.name.span, "defined here"),
-            None => problem.label(name.span, "not a param"),
+            None => problem.label(name.span, "not a param").fix_with(
+                sure(&name.text, params()).map(|meant| Edit { span: name.span, text: meant.into() }),
+            ),
         };
         problem.help(match (nearest(&name.text, params()), params().count()) {
             (Some(meant), _) if meant != name.text => format!("did you mean `{meant}`?"),

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::lang::names::{nearest, quoted};
+use crate::lang::names::{nearest, quoted, sure};
 use crate::lang::parse::parse_value;
 use crate::lang::schema::{UNITS, Unit};
 use crate::lang::syntax::{Argument, Factor, Name, Number, Piece, Sign, Term, Value};
-use crate::problem::{Fault, Problem, Problems, Span};
+use crate::problem::{Edit, Fault, Problem, Problems, Span};
 
 use super::Options;
 use super::bindings::Bindings;
@@ -125,9 +125,14 @@ impl Calculator<'_, '_> {
     /// The value of a param or let that is used at a place.
     fn named(&mut self, word: &str, span: Span) -> Option<Arc<Value>> {
         let Some((position, binding)) = self.bindings.find(word) else {
-            let names = self.bindings.names().take(self.limit);
+            let names = || self.bindings.names().take(self.limit);
             let parts: Vec<&str> = word.split('-').collect();
-            let help = match nearest(word, names) {
+            let is_known = |part: &&str| self.bindings.find(part).is_some();
+            let instead = match parts.len() > 1 && parts.iter().all(is_known) {
+                true => Some(parts.join(" - ")),
+                false => sure(word, names()).map(str::to_owned),
+            };
+            let help = match nearest(word, names()) {
                 _ if parts.len() > 1 && parts.iter().any(|part| self.bindings.find(part).is_some()) => {
                     format!("a minus has white space around it: `{}`", parts.join(" - "))
                 }
@@ -137,7 +142,8 @@ impl Calculator<'_, '_> {
             self.problems.push(
                 Problem::new("hift::lang::unknown_name", format!("there is no param or let called `{word}`"))
                     .label(span, "not defined")
-                    .help(help),
+                    .help(help)
+                    .fix_with(instead.map(|text| Edit { span, text })),
             );
             return None;
         };
@@ -161,17 +167,23 @@ impl Calculator<'_, '_> {
                 Ok(quantity) => Some(quantity),
                 Err(unit) => {
                     let unit = unit?;
-                    let help = match nearest(&unit.text, UNITS.iter().map(|(name, ..)| *name)) {
+                    let units = || UNITS.iter().map(|(name, ..)| *name);
+                    let help = match nearest(&unit.text, units()) {
                         Some(meant) => format!("did you mean `{meant}`?"),
-                        None => format!("units are {}", quoted(UNITS.iter().map(|(name, ..)| *name), "and")),
+                        None => {
+                            let plural = UNITS
+                                .iter()
+                                .filter(|(name, unit, _)| unit.forms().is_none_or(|(one, _)| one != *name));
+                            format!("units are {}", quoted(plural.map(|(name, ..)| *name), "and"))
+                        }
                     };
+                    let span = if unit.span == Span::default() { value.span } else { unit.span };
+                    let meant = sure(&unit.text, units()).filter(|_| span != value.span);
                     self.problems.push(
                         Problem::new("hift::lang::unknown_unit", format!("there is no unit `{}`", unit.text))
-                            .label(
-                                if unit.span == Span::default() { value.span } else { unit.span },
-                                "not a unit",
-                            )
-                            .help(help),
+                            .label(span, "not a unit")
+                            .help(help)
+                            .fix_with(meant.map(|meant| Edit { span, text: meant.to_owned() })),
                     );
                     None
                 }
@@ -236,15 +248,21 @@ impl Calculator<'_, '_> {
                         Sign::Minus => "taken from",
                     };
                     let (own, other) = (called(term.unit()), called(total.unit()));
-                    let help = match (term.unit(), total.unit()) {
-                        (None, Some(unit)) => format!("write `{value} {}`", unit.written()),
-                        _ => "both sides of `+` and `-` are of the same unit".to_owned(),
+                    // A plain number beside an amount was meant in the amount's unit.
+                    let meant = match (&term.written, &total.written, &value.term) {
+                        (None, Some((unit, ..)), Term::Number(_)) => Some(format!("{value} {}", unit.text)),
+                        _ => None,
+                    };
+                    let help = match &meant {
+                        Some(meant) => format!("write `{meant}`"),
+                        None => "both sides of `+` and `-` are of the same unit".to_owned(),
                     };
                     self.problems.push(
                         Problem::new("hift::lang::calculation", format!("{own} cannot be {what} {other}"))
                             .label(value.span, own)
                             .label(terms[0].1.span, other)
-                            .help(help),
+                            .help(help)
+                            .fix_with(meant.map(|text| Edit { span: value.span, text })),
                     );
                     return None;
                 }
@@ -380,7 +398,14 @@ impl Calculator<'_, '_> {
             self.problems.push(
                 Problem::new("hift::lang::argument", "the name of an environment variable is a text")
                     .label(name.value.span, "not a text in quotes")
-                    .help("write `env(\"NAME\")`"),
+                    .help(match &name.value.term {
+                        Term::Word(word) => format!("write `env(\"{word}\")`"),
+                        _ => "write `env(\"NAME\")`".to_owned(),
+                    })
+                    .fix_with(match &name.value.term {
+                        Term::Word(word) => Some(Edit { span: name.value.span, text: format!("\"{word}\"") }),
+                        _ => None,
+                    }),
             );
             return None;
         };

@@ -3,22 +3,23 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use crate::lang::edit;
 use crate::lang::load::normal;
-use crate::lang::names::{joined, nearest};
+use crate::lang::names::{joined, nearest, sure};
 use crate::lang::parse::parse_value;
 use crate::lang::pipeline::{Origin, Setting};
 use crate::lang::schema::{self, Form, Function, Key, Kind, Need, Range, UNITS, Unit};
 use crate::lang::source::Sources;
-use crate::lang::syntax::{Argument, Block, Entry, Name, Term, Value};
+use crate::lang::syntax::{Argument, Block, Entry, Name, Number, Term, Value};
 use crate::lang::too_many;
-use crate::problem::{Problem, Problems, Span};
+use crate::problem::{Edit, Problem, Problems, Span};
 
 use super::Options;
 use super::bindings::{Bindings, By};
 use super::calculate::{Calculator, Wanted, is_calculation};
 use super::complain::{
-    Asked, From, call_example, called_units, described, duplicate, meant, number_text, unavailable_key,
-    unknown_part, written_units,
+    Asked, From, call_example, called_units, described, duplicate, meant, number_text, surely_meant,
+    unavailable_key, unknown_part, written_units,
 };
 use super::datum::{Checked, Datum, Fields, Index};
 
@@ -91,7 +92,7 @@ impl<'f> Checker<'_, 'f> {
                 break;
             }
             let Some(key) = kind.keys.iter().find(|key| key.name == name.text) else {
-                self.problems.push(self.unknown_key(kind, block, name));
+                self.problems.push(self.unknown_key(kind, block, entry));
                 // A slip of the pen is one mistake: the key that was meant is not missing as well.
                 slips.extend(meant(&name.text, kind.keys).map(|key| (key, name.span)));
                 continue;
@@ -101,7 +102,10 @@ impl<'f> Checker<'_, 'f> {
                 continue;
             }
             if let Some((_, first)) = seen.iter().find(|(seen, _)| *seen == key.name) {
-                self.problems.push(duplicate(&block.title(), name, *first));
+                let same = block.entries.iter().find(|other| other.name.span == *first);
+                let same = same.is_some_and(|other| other.value.to_string() == entry.value.to_string());
+                let edit = same.then(|| edit::remove(self.sources, name.span.to(entry.value.span))).flatten();
+                self.problems.push(duplicate(&block.title(), name, *first).fix_with(edit));
                 continue;
             }
             seen.push((key.name, name.span));
@@ -146,7 +150,8 @@ impl<'f> Checker<'_, 'f> {
                         format!("`{}` inside `{}` has no name", word.text, kind.name),
                     )
                     .label(name.span, "a name")
-                    .help(format!("write `{} {{ ... }}`", word.text)),
+                    .help(format!("write `{} {{ ... }}`", word.text))
+                    .fix(Span::new(word.span.end, name.span.end), ""),
                 );
             }
             if let Some(first) = parts.iter().find(|part| part.kind.name == word.text) {
@@ -395,14 +400,21 @@ impl<'f> Checker<'_, 'f> {
             true => vec![format!("`{} %`", (number * 1e6).round() / 1e4)],
             false => units.iter().map(|(unit, _)| format!("`{written} {}`", unit.written())).collect(),
         };
-        self.complain(
-            asked,
-            value.span,
+        let only = match units.as_slice() {
+            // How large a unit of memory was meant, nobody can say.
+            [(Unit::Bytes, _)] => false,
+            [_] => true,
+            _ => share,
+        };
+        let edit = only.then(|| Edit { span: value.span, text: choices[0].trim_matches('`').to_owned() });
+        let problem = Problem::new(
             "hift::lang::missing_unit",
             format!("`{written}` what? {} has a unit", asked.subject()),
-            "without a unit".into(),
-            format!("write {}", joined(&choices, "or")),
-        );
+        )
+        .label(value.span, "without a unit")
+        .help(format!("write {}", joined(&choices, "or")))
+        .fix_with(edit);
+        self.complain_with(asked, problem);
         None
     }
 
@@ -418,42 +430,75 @@ impl<'f> Checker<'_, 'f> {
         let written = &value.to_string();
         let plain = forms.iter().any(|form| matches!(form, Form::Whole(_) | Form::Real(_)));
         let Some((_, known, size)) = UNITS.iter().find(|(name, ..)| *name == unit.text) else {
-            let fitting = UNITS.iter().filter(|(_, known, _)| units.iter().any(|(unit, _)| unit == known));
-            let help = match nearest(&unit.text, fitting.map(|(name, ..)| *name)) {
+            let fitting = || {
+                let fitting =
+                    UNITS.iter().filter(|(_, known, _)| units.iter().any(|(unit, _)| unit == known));
+                fitting.map(|(name, ..)| *name)
+            };
+            let alias = match unit.text.to_lowercase().as_str() {
+                "percent" | "pct" => Some("%"),
+                "tok" | "toks" => Some("tokens"),
+                "iters" | "iterations" | "updates" => Some("steps"),
+                "samples" | "examples" | "lines" | "sequences" => Some("rows"),
+                _ => None,
+            };
+            let certain = alias
+                .filter(|alias| fitting().any(|name| name == *alias))
+                .or_else(|| sure(&unit.text, fitting()));
+            // Which of two sizes it is remains open.
+            let likely = match unit.text.as_str() {
+                "K" | "k" | "Ki" => Some("KiB"),
+                "M" | "m" | "Mi" => Some("MiB"),
+                "G" | "g" | "Gi" | "gig" | "gigs" => Some("GiB"),
+                "T" | "t" | "Ti" => Some("TiB"),
+                _ => None,
+            };
+            let likely = likely.filter(|likely| fitting().any(|name| name == *likely));
+            let help = match certain.or(likely).or_else(|| nearest(&unit.text, fitting())) {
                 Some(meant) => format!("did you mean `{} {meant}`?", number_text(value)),
                 None if units.is_empty() => asked.example(),
                 None => format!("{} is counted in {}", asked.subject(), written_units(&units)),
             };
-            self.complain(
-                asked,
-                unit.span,
-                "hift::lang::unknown_unit",
-                format!("there is no unit `{}`", unit.text),
-                "not a unit".into(),
-                help,
-            );
+            let problem =
+                Problem::new("hift::lang::unknown_unit", format!("there is no unit `{}`", unit.text))
+                    .label(unit.span, "not a unit")
+                    .help(help)
+                    .fix_with(certain.map(|meant| Edit { span: unit.span, text: meant.to_owned() }));
+            self.complain_with(asked, problem);
             return None;
         };
         let Some((_, range)) = units.iter().find(|(unit, _)| unit == known) else {
             if units.is_empty() && !plain {
                 return self.wrong_type(value, forms, asked);
             }
-            let (message, help) = match units.as_slice() {
-                [] => (
+            let plain_number = match known {
+                Unit::Percent => Number::calculated(number / 100.0).text,
+                Unit::Bytes | Unit::Steps | Unit::Epochs | Unit::Cycles => number_text(value).to_owned(),
+                Unit::Rows | Unit::Tokens | Unit::Minutes => number_text(value).to_owned(),
+            };
+            let is_count = known.is_whole() && forms.iter().any(|form| matches!(form, Form::Whole(_)));
+            let problem = match units.as_slice() {
+                [] => Problem::new(
+                    "hift::lang::wrong_unit",
                     format!("{} is a number without a unit", asked.subject()),
-                    format!("write `{} = {}`", asked.key.name, number_text(value)),
-                ),
-                _ => (
+                )
+                .label(unit.span, "a unit")
+                .help(format!("write `{} = {}`", asked.key.name, plain_number))
+                // That `8 steps` are 8 of whatever is counted here is certain; what `2 %` of a rate are is not.
+                .fix_with(is_count.then_some(Edit { span: value.span, text: plain_number })),
+                _ => Problem::new(
+                    "hift::lang::wrong_unit",
                     format!(
                         "{} is counted in {}, not in {}",
                         asked.subject(),
                         called_units(&units),
                         known.called()
                     ),
-                    asked.example(),
-                ),
+                )
+                .label(unit.span, "another unit")
+                .help(asked.example()),
             };
-            self.complain(asked, unit.span, "hift::lang::wrong_unit", message, "another unit".into(), help);
+            self.complain_with(asked, problem);
             return None;
         };
         if known.is_whole() && number.fract() != 0.0 {
@@ -486,12 +531,15 @@ impl<'f> Checker<'_, 'f> {
         if range.contains(number) && countable {
             return true;
         }
-        let unit = match unit {
-            Some(Unit::Bytes) | None => String::new(),
-            Some(unit) => format!(" {}", unit.written()),
+        let with_unit = |bound: f64| match unit {
+            Some(Unit::Bytes) | None => bound.to_string(),
+            Some(unit) => match unit.forms() {
+                Some((one, _)) if bound == 1.0 => format!("{bound} {one}"),
+                _ => format!("{bound} {}", unit.written()),
+            },
         };
-        let low = format!("{} {}{unit}", if range.above { "above" } else { "at least" }, range.low);
-        let high = format!("{} {}{unit}", if range.below { "below" } else { "at most" }, range.high);
+        let low = format!("{} {}", if range.above { "above" } else { "at least" }, with_unit(range.low));
+        let high = format!("{} {}", if range.below { "below" } else { "at most" }, with_unit(range.high));
         let must = match (range.high.is_finite(), countable) {
             (true, _) => format!("{low} and {high}"),
             (false, true) => low,
@@ -549,19 +597,16 @@ impl<'f> Checker<'_, 'f> {
             Form::Block(kinds) => kinds.iter().any(|kind| self.index.find(kind, text).is_some()),
             _ => false,
         });
-        if is_word {
-            self.complain(
-                asked,
-                value.span,
-                "hift::lang::wrong_type",
-                format!("`{text}` is written without quotes here"),
-                "in quotes".into(),
-                format!("write `{} = {text}`", asked.key.name),
-            );
-        } else {
-            return self.wrong_type(value, forms, asked);
+        if is_word || is_bare(text, forms) {
+            let problem =
+                Problem::new("hift::lang::quotes", format!("`{text}` is written without quotes here"))
+                    .label(value.span, "in quotes")
+                    .help(format!("write `{text}`"))
+                    .fix(value.span, text);
+            self.complain_with(asked, problem);
+            return None;
         }
-        None
+        self.wrong_type(value, forms, asked)
     }
 
     /// A path as it is seen from the first file's folder: one in an imported file starts from that file's folder.
@@ -645,36 +690,40 @@ impl<'f> Checker<'_, 'f> {
                     return self.unavailable(soon, name.span, forms, asked);
                 }
                 Form::Word(word, _) if *word == name.text => {
-                    self.complain(
-                        asked,
-                        value.span,
-                        "hift::lang::wrong_type",
-                        format!("`{word}` takes no arguments"),
-                        "in parentheses".into(),
-                        format!("write `{} = {word}`", asked.key.name),
-                    );
+                    let problem =
+                        Problem::new("hift::lang::wrong_type", format!("`{word}` takes no arguments"))
+                            .label(value.span, "in parentheses")
+                            .help(format!("write `{} = {word}`", asked.key.name))
+                            .fix_with(
+                                arguments
+                                    .is_empty()
+                                    .then(|| Edit { span: value.span, text: (*word).to_owned() }),
+                            );
+                    self.complain_with(asked, problem);
                     return None;
                 }
                 _ => {}
             }
         }
-        let functions = forms.iter().filter_map(|form| match form {
-            Form::Function(function) => Some(function.name),
-            Form::Soon(name) => Some(*name),
-            _ => None,
-        });
-        let problem_help = match nearest(&name.text, functions) {
-            Some(meant) => format!("did you mean `{meant}(...)`?"),
-            None => format!("it takes {}", described(forms)),
+        let functions = || {
+            forms.iter().filter_map(|form| match form {
+                Form::Function(function) => Some(function.name),
+                Form::Soon(name) => Some(*name),
+                _ => None,
+            })
         };
-        self.complain(
-            asked,
-            name.span,
+        let problem = Problem::new(
             "hift::lang::unknown_word",
             format!("{} does not know `{}(...)`", asked.subject(), name.text),
-            "not known here".into(),
-            problem_help,
-        );
+        )
+        .label(name.span, "not known here")
+        .help(match nearest(&name.text, functions()) {
+            Some(meant) => format!("did you mean `{meant}(...)`?"),
+            None => format!("it takes {}", described(forms)),
+        });
+        let meant = sure(&name.text, functions());
+        let edit = meant.map(|meant| Edit { span: name.span, text: meant.to_owned() });
+        self.complain_with(asked, problem.fix_with(edit));
         None
     }
 
@@ -719,7 +768,13 @@ impl<'f> Checker<'_, 'f> {
                     ),
                 };
                 let label = if argument.name.is_some() { "not known" } else { "one too many" };
-                self.complain(asked, place, "hift::lang::argument", message, label.into(), help);
+                let meant =
+                    argument.name.as_ref().and_then(|name| surely_meant(&name.text, function.arguments));
+                let problem = Problem::new("hift::lang::argument", message)
+                    .label(place, label)
+                    .help(help)
+                    .fix_with(meant.map(|meant| Edit { span: place, text: meant.to_owned() }));
+                self.complain_with(asked, problem);
                 whole = false;
                 continue;
             };
@@ -769,6 +824,19 @@ impl<'f> Checker<'_, 'f> {
         }
         whole.then_some(fields)
     }
+}
+
+/// Whether a text holds what a key takes without quotes: a number, an amount, `true`, a list or a call.
+fn is_bare(text: &str, forms: &'static [Form]) -> bool {
+    let Ok(value) = parse_value(text) else { return false };
+    forms.iter().any(|form| match (form, &value.term) {
+        (Form::Whole(_) | Form::Real(_), Term::Number(_)) => true,
+        (Form::Amount(_), Term::Amount(..)) => true,
+        (Form::Boolean, Term::Boolean(_)) => true,
+        (Form::List(..), Term::List(_)) => true,
+        (Form::Function(function), Term::Call(name, _)) => function.name == name.text,
+        _ => false,
+    })
 }
 
 /// Whether every brace of a template belongs to a column's name or is doubled; else what is wrong and what to do.

@@ -1,9 +1,10 @@
 //! What is said where a block or value does not pass the schema: the fact, the place that can be changed, a way out.
 
-use crate::lang::names::{joined, nearest, quoted};
+use crate::lang::edit;
+use crate::lang::names::{joined, nearest, quoted, sure};
 use crate::lang::schema::{self, Form, Function, Key, Kind, Need, Range, Role, Unit};
-use crate::lang::syntax::{Block, Name, Term, Value};
-use crate::problem::{Fault, Problem, Span};
+use crate::lang::syntax::{Block, Entry, Name, Term, Value};
+use crate::problem::{Edit, Fault, Problem, Span};
 
 use super::bindings::By;
 use super::check::Checker;
@@ -67,6 +68,10 @@ impl Checker<'_, '_> {
     }
 
     pub(super) fn complain_with(&mut self, asked: &Asked, mut problem: Problem) {
+        // What stands elsewhere may serve others, too, and what was calculated stands nowhere.
+        if asked.calculated || !matches!(asked.from, From::Here) {
+            problem.fix.clear();
+        }
         if let From::Binding { used, position } = asked.from {
             let binding = self.bindings.get(position);
             let name = &binding.name.text;
@@ -100,15 +105,24 @@ impl Checker<'_, '_> {
             // Checked before: what a calculation comes to is none.
             Term::Mixed(_) | Term::Sum(_) | Term::Product(_) | Term::Negative(_) => "a calculation".into(),
         };
-        // A path without quotes is the usual way to get here with a word.
-        self.complain(
-            asked,
-            value.span,
+        let problem = Problem::new(
             "hift::lang::wrong_type",
             format!("{} takes {}, not {is}", asked.subject(), described(forms)),
-            is,
-            asked.example(),
-        );
+        )
+        .label(value.span, is);
+        let single = forms.iter().any(|form| matches!(form, Form::List(_, None)))
+            && matches!(value.term, Term::Word(_) | Term::Text(_) | Term::Number(_));
+        let problem = match single {
+            // The one value of a list.
+            true => problem.help(format!("write `[{value}]`")).fix(value.span, format!("[{value}]")),
+            false => problem.help(match wrapped(value, forms) {
+                Some(call) if asked.entry.is_none() => {
+                    format!("write, for example, `{} = {call}`", asked.key.name)
+                }
+                Some(_) | None => asked.example(),
+            }),
+        };
+        self.complain_with(asked, problem);
         None
     }
 
@@ -141,6 +155,10 @@ impl Checker<'_, '_> {
             Form::Block(kinds) => Some(*kinds),
             _ => None,
         }) else {
+            let fits = |form: &Form| matches!(form, Form::Word(known, _) if *known == word);
+            if forms.iter().any(|form| matches!(form, Form::List(inner, None) if inner.iter().any(fits))) {
+                return self.wrong_type(value, forms, asked);
+            }
             let words = forms.iter().filter_map(|form| match form {
                 Form::Word(word, _) | Form::Soon(word) => Some(*word),
                 Form::Function(function) => Some(function.name),
@@ -153,25 +171,55 @@ impl Checker<'_, '_> {
                 .find(|(_, block)| block.name.as_ref().is_some_and(|name| name.text == word));
             let takes_text =
                 forms.iter().any(|form| matches!(form, Form::Text | Form::Path | Form::Template));
-            let help = match nearest(word, words.chain(self.bindings.names())) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None if takes_text => format!(
-                    "a text stands in quotes: `\"{word}\"`; a param is defined by `param {word} = ...`"
+            let takes_boolean = forms.iter().any(|form| matches!(form, Form::Boolean));
+            let takes_list = forms.iter().any(|form| matches!(form, Form::List(_, None)));
+            let known: Vec<&str> = words.chain(self.bindings.names()).collect();
+            let parts: Vec<&str> = word.split('-').collect();
+            let calculates = parts.len() > 1 && parts.iter().all(|part| self.bindings.find(part).is_some());
+            let elsewhere_meant = match word.to_lowercase().as_str() {
+                "true" | "yes" | "on" if takes_boolean => Some("true"),
+                "false" | "no" | "off" if takes_boolean => Some("false"),
+                "null" | "nil" | "off" | "false" | "no" | "disabled" => Some("none"),
+                "gpu" => Some("cuda"),
+                "float32" | "f32" => Some("fp32"),
+                "float16" | "f16" | "half" => Some("fp16"),
+                "bfloat16" => Some("bf16"),
+                "truncate" => Some("cut"),
+                "acc" => Some("accuracy"),
+                "ppl" => Some("perplexity"),
+                _ => None,
+            };
+            let elsewhere_meant = elsewhere_meant.filter(|meant| takes_boolean || known.contains(meant));
+            let certain = elsewhere_meant.or_else(|| sure(word, known.iter().copied()));
+            let (help, instead) = match certain.or_else(|| nearest(word, known.iter().copied())) {
+                _ if calculates => {
+                    let sum = parts.join(" - ");
+                    (format!("a minus has white space around it: `{sum}`"), Some(sum))
+                }
+                Some(meant) => (format!("did you mean `{meant}`?"), certain.map(str::to_owned)),
+                None if takes_text => (
+                    format!(
+                        "a text stands in quotes: `\"{word}\"`; a param is defined by `param {word} = ...`"
+                    ),
+                    Some(format!("\"{word}\"")),
                 ),
-                None => format!("it takes {}", described(forms)),
+                None if takes_list => {
+                    (format!("a list stands in brackets: `[{word}]`"), Some(format!("[{word}]")))
+                }
+                None => (format!("it takes {}", described(forms)), None),
             };
             let label = match elsewhere {
                 Some((kind, _)) => format!("the name of a {} block", kind.name),
                 None => "not known here".into(),
             };
-            self.complain(
-                asked,
-                value.span,
+            let problem = Problem::new(
                 "hift::lang::unknown_word",
                 format!("{} does not know `{word}`", asked.subject()),
-                label,
-                help,
-            );
+            )
+            .label(value.span, label)
+            .help(help)
+            .fix_with(instead.map(|text| Edit { span: value.span, text }));
+            self.complain_with(asked, problem);
             return None;
         };
         let wanted = kinds.join(" or ");
@@ -191,39 +239,65 @@ impl Checker<'_, '_> {
         let problem = match other {
             Some((kind, block)) => Problem::new(
                 "hift::lang::unknown_name",
-                format!("`{word}` is a {} block, but {} names a {wanted} block", kind.name, asked.subject()),
+                format!(
+                    "`{word}` is {} block, but {} names {} block",
+                    article(kind.name),
+                    asked.subject(),
+                    article(&wanted)
+                ),
             )
-            .label(value.span, format!("not a {wanted} block"))
-            .label(block.head(), format!("a {} block", kind.name)),
+            .label(value.span, format!("not {} block", article(&wanted)))
+            .label(block.head(), format!("{} block", article(kind.name))),
             None => Problem::new(
                 "hift::lang::unknown_name",
                 format!("there is no {wanted} block called `{word}`"),
             )
             .label(value.span, "not defined"),
         };
-        self.complain_with(asked, problem.help(help));
+        let meant = sure(word, names.iter().copied().chain(self.bindings.names()));
+        let edit = meant.map(|meant| Edit { span: value.span, text: meant.to_owned() });
+        self.complain_with(asked, problem.help(help).fix_with(edit));
         None
     }
 
-    pub(super) fn unknown_key(&self, kind: &'static Kind, block: &Block, name: &Name) -> Problem {
+    pub(super) fn unknown_key(&self, kind: &'static Kind, block: &Block, entry: &Entry) -> Problem {
+        let name = &entry.name;
         let problem = Problem::new(
             "hift::lang::unknown_key",
             format!("`{}` is no key of {} block", name.text, article(kind.name)),
         )
         .label(name.span, "not known here");
         if let Some(part) = kind.parts.iter().find(|part| part.name == name.text) {
-            return problem.help(format!("write `{} {{ {} }}`, without `=`", part.name, part_example(part)));
-        }
-        if let Some(meant) = meant(&name.text, kind.keys) {
-            return match block.entries.iter().any(|entry| entry.name.text == meant) {
-                true => problem.help(format!("remove it: `{meant}` says it already")),
-                false => problem.help(format!("did you mean `{meant}`?")),
-            };
+            let is_record = matches!(entry.value.term, Term::Record(_));
+            let sign = Span::new(name.span.end, entry.value.span.start);
+            return problem
+                .help(format!("write `{} {{ {} }}`, without `=`", part.name, part_example(part)))
+                .fix_with(is_record.then(|| Edit { span: sign, text: " ".into() }));
         }
         let home =
             schema::KINDS.iter().flat_map(|kind| std::iter::once(kind).chain(kind.parts)).find(|other| {
                 other.keys.iter().any(|key| key.name == name.text || key.also.contains(&name.text.as_str()))
             });
+        let exact = home.is_some_and(|home| home.keys.iter().any(|key| key.name == name.text));
+        let likely = match exact {
+            // A key of another block was hardly meant as one that is only like it.
+            true => surely_meant(&name.text, kind.keys),
+            false => meant(&name.text, kind.keys),
+        };
+        if let Some(meant) = likely {
+            // What a profile says, or the base, is changed and not said twice.
+            let own = |span: Span| span.to(block.span) == block.span;
+            let is_written =
+                |other: &Entry| other.name.text == meant && own(other.name.span) == own(name.span);
+            return match block.entries.iter().any(is_written) {
+                true => problem.help(format!("remove it: `{meant}` says it already")),
+                false => {
+                    let edit = surely_meant(&name.text, kind.keys)
+                        .map(|meant| Edit { span: name.span, text: meant.to_owned() });
+                    problem.help(format!("did you mean `{meant}`?")).fix_with(edit)
+                }
+            };
+        }
         match home {
             Some(home) => {
                 let key = meant(&name.text, home.keys).unwrap_or(&name.text);
@@ -231,10 +305,46 @@ impl Checker<'_, '_> {
                     Role::Part => format!("`{} {{ ... }}`", home.name),
                     Role::Definition | Role::Stage => format!("{} block", article(home.name)),
                 };
-                problem.help(format!("`{key}` is a key of {place}: move it there"))
+                problem
+                    .help(format!("`{key}` is a key of {place}: move it there"))
+                    .fix_with(self.moved(block, entry).into_iter().flatten())
             }
             None => problem.help(format!("its keys are {}", quoted(available(kind.keys), "and"))),
         }
+    }
+
+    /// Moves an entry to the one block that it can belong to, if there is exactly one.
+    fn moved(&self, block: &Block, entry: &Entry) -> Option<[Edit; 2]> {
+        let name = entry.name.text.as_str();
+        let has = |kind: &Kind| kind.keys.iter().any(|key| key.name == name && key.need != Need::Soon);
+        // Which block is meant is not certain where several kinds have such a key.
+        let all = schema::KINDS.iter().flat_map(|kind| std::iter::once(kind).chain(kind.parts));
+        if all.filter(|kind| has(kind)).count() != 1 {
+            return None;
+        }
+        let tops = schema::KINDS.iter().filter(|kind| has(kind)).flat_map(|kind| self.index.of(kind.name));
+        let parts = schema::KINDS.iter().flat_map(|kind| {
+            let parts = kind.parts.iter().filter(|part| has(part));
+            parts.flat_map(|part| {
+                self.index
+                    .of(kind.name)
+                    .flat_map(|block| &block.blocks)
+                    .filter(move |inner| inner.kind.text == part.name)
+            })
+        });
+        let mut homes = tops.chain(parts);
+        let (home, None) = (homes.next()?, homes.next()) else { return None };
+        let file = |span: Span| self.sources.locate(span).0;
+        let free = !home.is_damaged()
+            && home.entries.iter().all(|own| own.name.text != name)
+            && file(home.span) == file(entry.name.span)
+            && home.span != block.span;
+        let written = self.sources.text(entry.name.span.to(entry.value.span));
+        let edits = [
+            edit::remove(self.sources, entry.name.span.to(entry.value.span))?,
+            edit::append(self.sources, home.span, written)?,
+        ];
+        free.then_some(edits)
     }
 
     pub(super) fn missing_key(&mut self, block: &Block, key: &Key) {
@@ -263,7 +373,11 @@ impl Checker<'_, '_> {
                 )
             }
         };
-        self.problems.push(missing(block, key.name, help));
+        let only = match names.as_slice() {
+            [one] => edit::append(self.sources, block.span, &format!("{} = {one}", key.name)),
+            _ => None,
+        };
+        self.problems.push(missing(block, key.name, help).fix_with(only));
     }
 }
 
@@ -310,6 +424,8 @@ pub(super) fn unknown_part(kind: &Kind, block: &Block, inner: &Block) -> Problem
     if schema::kind(word).is_some() {
         return problem.help(format!("put it before or behind `{}`", block.title()));
     }
+    let meant = sure(word, kind.parts.iter().map(|part| part.name));
+    let problem = problem.fix_with(meant.map(|meant| Edit { span: inner.kind.span, text: meant.to_owned() }));
     match (nearest(word, kind.parts.iter().map(|part| part.name)), kind.parts) {
         (Some(meant), _) => problem.help(format!("did you mean `{meant} {{ ... }}`?")),
         (None, []) => problem.help("remove it; nothing stands in braces here"),
@@ -323,6 +439,16 @@ pub(super) fn unknown_part(kind: &Kind, block: &Block, inner: &Block) -> Problem
 pub(super) fn meant<'k>(word: &str, keys: &'k [Key]) -> Option<&'k str> {
     let by_likeness = || nearest(word, keys.iter().map(|key| key.name));
     keys.iter().find(|key| key.also.contains(&word)).map(|key| key.name).or_else(by_likeness)
+}
+
+/// The key that was meant by a word without any doubt.
+pub(super) fn surely_meant<'k>(word: &str, keys: &'k [Key]) -> Option<&'k str> {
+    let known = keys.iter().filter(|key| key.need != Need::Soon);
+    known
+        .clone()
+        .find(|key| key.also.contains(&word))
+        .map(|key| key.name)
+        .or_else(|| sure(word, known.map(|key| key.name)))
 }
 
 pub(super) fn available(keys: &'static [Key]) -> impl Iterator<Item = &'static str> {
@@ -341,6 +467,24 @@ pub(super) fn call_example(function: &Function) -> String {
         several => several.iter().map(|key| format!("{} = {}", key.name, key.example)).collect(),
     };
     format!("{}({})", function.name, arguments.join(", "))
+}
+
+/// A value as the argument of the function that takes one like it, `constant(2e-5)`.
+fn wrapped(value: &Value, forms: &'static [Form]) -> Option<String> {
+    let takes = |form: &Form| match (&value.term, form) {
+        (Term::Number(number), Form::Whole(range)) => {
+            number.value.fract() == 0.0 && range.contains(number.value)
+        }
+        (Term::Number(number), Form::Real(range)) => range.contains(number.value),
+        (Term::Text(_), Form::Path | Form::Text) => true,
+        _ => false,
+    };
+    forms.iter().find_map(|form| {
+        let Form::Function(function) = form else { return None };
+        let mut needed = function.arguments.iter().filter(|key| key.need == Need::Required);
+        let (Some(only), None) = (needed.next(), needed.next()) else { return None };
+        only.takes.iter().any(takes).then(|| format!("{}({value})", function.name))
+    })
 }
 
 pub(super) fn written_units(units: &[(Unit, Range)]) -> String {
@@ -379,8 +523,8 @@ pub(super) fn described(forms: &'static [Form]) -> String {
                 Form::Text | Form::Template => "a text in quotes".into(),
                 Form::Path => "a path in quotes".into(),
                 Form::Block(kinds) => format!("the name of {} block", article(&kinds.join(" or "))),
-                Form::List(inner, None) => format!("a list in `[]` (of {})", described(inner)),
-                Form::List(inner, Some(n)) => format!("a list in `[]` of {n} ({})", described(inner)),
+                Form::List(inner, None) => format!("a list in `[]` (each {})", described(inner)),
+                Form::List(inner, Some(n)) => format!("a list of {n} in `[]` (each {})", described(inner)),
                 Form::Record(..) => "names in `{}` (each with a list)".into(),
             })
         })

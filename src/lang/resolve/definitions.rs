@@ -381,11 +381,18 @@ pub(super) fn optimizer(checked: &Checked, problems: &mut Problems) -> Option<Op
                         fields.get("algorithm").and_then(Setting::span).or(Some(checked.head())),
                         "because of this",
                     )
-                    .help(format!(
-                        "remove it; the keys of `{}` are {}",
-                        algorithm.name,
-                        quoted(keys.clone(), "and")
-                    )),
+                    .help(match keys.clone().count() {
+                        1 => format!(
+                            "remove it; `{}` has only {}",
+                            algorithm.name,
+                            quoted(keys.clone(), "and")
+                        ),
+                        _ => format!(
+                            "remove it; the keys of `{}` are {}",
+                            algorithm.name,
+                            quoted(keys.clone(), "and")
+                        ),
+                    }),
             );
         }
     }

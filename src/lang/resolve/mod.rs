@@ -1,7 +1,8 @@
 //! [`File`] to [`Pipeline`]: every name found, every default filled in, every value typed.
 //!
 //! Reading order: `bindings` (params and lets), `calculate` (what their values come to), `check` (blocks and values against the schema), `complain` (what is said where they do not pass),
-//! `definitions` and `stages` (what passed, as the pipeline's types), `explain` (what passed, with its origins). This file says in which order
+//! `definitions` and `stages` (what passed, as the pipeline's types), `explain` (what passed, with its origins), `warnings`
+//! (what is legal but surely unwanted). This file says in which order
 //! that happens, finds blocks by name and puts the stages into the order in which they run.
 
 mod bindings;
@@ -13,21 +14,23 @@ mod definitions;
 mod explain;
 mod scope;
 mod stages;
+mod warnings;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::problem::{Problem, Problems, Span};
+use crate::problem::{Edit, Problem, Problems, Span};
 
 use super::load::Loaded;
 use super::merge::merge;
-use super::names::nearest;
+use super::names::{nearest, sure};
 use super::pipeline::{Pipeline, Stage};
 use super::resolved::Resolved;
 use super::schema::{self, Form, Role};
-use super::syntax::{Block, Entry, File, Item, Term, Value};
+use super::source::Sources;
+use super::syntax::{Block, Entry, File, Term, Value};
 use super::{MAX_PROBLEMS, too_many, wording};
 
 use bindings::{Bindings, What};
@@ -107,7 +110,7 @@ pub struct Resolution {
 pub fn resolve(loaded: &Loaded, options: &Options) -> Resolution {
     let mut problems = Problems::default();
     let file = &loaded.file;
-    version(file, &mut problems);
+    version(file, &loaded.sources, 0, &mut problems);
     let merged = merge(file, &options.profiles, &mut problems);
     let bindings = Bindings::new(file, &loaded.given, &merged.given, options, &mut problems);
     let damaged = file.damaged || merged.blocks.iter().any(Block::is_damaged);
@@ -140,6 +143,7 @@ pub fn resolve(loaded: &Loaded, options: &Options) -> Resolution {
     let order = in_order(&stages, &mut problems);
     let mut builder = Builder {
         definitions: definitions.iter().map(|own| ((own.kind.name, own.name.as_str()), own)).collect(),
+        sources: &loaded.sources,
         problems: &mut problems,
         trained: HashMap::new(),
         written: HashMap::new(),
@@ -194,20 +198,30 @@ pub(super) fn sort(problems: &mut Problems) {
     });
 }
 
-pub(super) fn version(file: &File, problems: &mut Problems) {
+/// Holds the language version of source number `i` against this program's.
+pub(super) fn version(file: &File, sources: &Sources, i: usize, problems: &mut Problems) {
     match &file.version {
         None if file.items.is_empty() && file.damaged => {}
         None => {
-            let first = file.items.first().map_or(0, |item| match item {
-                Item::Import(import) => import.span.start,
-                Item::Param(param) => param.span.start,
-                Item::Let(binding) => binding.span.start,
-                Item::Block(block) => block.span.start,
-            });
+            let text = sources.get(i).map_or("", |source| source.text.as_str());
+            // Where a byte order mark stands, the text begins behind it.
+            let begin = text.len() - text.trim_start_matches('\u{FEFF}').len();
+            let begin = sources.place(i, Span::new(begin, begin));
+            // Its first line that is neither empty nor a comment.
+            let mut first = begin.start;
+            for line in text.trim_start_matches('\u{FEFF}').split_inclusive('\n') {
+                let start = line.len() - line.trim_start().len();
+                if !line.trim().is_empty() && !line[start..].starts_with('#') {
+                    first += start;
+                    break;
+                }
+                first += line.len();
+            }
             problems.push(
                 Problem::new("hift::lang::version", "the file does not say its language version")
                     .label(Span::new(first, first), "before this")
-                    .help(format!("write `hift {VERSION}` as the first line")),
+                    .help(format!("write `hift {VERSION}` as the first line"))
+                    .fix(begin, format!("hift {VERSION}\n")),
             );
         }
         Some(version) => {
@@ -317,6 +331,8 @@ fn unknown_kind(block: &Block) -> Problem {
     )
     .label(word.span, "not known");
     let part_of = schema::KINDS.iter().find(|kind| kind.parts.iter().any(|part| part.name == word.text));
+    let meant = sure(&word.text, schema::KINDS.iter().map(|kind| kind.name));
+    let problem = problem.fix_with(meant.map(|meant| Edit { span: word.span, text: meant.to_owned() }));
     match (part_of, nearest(&word.text, schema::KINDS.iter().map(|kind| kind.name))) {
         (Some(outer), _) => problem.help(format!(
             "`{} {{ ... }}` stands inside {} block: move it there",

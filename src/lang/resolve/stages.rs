@@ -2,17 +2,20 @@
 
 use std::collections::HashMap;
 
+use crate::lang::edit;
 use crate::lang::pipeline::{
-    Algorithm, Checkpoint, Data, Device, Evaluate, EvaluateDuring, Export, Format, Generate, Holdout,
-    Interval, Length, Metric, Model, Optimizer, Schedule, Setting, Stage, Tokenizer, Train, Warmup,
+    Checkpoint, Data, Device, Evaluate, EvaluateDuring, Export, Format, Generate, Holdout, Interval, Length,
+    Metric, Model, Setting, Stage, Tokenizer, Train,
 };
 use crate::lang::schema::Unit;
+use crate::lang::source::Sources;
 use crate::problem::{Problem, Problems, Span};
 use crate::units::{Bytes, Dtype};
 
-use super::complain::{missing, missing_both};
+use super::complain::{meant, missing, missing_both};
 use super::datum::{Checked, Datum, Fields};
 use super::definitions;
+use super::warnings;
 
 /// Values that all stages may come to together.
 const MAX_WEIGHT: usize = 1_000_000;
@@ -21,6 +24,7 @@ const MAX_WEIGHT: usize = 1_000_000;
 pub(super) struct Builder<'b, 'f> {
     /// By kind and name.
     pub definitions: HashMap<(&'static str, &'b str), &'b Checked<'f>>,
+    pub sources: &'b Sources,
     pub problems: &'b mut Problems,
     pub trained: HashMap<String, Train>,
     /// The directories that exports write, and where they say so.
@@ -146,10 +150,7 @@ impl<'b, 'f> Builder<'b, 'f> {
                 keep: part.fields.whole("keep")?,
             })
         });
-        if let (Some(schedule), Some(optimizer)) = (&schedule, &optimizer) {
-            self.warn(schedule, optimizer, length.as_ref());
-        }
-        Some(Train {
+        let train = Train {
             name: checked.name.clone(),
             span: checked.head(),
             data: data?,
@@ -175,42 +176,16 @@ impl<'b, 'f> Builder<'b, 'f> {
                 Some(checkpoint) => Some(checkpoint?),
                 None => None,
             },
-        })
-    }
-
-    /// What is legal but surely unwanted.
-    fn warn(&mut self, schedule: &Schedule, optimizer: &Optimizer, length: Option<&Setting<Length>>) {
-        let (peak, warmup) = schedule.rate.value.peak_and_warmup();
-        if let Algorithm::Adamw { .. } = optimizer.algorithm
-            && peak.value > 1e-2
-        {
-            self.problems.push(
-                Problem::warning(
-                    "hift::lang::high_rate",
-                    format!("a rate of {} is very high for AdamW", peak.value),
-                )
-                .label_at(peak.span(), "very high")
-                .help("fine-tuning mostly wants 1e-6 to 1e-4; see whether the exponent lacks its sign"),
-            );
-        }
-        if let (Warmup::Steps(rising), Some(Length::Steps(steps))) =
-            (warmup.value, length.map(|length| length.value))
-            && rising >= steps
-        {
-            self.problems.push(
-                Problem::warning(
-                    "hift::lang::long_warmup",
-                    format!("the warm-up takes {rising} steps and the run only {steps}: the rate never reaches its peak"),
-                )
-                .label_at(warmup.span(), format!("{rising} steps"))
-                .label_at(length.and_then(Setting::span), format!("{steps} steps"))
-                .help("shorten the warm-up, for example `warmup = 3 %`"),
-            );
-        }
+        };
+        warnings::train(&train, self.problems);
+        Some(train)
     }
 
     fn length(&mut self, checked: &Checked) -> Option<Setting<Length>> {
         let place = |key: &str| checked.block.entries.iter().find(|entry| entry.name.text == key);
+        if slipped(checked, &["epochs", "steps"]) {
+            return None;
+        }
         match (place("epochs"), place("steps")) {
             (Some(epochs), Some(steps)) => {
                 self.problems.push(
@@ -260,14 +235,20 @@ impl<'b, 'f> Builder<'b, 'f> {
             "generate" => checked.fields.get("from").is_none() || from.is_some(),
             _ => data.is_some(),
         };
-        if needed && !written && !checked.block.damaged {
+        if needed && !written && !checked.block.damaged && !slipped(checked, &["tokenizer"]) {
             let mut known = self.definitions.values().filter(|checked| checked.kind.name == "tokenizer");
             let help = match (known.next(), known.next()) {
                 (Some(one), None) => format!("add `tokenizer = {}`", one.name),
                 (Some(_), Some(_)) => "add `tokenizer = NAME` with the name of a tokenizer block".into(),
                 (None, _) => "define `tokenizer NAME { file = ... }` and add `tokenizer = NAME`".into(),
             };
-            self.problems.push(missing(checked.block, "tokenizer", help));
+            let only = self.definitions.values().copied().filter(|checked| checked.kind.name == "tokenizer");
+            let only: Vec<&Checked> = only.collect();
+            let edit = match only.as_slice() {
+                [one] => edit::append(self.sources, checked.block.span, &format!("tokenizer = {}", one.name)),
+                _ => None,
+            };
+            self.problems.push(missing(checked.block, "tokenizer", help).fix_with(edit));
         }
         None
     }
@@ -275,6 +256,9 @@ impl<'b, 'f> Builder<'b, 'f> {
     /// What the stage works on: exactly one of `from` and `model`.
     fn origin(&mut self, checked: &Checked) -> Option<Origin> {
         let place = |key: &str| checked.block.entries.iter().find(|entry| entry.name.text == key);
+        if slipped(checked, &["from", "model"]) {
+            return None;
+        }
         match (place("from"), place("model")) {
             (Some(from), Some(model)) => {
                 self.problems.push(
@@ -318,7 +302,7 @@ impl<'b, 'f> Builder<'b, 'f> {
         let fields = &checked.fields;
         // With a model as it is, nothing can be inherited.
         for (key, example) in [("data", "NAME"), ("micro_batch", "4")] {
-            if alone && !has(key) && !checked.block.damaged {
+            if alone && !has(key) && !checked.block.damaged && !slipped(checked, &[key]) {
                 self.problems.push(missing(checked.block, key, format!("add `{key} = {example}`")));
             }
         }
@@ -331,7 +315,7 @@ impl<'b, 'f> Builder<'b, 'f> {
             Some(train) if !has("micro_batch") => Some(train.micro_batch.clone()),
             _ => fields.whole("micro_batch"),
         };
-        Some(Evaluate {
+        let evaluate = Evaluate {
             name: checked.name.clone(),
             span: checked.head(),
             from: train.map(|train| train.name.clone()),
@@ -341,7 +325,9 @@ impl<'b, 'f> Builder<'b, 'f> {
             data: data?,
             tokenizer: tokenizer?,
             model: origin?.model,
-        })
+        };
+        warnings::evaluate(&evaluate, self.problems);
+        Some(evaluate)
     }
 
     fn generate(&mut self, checked: &Checked<'f>) -> Option<Generate> {
@@ -349,7 +335,7 @@ impl<'b, 'f> Builder<'b, 'f> {
         let train = origin.as_ref().and_then(|origin| origin.train.as_ref());
         let tokenizer = self.tokenizer(checked, None, train);
         let fields = &checked.fields;
-        Some(Generate {
+        let generate = Generate {
             name: checked.name.clone(),
             span: checked.head(),
             from: train.map(|train| train.name.clone()),
@@ -360,7 +346,9 @@ impl<'b, 'f> Builder<'b, 'f> {
             seed: fields.whole("seed")?,
             device: inherited_device(fields, train)?,
             model: origin?.model,
-        })
+        };
+        warnings::generate(&generate, self.problems);
+        Some(generate)
     }
 
     fn export(&mut self, checked: &Checked<'f>) -> Option<Export> {
@@ -396,6 +384,15 @@ impl<'b, 'f> Builder<'b, 'f> {
             })?,
         })
     }
+}
+
+/// Whether an entry that the block does not know was meant as one of these keys, none of which is written: that has
+/// been said.
+fn slipped(checked: &Checked, keys: &[&str]) -> bool {
+    let names = || checked.block.entries.iter().map(|entry| entry.name.text.as_str());
+    let is_known = |name: &str| checked.kind.keys.iter().any(|key| key.name == name);
+    let is_meant = |name: &str| meant(name, checked.kind.keys).is_some_and(|meant| keys.contains(&meant));
+    names().all(|name| !keys.contains(&name)) && names().any(|name| !is_known(name) && is_meant(name))
 }
 
 fn part<'c, 'f>(checked: &'c Checked<'f>, kind: &str) -> Option<&'c Checked<'f>> {
