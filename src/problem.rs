@@ -231,6 +231,10 @@ impl Problems {
         self.0.iter().any(Problem::is_error)
     }
 
+    pub fn n_errors(&self) -> usize {
+        self.0.iter().filter(|problem| problem.is_error()).count()
+    }
+
     /// The fault of the first error, which decides the exit code.
     pub fn fault(&self) -> Fault {
         self.0.iter().find(|p| p.is_error()).map_or(Fault::Failed, |p| p.fault)

@@ -8,6 +8,9 @@ use crate::problem::{Edit, Problem, Span};
 use super::MAX_PROBLEMS;
 use super::names::joined;
 
+/// Characters of a text in wrong quotes, at most.
+const MAX_TEXT: usize = 1000;
+
 /// A text in which everything is written as the language wants it.
 pub(super) struct Plain {
     pub text: String,
@@ -46,7 +49,15 @@ pub(super) fn plain(text: &str) -> Option<Plain> {
     if !text.bytes().any(is_suspect) {
         return None;
     }
-    let mut reader = Reader { text, at: 0, changes: Vec::new(), problems: Vec::new(), never_closed: false };
+    let mut reader = Reader {
+        text,
+        at: 0,
+        line: Span::default(),
+        last_quote: 0,
+        changes: Vec::new(),
+        problems: Vec::new(),
+        never_closed: false,
+    };
     reader.read();
     if reader.problems.is_empty() {
         return None;
@@ -69,6 +80,9 @@ pub(super) fn plain(text: &str) -> Option<Plain> {
 struct Reader<'t> {
     text: &'t str,
     at: usize,
+    /// The line that was looked at last, and where the last `"` on it is.
+    line: Span,
+    last_quote: usize,
     /// What is read instead of what, in the order of the text.
     changes: Vec<Edit>,
     problems: Vec<Problem>,
@@ -83,6 +97,9 @@ impl<'t> Reader<'t> {
 
     fn read(&mut self) {
         while let Some(char) = self.rest().chars().next() {
+            if self.problems.len() > MAX_PROBLEMS {
+                return;
+            }
             match char {
                 '#' => self.at += line_length(self.rest()),
                 '"' | '\'' | '`' | '“' | '”' | '„' | '‟' | '«' | '»' | '‘' | '’' => {
@@ -98,7 +115,11 @@ impl<'t> Reader<'t> {
 
     /// A text in any quotes. What it holds is the user's.
     fn text(&mut self, quote: char) {
-        let line = &self.rest()[..line_length(self.rest())];
+        if self.at >= self.line.end {
+            self.line = Span::new(self.at, self.at + line_length(self.rest()));
+            self.last_quote = self.text[self.at..self.line.end].rfind('"').map_or(0, |i| self.at + i);
+        }
+        let line = &self.text[self.at..self.line.end];
         let closing: &[char] = match quote {
             '"' => &['"', '”'],
             '\'' => &['\''],
@@ -107,10 +128,12 @@ impl<'t> Reader<'t> {
             '«' | '»' => &['»', '«'],
             _ => &['”', '“', '„', '‟', '"'],
         };
-        let last_plain = line.rfind('"').unwrap_or(0);
+        let last_plain = self.last_quote.saturating_sub(self.at);
+        // In wrong quotes, nobody writes a long text.
+        let most = if quote == '"' { usize::MAX } else { MAX_TEXT };
         let mut escaped = false;
         let mut end = None;
-        for (i, char) in line.char_indices().skip(1) {
+        for (i, char) in line.char_indices().skip(1).take(most) {
             match char {
                 _ if escaped => escaped = false,
                 '\\' => escaped = true,

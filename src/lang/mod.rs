@@ -73,25 +73,27 @@ const MAX_PROFILED: usize = 4 << 20;
 /// Mistakes after which the rest of a file is not looked at.
 const MAX_PROBLEMS: usize = 1000;
 
-fn too_many_mistakes() -> String {
-    format!("there are more than {MAX_PROBLEMS} mistakes")
-}
-
 fn no_more(at: Span) -> Problem {
-    Problem::new("hift::lang::too_much", too_many_mistakes())
+    Problem::new("hift::lang::too_much", format!("there are more than {MAX_PROBLEMS} mistakes"))
         .label(at, "not looked at from here on")
         .help("correct the first ones, and look again")
 }
 
 /// Whether so much is wrong that `at` and what comes behind it is not looked at; says so once.
 fn too_many(problems: &mut Problems, at: Span) -> bool {
-    if problems.0.len() < MAX_PROBLEMS {
+    // Warnings stop nothing.
+    if problems.0.len() < MAX_PROBLEMS || problems.n_errors() < MAX_PROBLEMS {
         return false;
     }
-    if !problems.0.iter().any(|problem| problem.message == too_many_mistakes()) {
+    if !problems.0.iter().rev().any(is_no_more) {
         problems.push(no_more(at));
     }
     true
+}
+
+/// Whether a problem says that there are too many.
+fn is_no_more(problem: &Problem) -> bool {
+    problem.code == "hift::lang::too_much" && problem.message == no_more(Span::default()).message
 }
 
 /// Reads a file with what it imports, and resolves it. Profiles that are not chosen are checked, too.
@@ -112,9 +114,16 @@ pub fn read(source: Source, options: &Options) -> Reading {
         problems.0.retain(|problem| !matches!(problem.code, "hift::lang::unused" | "hift::lang::no_stage"));
     }
     resolve::sort(&mut problems);
+    // Of as many warnings, nobody misses the last ones.
+    let mut room = MAX_PROBLEMS.saturating_sub(problems.n_errors());
+    problems.0.retain(|problem| {
+        let stays = problem.is_error() || room > 0;
+        room -= usize::from(stays && !problem.is_error());
+        stays
+    });
     if problems.0.len() > MAX_PROBLEMS {
         // Several passes may have come to their end: that is said once, behind what is told.
-        problems.0.retain(|problem| problem.message != too_many_mistakes());
+        problems.0.retain(|problem| !is_no_more(problem));
         let rest = problems.0.split_off(MAX_PROBLEMS.min(problems.0.len()));
         let place = rest.first().or(problems.0.last()).and_then(|problem| problem.labels.first());
         let end = no_more(place.map_or(Span::default(), |label| label.span));

@@ -18,10 +18,10 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     candidates
         .into_iter()
         .take(MAX_CANDIDATES)
-        .map(|candidate| (strsim::damerau_levenshtein(&wanted, &plain(candidate)), candidate))
-        .filter(|(distance, candidate)| {
+        .filter_map(|candidate| {
             let shorter = wanted.len().min(candidate.len());
-            *distance <= shorter.max(2) / 2 && *distance <= 3 && *distance < shorter.max(1)
+            let allowed = (shorter.max(2) / 2).min(3).min(shorter.max(1) - 1);
+            Some((distance(&wanted, &plain(candidate), allowed)?, candidate))
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -33,7 +33,8 @@ pub(super) fn sure<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>
     let plain = |text: &str| text.to_lowercase().replace(['_', '-'], "");
     let wanted = plain(word);
     let allowed = match wanted.chars().count() {
-        0 => return None,
+        // No candidate is as long, and the comparison takes long.
+        0 | 65.. => return None,
         1..4 => 0,
         4..8 => 1,
         _ => 2,
@@ -51,10 +52,10 @@ pub(super) fn sure<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>
     };
     let mut near: Vec<(usize, &str)> = candidates
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&wanted, &plain(candidate)), candidate))
-        .filter(|(distance, candidate)| {
-            (*distance <= allowed || (*distance == 1 && is_close(&plain(candidate)))) && *candidate != word
-        })
+        .take(MAX_CANDIDATES)
+        .filter(|candidate| *candidate != word)
+        .filter_map(|candidate| Some((distance(&wanted, &plain(candidate), allowed.max(1))?, candidate)))
+        .filter(|(distance, candidate)| *distance <= allowed || is_close(&plain(candidate)))
         .collect();
     near.sort_unstable();
     near.dedup();
@@ -63,6 +64,14 @@ pub(super) fn sure<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>
         [(first, meant), (second, _), ..] if first < second => Some(meant),
         _ => None,
     }
+}
+
+/// How many slips of the pen lie between two words, if no more than `allowed`.
+fn distance(one: &str, other: &str, allowed: usize) -> Option<usize> {
+    // Each slip makes a word one letter longer at the most.
+    let apart = one.chars().count().abs_diff(other.chars().count());
+    let distance = (apart <= allowed).then(|| strsim::damerau_levenshtein(one, other))?;
+    (distance <= allowed).then_some(distance)
 }
 
 /// `a`, `b` and `c`.

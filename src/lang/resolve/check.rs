@@ -103,7 +103,8 @@ impl<'f> Checker<'_, 'f> {
             }
             if let Some((_, first)) = seen.iter().find(|(seen, _)| *seen == key.name) {
                 let same = block.entries.iter().find(|other| other.name.span == *first);
-                let same = same.is_some_and(|other| other.value.to_string() == entry.value.to_string());
+                let written = |entry: &Entry| self.sources.text(entry.value.span);
+                let same = same.is_some_and(|other| written(other) == written(entry));
                 let edit = same.then(|| edit::remove(self.sources, name.span.to(entry.value.span))).flatten();
                 self.problems.push(duplicate(&block.title(), name, *first).fix_with(edit));
                 continue;
@@ -828,6 +829,10 @@ impl<'f> Checker<'_, 'f> {
 
 /// Whether a text holds what a key takes without quotes: a number, an amount, `true`, a list or a call.
 fn is_bare(text: &str, forms: &'static [Form]) -> bool {
+    // A long one is meant as a text.
+    if text.len() > 200 {
+        return false;
+    }
     let Ok(value) = parse_value(text) else { return false };
     forms.iter().any(|form| match (form, &value.term) {
         (Form::Whole(_) | Form::Real(_), Term::Number(_)) => true,

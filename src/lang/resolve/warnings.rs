@@ -1,6 +1,9 @@
 //! What is legal but surely unwanted, as far as the file alone can tell. What depends on a model or on rows is told
 //! by the plan.
 
+use std::collections::HashMap;
+
+use crate::lang::MAX_PROBLEMS;
 use crate::lang::pipeline::{
     Algorithm, Evaluate, Generate, Holdout, Interval, Length, Metric, Order, Origin, Setting, Split, Train,
     Warmup,
@@ -212,10 +215,13 @@ fn no_effect(
 
 /// Warns about a value that stands twice in a list.
 fn repeated(key: &str, values: impl Iterator<Item = (String, Option<Span>)>, problems: &mut Problems) {
-    let mut seen: Vec<(String, Option<Span>)> = Vec::new();
+    let mut seen: HashMap<String, Option<Span>> = HashMap::new();
     for (value, span) in values {
-        match seen.iter().find(|(other, _)| *other == value) {
-            Some((_, first)) => {
+        if problems.0.len() >= MAX_PROBLEMS {
+            return;
+        }
+        match seen.get(&value) {
+            Some(first) => {
                 let first = first.filter(|first| Some(*first) != span);
                 problems.push(
                     Problem::warning("hift::lang::repeated", format!("`{value}` stands twice in `{key}`"))
@@ -224,7 +230,7 @@ fn repeated(key: &str, values: impl Iterator<Item = (String, Option<Span>)>, pro
                         .help("remove one of them"),
                 );
             }
-            None => seen.push((value, span)),
+            None => drop(seen.insert(value, span)),
         }
     }
 }
