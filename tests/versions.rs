@@ -322,7 +322,7 @@ fn files_of_a_revision_are_compared() {
     let steps = "steps 8 → 12 +50.0 %".to_string();
     assert!(case.lines("diff HEAD:pipelines/p.hift pipelines/p.hift").contains(&steps));
     assert!(case.lines("diff HEAD:./pipelines/p.hift pipelines/p.hift").contains(&steps));
-    assert_eq!(case.hift("diff HEAD:pipelines/p.hift pipelines/p.hift --set steps=3"), SAME);
+    assert_eq!(case.hift("diff HEAD:pipelines/p.hift pipelines/p.hift --set steps=9"), SAME);
     git("commit -q -a -m second");
     assert!(case.lines("diff HEAD~1:pipelines/p.hift HEAD:pipelines/p.hift").contains(&steps));
     case.fails(

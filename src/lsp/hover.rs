@@ -28,12 +28,14 @@ pub fn hover(analysis: &Analysis, source: usize, position: Position) -> Option<H
     let global = analysis.place(source, position);
     let about = About { analysis, scope: &scope, word, next, source, global };
     // The names that people give come first: a block may be called like a word of the language.
-    let symbol = analysis.symbols.at(global).filter(|found| found.span.start <= global && !word.is_empty());
-    let said = match symbol {
-        Some(found) => about.symbol(found),
-        None => about.slot(&scan, at, place.slot),
-    }?;
-    let range = (!word.is_empty()).then(|| analysis.local(source, place.word));
+    let (said, range) = match analysis.symbols.at(global) {
+        Some(found) => (about.symbol(found), Some(analysis.range(found.span).1)),
+        None => {
+            let range = (!word.is_empty()).then(|| analysis.local(source, place.word));
+            (about.slot(&scan, at, place.slot), range)
+        }
+    };
+    let said = said?;
     let contents = Contents::MarkupContent(MarkupContent { kind: MarkupKind::Markdown, value: said });
     Some(Hover { contents, range })
 }

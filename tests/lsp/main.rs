@@ -919,8 +919,7 @@ fn every_place_of_every_case_is_answered() {
             let named = renameable(&analysis, source, place);
             if named.is_some() {
                 let defined = definition(&workspace, &analysis, source, place);
-                let (before, behind) = text.split_at(at);
-                assert!(hover.is_some() && defined.is_some(), "{}:\n{before}§{behind}", path.display());
+                assert!(hover.is_some() && defined.is_some(), "{} at {place:?}:\n{text}", path.display());
             }
         }
     }
