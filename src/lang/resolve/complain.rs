@@ -525,7 +525,8 @@ pub(super) fn described(forms: &'static [Form]) -> String {
                 Form::Block(kinds) => format!("the name of {} block", article(&kinds.join(" or "))),
                 Form::List(inner, None) => format!("a list in `[]` (each {})", described(inner)),
                 Form::List(inner, Some(n)) => format!("a list of {n} in `[]` (each {})", described(inner)),
-                Form::Record(..) => "names in `{}` (each with a list)".into(),
+                Form::Record([Form::List(..)], _) => "names in `{}` (each with a list)".into(),
+                Form::Record(inner, _) => format!("names in `{{}}` (each with {})", described(inner)),
             })
         })
         .collect();

@@ -439,14 +439,24 @@ fn unused(
     own: usize,
     problems: &mut Problems,
 ) {
-    let named: HashSet<(&str, &str)> = stages
+    fn blocks<'d>(value: &'d Datum, found: &mut HashSet<(&'d str, &'d str)>) {
+        match value {
+            Datum::Block(kind, name) => drop(found.insert((kind, name))),
+            Datum::List(values) => values.iter().for_each(|value| blocks(&value.value, found)),
+            Datum::Call(_, of) => of.iter().for_each(|(_, value)| blocks(&value.value, found)),
+            Datum::Record(values) => values.iter().for_each(|(_, value)| blocks(&value.value, found)),
+            Datum::Number(_) | Datum::Amount(..) | Datum::Boolean(_) | Datum::Text(_) | Datum::Word(_) => {}
+        }
+    }
+    let mut named = HashSet::new();
+    stages
         .iter()
-        .flat_map(|stage| stage.fields.iter())
-        .filter_map(|(_, value)| match &value.value {
-            Datum::Block(kind, name) => Some((*kind, name.as_str())),
-            _ => None,
-        })
-        .collect();
+        .for_each(|stage| stage.fields.iter().for_each(|(_, value)| blocks(&value.value, &mut named)));
+    // A mix that is used uses its blocks.
+    let mixes = definitions.iter().filter(|block| named.contains(&(block.kind.name, block.name.as_str())));
+    for mix in mixes.collect::<Vec<_>>() {
+        mix.fields.iter().for_each(|(_, value)| blocks(&value.value, &mut named));
+    }
     let bases: HashSet<(&str, &str)> = index
         .blocks
         .iter()
