@@ -85,7 +85,9 @@ impl Cached {
         match (self, other) {
             (Cached::Off, _) | (_, Cached::Off) => Cached::Off,
             (Cached::Made(mut changed), Cached::Made(others)) => {
-                changed.extend(others);
+                // What the blocks of a mix share has changed once.
+                let news: Vec<String> = others.into_iter().filter(|other| !changed.contains(other)).collect();
+                changed.extend(news);
                 Cached::Made(changed)
             }
             (Cached::Made(changed), Cached::Read) | (Cached::Read, Cached::Made(changed)) => {

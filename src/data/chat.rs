@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::encoder::Encoder;
 use super::files;
-use super::render::Rendered;
+use super::render::{Rendered, one};
 use crate::lang::pipeline::{Format, LossOn, ROLES, Setting};
 use crate::lock::Hashed;
 use crate::problem::{Problem, Span};
@@ -191,7 +191,7 @@ impl Chat {
         };
         let chosen: Vec<usize> = (0..messages.len()).filter(|i| is_trained(*i)).collect();
         let trained = match loss_on {
-            LossOn::All => vec![0..whole.len()],
+            LossOn::All => one(0..whole.len()),
             LossOn::Response | LossOn::Last | LossOn::Roles(_) => {
                 let mut parts: Vec<Range<usize>> = Vec::new();
                 for i in chosen.iter().copied() {

@@ -204,7 +204,8 @@ pub fn load_through(
         return Err(audit::nothing_trained(&counts, data, tokenizer, &path, max_length).into());
     }
     let (train, holdout) = (train.share(), holdout.share());
-    let duplicates = audit::duplicates(&train, &holdout);
+    // Those that a mix repeats are meant to stand there again.
+    let duplicates = audit::duplicates(&train, &holdout).saturating_sub(repeated);
     let leaked = audit::leaked(&train, &holdout);
     let (train, train_part) = use_rows(train, *tokenizer.pack, max_length, limits);
     let (holdout, holdout_part) = use_rows(holdout, *tokenizer.pack, max_length, limits);

@@ -21,6 +21,11 @@ pub struct Rendered {
     pub empty_response: bool,
 }
 
+/// One part, in a list.
+pub(super) fn one(part: Range<usize>) -> Vec<Range<usize>> {
+    std::iter::once(part).collect()
+}
+
 /// A text with `{column}` in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Template(Vec<Piece>);
@@ -181,7 +186,7 @@ impl Layout {
         let render = |row| match &self.rows {
             Rows::Text => {
                 let text = columns[0].value(row).to_owned();
-                let trained = vec![0..text.len()];
+                let trained = one(0..text.len());
                 Rendered { trained, empty_response: text.trim().is_empty(), text }
             }
             Rows::Instruct { prompt, response } => {
@@ -194,7 +199,7 @@ impl Layout {
                     LossOn::Response | LossOn::Last | LossOn::Roles(_) => boundary,
                 };
                 Rendered {
-                    trained: vec![start..text.len()],
+                    trained: one(start..text.len()),
                     empty_response: text[boundary..].trim().is_empty(),
                     text,
                 }
@@ -202,7 +207,7 @@ impl Layout {
             Rows::Classify { text: template, .. } => {
                 let mut text = String::new();
                 template.write(&columns, row, &mut text);
-                Rendered { trained: vec![0..text.len()], empty_response: false, text }
+                Rendered { trained: one(0..text.len()), empty_response: false, text }
             }
             Rows::Tokens(_) | Rows::Chat { .. } => unreachable!("returned above"),
         };
