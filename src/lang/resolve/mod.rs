@@ -439,23 +439,15 @@ fn unused(
     own: usize,
     problems: &mut Problems,
 ) {
-    fn blocks<'d>(value: &'d Datum, found: &mut HashSet<(&'d str, &'d str)>) {
-        match value {
-            Datum::Block(kind, name) => drop(found.insert((kind, name))),
-            Datum::List(values) => values.iter().for_each(|value| blocks(&value.value, found)),
-            Datum::Call(_, of) => of.iter().for_each(|(_, value)| blocks(&value.value, found)),
-            Datum::Record(values) => values.iter().for_each(|(_, value)| blocks(&value.value, found)),
-            Datum::Number(_) | Datum::Amount(..) | Datum::Boolean(_) | Datum::Text(_) | Datum::Word(_) => {}
-        }
-    }
     let mut named = HashSet::new();
-    stages
-        .iter()
-        .for_each(|stage| stage.fields.iter().for_each(|(_, value)| blocks(&value.value, &mut named)));
+    for stage in stages {
+        stage.fields.iter().for_each(|(_, value)| value.value.blocks(&mut named));
+    }
     // A mix that is used uses its blocks.
-    let mixes = definitions.iter().filter(|block| named.contains(&(block.kind.name, block.name.as_str())));
-    for mix in mixes.collect::<Vec<_>>() {
-        mix.fields.iter().for_each(|(_, value)| blocks(&value.value, &mut named));
+    let is_named = |block: &&Checked| named.contains(&(block.kind.name, block.name.as_str()));
+    let mixes: Vec<&Checked> = definitions.iter().filter(is_named).collect();
+    for mix in mixes {
+        mix.fields.iter().for_each(|(_, value)| value.value.blocks(&mut named));
     }
     let bases: HashSet<(&str, &str)> = index
         .blocks

@@ -98,9 +98,8 @@ impl<'b, 'f> Builder<'b, 'f> {
     }
 
     fn data(&mut self, checked: &Checked) -> Option<Data> {
-        let definitions = self.definitions;
-        let find =
-            |name: &str| definitions.iter().find(|block| block.kind.name == "data" && block.name == name);
+        let definitions = &self.definitions;
+        let find = |name: &str| definitions.get(&("data", name)).copied();
         let Datum::Block(_, name) = &checked.fields.get("data")?.value else { return None };
         definitions::data(find(name)?, &find, self.problems)
     }
