@@ -110,8 +110,12 @@ impl Checker<'_, '_> {
             format!("{} takes {}, not {is}", asked.subject(), described(forms)),
         )
         .label(value.span, is);
-        let single = forms.iter().any(|form| matches!(form, Form::List(_, None)))
-            && matches!(value.term, Term::Word(_) | Term::Text(_) | Term::Number(_));
+        let is_number = |form: &Form| matches!(form, Form::Whole(_) | Form::Real(_) | Form::Amount(_));
+        let single = forms.iter().any(|form| match (form, &value.term) {
+            (Form::List(inner, None), Term::Number(_)) => inner.iter().any(is_number),
+            (Form::List(_, None), Term::Word(_) | Term::Text(_)) => true,
+            _ => false,
+        });
         let problem = match single {
             // The one value of a list.
             true => problem.help(format!("write `[{value}]`")).fix(value.span, format!("[{value}]")),
