@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::lang::edit;
 use crate::lang::pipeline::{
-    Checkpoint, Data, Device, Evaluate, EvaluateDuring, Export, Format, Generate, Interval, Length,
-    Metric, Model, Setting, Stage, Tokenizer, Train,
+    Checkpoint, Data, Device, Evaluate, EvaluateDuring, Export, Format, Generate, Interval, Length, Metric,
+    Model, Setting, Stage, Tokenizer, Train,
 };
 use crate::lang::schema::Unit;
 use crate::lang::source::Sources;

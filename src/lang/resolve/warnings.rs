@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use crate::lang::MAX_PROBLEMS;
 use crate::lang::pipeline::{
-    Algorithm, Evaluate, Generate, Holdout, Interval, Length, Metric, Order, Origin, Setting, Shuffle, Source,
-    Split, Train, Warmup,
+    Algorithm, Evaluate, Generate, Holdout, Interval, Length, Metric, Order, Origin, Setting, Shuffle,
+    Source, Split, Train, Warmup,
 };
 use crate::lang::syntax::Number;
 use crate::problem::{Problem, Problems, Span};
