@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use hift::estimate::{estimate, settle};
-use hift::lang::pipeline::{Data, Tokenizer};
+use hift::lang::pipeline::{Data, Stage, Tokenizer, Weights};
 use hift::lang::schema::{self, Form, Key, Kind, Need, Range, Unit};
 use hift::lang::{self, Options, Pipeline};
 use hift::model::Model;
@@ -334,10 +334,26 @@ fn numbers(range: Range, whole: bool) -> Vec<String> {
     tried.iter().filter(|x| range.contains(**x)).map(|x| x.to_string()).collect()
 }
 
+/// The pipeline, with every model of the Hub in the Hub's cache.
+fn fetched(mut pipeline: Pipeline) -> Pipeline {
+    for stage in &mut pipeline.stages {
+        let model = match stage {
+            Stage::Train(stage) => &mut stage.model,
+            Stage::Evaluate(stage) => &mut stage.model,
+            Stage::Generate(stage) => &mut stage.model,
+            Stage::Export(stage) => &mut stage.model,
+        };
+        if let Weights::Hub { path, .. } = &mut model.weights.value {
+            *path = Some("cache".to_owned());
+        }
+    }
+    pipeline
+}
+
 /// The plan of a file and its estimate as JSON, or what is wrong with it.
 fn outcome(text: &str) -> Result<(Plan, String), Problems> {
     let (pipeline, problems) = lang::check(text, &Options::default());
-    let plan = settle(compile(&pipeline.ok_or(problems)?, &mut Table)?, 1);
+    let plan = settle(compile(&fetched(pipeline.ok_or(problems)?), &mut Table)?, 1);
     let json = serde_json::to_string(&plan).unwrap();
     Ok((plan, json))
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::hub::{self, Purpose};
 use super::{Failure, Sets, disk::Disk, options, print, read, replace, show};
 use crate::lang::{self, Fixed, Source};
 use crate::plan;
@@ -93,8 +94,12 @@ impl Check {
             Err(problem) => return nothing(problem.into()),
         };
         let (sources, mut problems) = (reading.loaded.sources, reading.problems);
-        if let Some(pipeline) = reading.pipeline {
-            let planned = self.plan(&pipeline);
+        if let Some(mut pipeline) = reading.pipeline {
+            let settled = hub::settle(&mut pipeline, file, Purpose::Plan { rows: self.data });
+            let planned = match settled {
+                Ok(()) => self.plan(&pipeline),
+                Err(problems) => problems,
+            };
             #[cfg(feature = "run")]
             let planned = Problems([planned.0, crate::data::check_files(&pipeline).0].concat());
             for problem in planned.0 {

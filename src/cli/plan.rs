@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
+use super::hub::{self, Purpose};
 use super::{Failure, Sets, disk::Disk, open, print, show, threads};
 use crate::estimate::{self, Estimate};
 use crate::lang::{Pipeline, pipeline::Stage};
@@ -34,9 +35,11 @@ pub struct Show {
 
 impl Show {
     pub fn run(self) -> Result<(), Failure> {
-        let (sources, pipeline) = open(&self.file, &self.sets)?;
-        let plan = compile(&pipeline, self.no_data || self.paper)
+        let (sources, mut pipeline) = open(&self.file, &self.sets)?;
+        let no_data = self.no_data || self.paper;
+        hub::settle(&mut pipeline, &self.file, Purpose::Plan { rows: !no_data })
             .map_err(|problems| Failure::of(problems, &sources))?;
+        let plan = compile(&pipeline, no_data).map_err(|problems| Failure::of(problems, &sources))?;
         if !plan.warnings.is_empty() {
             show(&Problems(plan.warnings.clone()), &sources);
         }

@@ -77,7 +77,7 @@ pub fn check_files(pipeline: &Pipeline) -> Problems {
     let mut unlisted = Vec::new();
     for data in data.flat_map(|data| data.parts()) {
         for source in std::iter::once(&data.source).chain(data.held_source().as_ref()) {
-            if !matches!(source.value, Source::Mix { .. })
+            if !matches!(source.value, Source::Mix { .. } | Source::Hub { .. })
                 && let Err(problem) = of_source(&pipeline.folder, &source.value, source.span())
             {
                 unlisted.push(written(&source.value).to_owned());
@@ -148,6 +148,8 @@ pub(super) struct Listed {
 fn named(folder: &Path, source: &Setting<Source>) -> impl Iterator<Item = String> + use<> {
     let files = match &source.value {
         Source::Mix { .. } => Vec::new(),
+        // They are known once they are fetched, which a look at the file alone does not ask for.
+        Source::Hub { files, .. } => files.clone(),
         other => match of_source(folder, other, source.span()) {
             Ok(listed) => [listed.beside, listed.rows].concat(),
             Err(_) => vec![written(other).to_owned()],
@@ -164,6 +166,7 @@ pub(super) fn written(source: &Source) -> &str {
         | Source::Csv { path, .. }
         | Source::Parquet { path }
         | Source::Arrow { path, .. } => path,
+        Source::Hub { repository, .. } => &repository.name,
         Source::Mix { .. } => "",
     }
 }
@@ -176,6 +179,15 @@ pub(super) fn of_source(folder: &Path, source: &Source, span: Option<Span>) -> R
     let path = written(source);
     let whole = folder.join(path);
     match source {
+        Source::Hub { files, .. } if files.is_empty() => {
+            let what = format!("the rows of `{path}` are on the Hub, and were not fetched");
+            Err(Problem::of(Fault::Missing, "hift::data::not_fetched", what)
+                .label_at(span, "this repository")
+                .help("`hift check --data FILE` fetches them, and so does `hift run FILE`"))
+        }
+        Source::Hub { files, .. } => {
+            Ok(Listed { written: path.to_owned(), beside: Vec::new(), rows: files.clone() })
+        }
         Source::Arrow { split, .. } if whole.is_dir() => saved_dataset(folder, path, split.as_deref(), span),
         Source::Arrow { split: Some(_), .. } => {
             Err(Problem::new("hift::data::split", format!("`{path}` is no folder, so it has no splits"))

@@ -407,7 +407,21 @@ fn settings(
         value.to_string()
     };
     let settings = [
-        ("source", without(serde_json::json!(source), &["path", "split"])),
+        (
+            "source",
+            match &source.value {
+                Source::Hub { files, .. } => {
+                    // The names say how files are read.
+                    files.iter().filter_map(|file| crate::hub::form(file)).collect::<Vec<_>>().join(" ")
+                }
+                Source::Json { .. }
+                | Source::Text { .. }
+                | Source::Csv { .. }
+                | Source::Arrow { .. }
+                | Source::Parquet { .. }
+                | Source::Mix { .. } => without(serde_json::json!(source), &["path", "split"]),
+            },
+        ),
         ("format", without(serde_json::json!(data.format), &["template"])),
         ("filter", json(serde_json::json!(data.filter))),
         ("loss_on", json(serde_json::json!(tokenizer.loss_on))),

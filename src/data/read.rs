@@ -35,7 +35,20 @@ pub fn read(
     }
     let mut problems = Problems::default();
     for path in &listed.rows {
-        let read = match &source.value {
+        let own;
+        let reader = match &source.value {
+            Source::Hub { .. } => {
+                own = of_name(path);
+                &own
+            }
+            Source::Json { .. }
+            | Source::Text { .. }
+            | Source::Csv { .. }
+            | Source::Arrow { .. }
+            | Source::Parquet { .. }
+            | Source::Mix { .. } => &source.value,
+        };
+        let read = match reader {
             Source::Json { .. } => with_text(folder, path, span, |text| json(path, text, columns, span)),
             Source::Text { separator, .. } => {
                 with_text(folder, path, span, |text| plain(path, text, separator.as_deref(), columns, span))
@@ -46,6 +59,7 @@ pub fn read(
             }
             Source::Arrow { .. } => super::arrow::read_ipc(folder, path, columns, span),
             Source::Parquet { .. } => super::arrow::read_parquet(folder, path, columns, span),
+            Source::Hub { .. } => unreachable!("the name says how it is read"),
             Source::Mix { .. } => unreachable!("a mix is read block by block"),
         };
         match read {
@@ -67,6 +81,18 @@ pub fn read(
             .into());
     }
     Ok((table, hashes))
+}
+
+/// How a file out of a repository is read: its name says so.
+fn of_name(path: &str) -> Source {
+    let path = path.to_owned();
+    match crate::hub::form(&path) {
+        Some("parquet") => Source::Parquet { path },
+        Some("csv" | "tsv") => Source::Csv { path, separator: None, names: None, quotes: None },
+        Some("txt") => Source::Text { path, separator: None },
+        Some("arrow") => Source::Arrow { path, split: None },
+        Some(_) | None => Source::Json { path },
+    }
 }
 
 /// The table that `read` makes of a file's text, which may be packed.

@@ -28,7 +28,7 @@ use crate::lang::pipeline::{
     Setting, Shuffle, Stage, Tokenizer, Train, Weights,
 };
 use crate::model::{Model, Target, Task};
-use crate::problem::{Problem, Problems, Span};
+use crate::problem::{Fault, Problem, Problems, Span};
 use crate::program::builder::BatchShape;
 use crate::program::{ParamId, Program, Settings, StepPrograms, forward_only, step_programs};
 use crate::units::{Bytes, Dtype};
@@ -390,8 +390,17 @@ pub fn read_model(
         false => problem,
     };
     let config = match &*block.weights {
-        Weights::Directory { path } => pipeline.path(path).join("config.json"),
+        Weights::Directory { path } | Weights::Hub { path: Some(path), .. } => {
+            pipeline.path(path).join("config.json")
+        }
         Weights::Random { config, .. } => pipeline.path(config),
+        Weights::Hub { repository, path: None, .. } => {
+            let what = format!("`{}` is on the Hub, and was not fetched", repository.name);
+            let problem = Problem::of(Fault::Missing, "hift::plan::not_fetched", what);
+            return Err(placed(problem)
+                .help("`hift run FILE` fetches it; this program may have been built without what it needs to run")
+                .into());
+        }
     };
     let model = world.read(&config).and_then(|text| {
         Model::from_config(&text).map_err(|mut problem| {
@@ -400,7 +409,7 @@ pub fn read_model(
         })
     });
     let model = model.map_err(placed)?;
-    if let Weights::Directory { path } = &*block.weights {
+    if let Some(path) = block.weights.directory() {
         let checked = world.check_weights(&pipeline.path(path), &model);
         checked.map_err(|found| Problems(found.0.into_iter().map(placed).collect()))?;
     }

@@ -57,6 +57,10 @@ fn line(text: &mut String, name: &str, what: &str) {
 fn model(plan: &ModelPlan) -> String {
     let from = match &plan.weights {
         Weights::Directory { path } => path.clone(),
+        Weights::Hub { repository, commit, .. } => {
+            let at = commit.as_ref().unwrap_or(&repository.revision);
+            format!("hub {} at {}", repository.name, at.chars().take(12).collect::<String>())
+        }
         Weights::Random { config, seed } => format!("fresh from {config}, seed {seed}"),
     };
     format!("{} of {} parameters, {} ({from})", plan.family, Count(plan.n_elements), plan.bytes)
