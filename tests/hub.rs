@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -26,8 +27,9 @@ struct Shelf {
     secret: Vec<String>,
     /// What was asked for.
     asked: Vec<String>,
-    /// Large files come with a byte flipped.
+    /// Large files come with a byte flipped, or not for a long time.
     damaged: bool,
+    slow: bool,
 }
 
 #[derive(Clone)]
@@ -90,6 +92,10 @@ impl Server {
                     .find(|line| line.to_lowercase().starts_with(&start))
                     .map(|line| line[start.len()..].trim().to_owned())
             };
+            self.shelf.lock().unwrap().asked.push(path.clone());
+            if path.starts_with("/lfs/") && self.shelf.lock().unwrap().slow {
+                std::thread::sleep(Duration::from_secs(60));
+            }
             let (status, headers, body) =
                 self.answer(&path, header("range").as_deref(), header("authorization").as_deref());
             let mut text = format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n", body.len());
@@ -107,8 +113,7 @@ impl Server {
         range: Option<&str>,
         token: Option<&str>,
     ) -> (u16, Vec<(&'static str, String)>, Vec<u8>) {
-        let mut shelf = self.shelf.lock().unwrap();
-        shelf.asked.push(path.to_owned());
+        let shelf = self.shelf.lock().unwrap();
         let commit = |shelf: &Shelf, repository: &str, revision: &str| {
             let revision = revision.replace("%2F", "/");
             let key = (repository.to_owned(), revision.clone());
@@ -420,6 +425,26 @@ fn a_file_that_did_not_come_whole_is_not_kept() {
     case.fails("run p.hift", &[], &["hift::hub::damaged", "`model.safetensors` of `org/tiny`"]);
     case.server.shelf.lock().unwrap().damaged = false;
     case.succeeds("run p.hift --progress none", &[]);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_signal_ends_the_wait_for_the_hub() {
+    let case = Case::new();
+    case.server.shelf.lock().unwrap().slow = true;
+    let mut command = Command::new(HIFT);
+    command.args(["run", "p.hift"]).current_dir(case.folder.path()).stdin(Stdio::null());
+    command.env_clear().env("HIFT_CACHE", "").env("HF_HOME", case.path("hf"));
+    let mut run = command.env("HF_ENDPOINT", &case.server.address).stderr(Stdio::piped()).spawn().unwrap();
+    let since = Instant::now();
+    while !case.server.asked().iter().any(|path| path.starts_with("/lfs/")) {
+        assert!(since.elapsed() < Duration::from_secs(30), "it never asks");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let killed = Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(run.wait().unwrap().code(), Some(75));
+    assert!(since.elapsed() < Duration::from_secs(30));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use hift::lang::{self, Options, Pipeline};
 use hift::model::Model;
 use hift::plan::{Plan, Rows, World, compile};
 use hift::problem::{Problem, Problems};
+use hift::units::Bytes;
 
 /// A llama of seven layers (embedding, five blocks, head) and a thousand rows, wherever one looks; a model called
 /// `classifier` is one.
@@ -43,6 +44,8 @@ impl World for Table {
             trained_tokens: 30_000,
             longest: 100,
             longest_holdout: 90,
+            memory: Bytes(400_000),
+            mapped: Bytes(0),
         }))
     }
 }

@@ -48,6 +48,7 @@ impl World for Disk<'_, '_> {
         let Some(library) = &mut self.library else { return Ok(None) };
         let dataset = library.get(data, tokenizer, &crate::run::limits(model))?;
         let (train, holdout) = (&dataset.train, &dataset.holdout);
+        let (memory, mapped) = dataset.host();
         Ok(Some(Rows {
             train: train.len() as u64,
             holdout: holdout.len() as u64,
@@ -55,6 +56,8 @@ impl World for Disk<'_, '_> {
             trained_tokens: train.trained() + holdout.trained(),
             longest: train.longest() as u64,
             longest_holdout: holdout.longest() as u64,
+            memory,
+            mapped,
         }))
     }
 

@@ -7,6 +7,7 @@ use crate::problem::Problems;
 
 /// What a command is going to do with a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "run"), allow(dead_code, reason = "nothing runs without it"))]
 pub(crate) enum Purpose {
     /// Plan, with a look at the rows or without.
     Plan { rows: bool },

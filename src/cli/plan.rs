@@ -163,6 +163,26 @@ fn program(plan: &Plan, wanted: &str) -> Result<String, Problem> {
         .help(format!("write a layer's name or a group's number; the groups are: {}", known.join(", "))))
 }
 
+/// What became of the rows that a plan's stages read, each data block once, for people and for machines.
+#[cfg(feature = "run")]
+pub(crate) fn audits(plan: &Plan, library: &mut crate::data::Library<'_>) -> Vec<(String, Json)> {
+    let mut audits: Vec<(String, Json)> = Vec::new();
+    for stage in &plan.stages {
+        let (data, tokenizer, model) = match stage {
+            StagePlan::Train(stage) => (&stage.data, &stage.tokenizer, &stage.model.model),
+            StagePlan::Evaluate(stage) => (&stage.data, &stage.tokenizer, &stage.model.model),
+            StagePlan::Generate(_) | StagePlan::Export(_) => continue,
+        };
+        let Ok(dataset) = library.get(data, tokenizer, &crate::run::limits(model)) else { continue };
+        let text = report::rows::audit(&data.name, &dataset.audit) + &report::rows::cached(&dataset.cached);
+        if !audits.iter().any(|(known, _)| *known == text) {
+            let json = json!({ "data": data.name, "audit": dataset.audit, "cache": dataset.cached });
+            audits.push((text, json));
+        }
+    }
+    audits
+}
+
 /// Both, with the limits not yet checked.
 #[cfg(feature = "run")]
 pub(crate) fn prepare(

@@ -48,8 +48,11 @@ pub struct StageEstimate {
     /// For a train stage: one entry per group, in the order of their turns.
     pub groups: Vec<GroupEstimate>,
     pub peak: Bytes,
-    /// Host memory beside the tensors: token ids and labels of all rows. None if nobody has looked at the rows.
+    /// Host memory beside the tensors: token ids and labels of all rows, and their order. None if nobody has looked at
+    /// the rows.
     pub data: Option<Bytes>,
+    /// What of them lies in a file of the token cache instead, which the system holds in memory as far as there is room.
+    pub mapped: Option<Bytes>,
     /// One checkpoint, or the export.
     pub disk: Bytes,
     /// Floating-point operations of the whole stage, where its length is known.
@@ -180,8 +183,8 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
         peak: phases.iter().map(|phase| phase.bytes).max().unwrap_or_default(),
         phases,
         groups,
-        // An id and a label for each token.
-        data: plan.rows.map(|rows| Bytes(8 * rows.tokens)),
+        data: plan.rows.map(|rows| rows.memory),
+        mapped: plan.rows.map(|rows| rows.mapped),
         disk: weights + states,
         flops,
     }
@@ -201,7 +204,8 @@ fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
         phases: vec![Phase { name: "load", bytes: weights }, Phase { name: "evaluate", bytes }],
         groups: Vec::new(),
         peak: bytes,
-        data: plan.rows.map(|rows| Bytes(8 * rows.tokens)),
+        data: plan.rows.map(|rows| rows.memory),
+        mapped: plan.rows.map(|rows| rows.mapped),
         disk: Bytes(0),
         flops: batches.map(|batches| batches as f64 * program.flops() as f64),
     }
@@ -220,6 +224,7 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
         groups: Vec::new(),
         peak: bytes,
         data: None,
+        mapped: None,
         disk: Bytes(0),
         flops: None,
     }
@@ -242,6 +247,7 @@ fn export(plan: &ExportPlan) -> StageEstimate {
         groups: Vec::new(),
         peak: weights + staged,
         data: None,
+        mapped: None,
         disk: Bytes(plan.dtype.size() * plan.model.n_elements),
         flops: None,
     }

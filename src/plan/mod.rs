@@ -74,6 +74,13 @@ pub struct Rows {
     pub longest: u64,
     /// Tokens of the longest sequence held out.
     pub longest_holdout: u64,
+    /// What ids, labels and their order take in memory. That depends on the cache: the same plan may need less the next
+    /// time.
+    #[serde(skip)]
+    pub memory: Bytes,
+    /// What lies in a file that is mapped into memory: the system takes it back where it needs room.
+    #[serde(skip)]
+    pub mapped: Bytes,
 }
 
 /// The whole run, decided.

@@ -306,7 +306,9 @@ fn phases(text: &mut String, figures: &StageEstimate) {
         figures.phases.iter().map(|phase| format!("{} {}", phase.name, phase.bytes)).collect();
     line(text, "phases", &list.join(" · "));
     if let Some(data) = figures.data {
-        line(text, "host", &format!("{data} for the rows' ids and labels"));
+        let mapped = figures.mapped.filter(|mapped| mapped.0 > 0);
+        let mapped = mapped.map_or(String::new(), |mapped| format!("; {mapped} mapped from the token cache"));
+        line(text, "host", &format!("{data} for the rows' ids and labels{mapped}"));
     }
 }
 
