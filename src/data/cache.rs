@@ -40,6 +40,9 @@ use crate::units::Bytes;
 /// Changes whenever the same inputs give other tokens, or tokens are kept in another form.
 const FORM: u32 = 2;
 
+/// How often one looks whether another process is done.
+const GLANCE: Duration = Duration::from_millis(20);
+
 /// A folder of tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
@@ -141,16 +144,18 @@ impl Cache {
     pub(super) fn get_or<E>(
         &self,
         origin: &Origin,
+        cancelled: &dyn Fn() -> bool,
         mut make: impl FnMut(&mut Shelf) -> Result<(Counts, bool), E>,
     ) -> Result<(Sequences, Counts, Cached), E> {
         let key = origin.key();
-        if let Some((rows, counts)) = self.read(&key) {
+        if let Some((rows, counts)) = self.read(&key, cancelled) {
             return Ok((rows, counts, Cached::Read));
         }
-        // Without a lock (a folder that cannot be written) tokens are made all the same.
-        let lock = self.lock(&key).ok();
+        // Without a lock (a folder that cannot be written) tokens are made all the same; who was interrupted while
+        // waiting for it hears so from `make`.
+        let lock = self.lock(&key, cancelled).ok();
         if lock.is_some()
-            && let Some((rows, counts)) = self.read(&key)
+            && let Some((rows, counts)) = self.read(&key, cancelled)
         {
             return Ok((rows, counts, Cached::Read));
         }
@@ -193,13 +198,18 @@ impl Cache {
         self.folder.join(format!("{key}.{extension}"))
     }
 
-    /// Holds the key's lock; waits for whoever has it.
-    fn lock(&self, key: &str) -> io::Result<File> {
+    /// Holds the key's lock; waits for whoever has it, until `cancelled` says that it is of no use.
+    fn lock(&self, key: &str, cancelled: &dyn Fn() -> bool) -> io::Result<File> {
         fs::create_dir_all(&self.folder)?;
         loop {
             let path = self.path(key, "lock");
             let file = File::options().create(true).append(true).open(&path)?;
-            FileExt::lock_exclusive(&file)?;
+            while !FileExt::try_lock_exclusive(&file)? {
+                if cancelled() {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                std::thread::sleep(GLANCE);
+            }
             // Whoever had it may have removed it: a lock on a file without a name excludes nobody.
             if same_file(&file, &path) {
                 return Ok(file);
@@ -208,11 +218,11 @@ impl Cache {
     }
 
     /// The tokens of a key, if they are there and whole.
-    fn read(&self, key: &str) -> Option<(Sequences, Counts)> {
+    fn read(&self, key: &str, cancelled: &dyn Fn() -> bool) -> Option<(Sequences, Counts)> {
         let card = self.card(key)?;
         let path = self.path(key, "arrow");
         // Not through the mapping, whose pages would all count as this process's.
-        let hashed = Hashed::stream("", &path, &|| false).ok()??;
+        let hashed = Hashed::stream("", &path, cancelled).ok()??;
         if hashed.bytes != card.bytes || hashed.sha256 != card.sha256 {
             return None;
         }

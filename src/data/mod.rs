@@ -403,7 +403,7 @@ impl Reading<'_> {
                     files: files.iter().map(|file| (file.path.clone(), file.sha256.clone())).collect(),
                     settings: settings(data, source, tokenizer, max_length, limits),
                 };
-                let (rows, counts, cached) = cache.get_or(&origin, |shelf| {
+                let (rows, counts, cached) = cache.get_or(&origin, cancelled, |shelf| {
                     let (counts, read) = tokenise(shelf)?;
                     // A file that changed between hashing and reading is used as it was read, and not kept.
                     Ok::<_, Problems>((counts, read == hashed))

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::{Deref, Range};
 
 use arrow_buffer::{ArrowNativeType, ScalarBuffer};
+use rayon::prelude::*;
 
 /// The label of a position that predicts nothing.
 pub const IGNORE: u32 = u32::MAX;
@@ -219,7 +220,7 @@ impl Sequences {
 
     /// The positions that predict something.
     pub fn trained(&self) -> u64 {
-        (0..self.len()).map(|i| self.trained_of(i)).sum()
+        (0..self.len()).into_par_iter().map(|i| self.trained_of(i)).sum()
     }
 
     /// The positions of sequence `i` that predict something.
