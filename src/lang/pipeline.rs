@@ -457,7 +457,7 @@ pub enum Recompute {
     None,
     /// Only the input of each block is kept; the block runs again when its turn in reverse comes.
     Blocks,
-    /// `none` where that fits `memory_limit`, else `blocks`.
+    /// The cheapest blocks that leave `memory_limit` enough room, for each group.
     Auto,
 }
 

@@ -834,7 +834,7 @@ const MODEL: &[Key] = &[
                 "Only the input of each block is kept; the block runs again when its turn in reverse \
                      comes. About a third more work where the embedding trains, less further up.",
             ),
-            Form::Word("auto", "`none` where that fits `memory_limit`, else `blocks`."),
+            Form::Word("auto", "For each group as few blocks as `memory_limit` asks for; none where everything fits."),
         ],
         "none",
         "auto",

@@ -196,14 +196,34 @@ pub struct TrainPlan {
     pub seq: u64,
     pub packed: bool,
     pub recompute: Recompute,
-    /// Keep only what enters each block. With `auto`, [`crate::estimate::settle`] decides.
-    pub recompute_blocks: bool,
+    /// What that comes to. With `auto`, [`crate::estimate::settle`] decides.
+    pub run_again: RunAgain,
     pub shuffle: Shuffle,
     pub seed: u64,
     pub device: Device,
     pub memory_limit: Option<Bytes>,
     pub evaluate: Option<EvaluateEvery>,
     pub checkpoint: Option<CheckpointEvery>,
+}
+
+/// Blocks that run again in reverse instead of keeping what they computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunAgain {
+    None,
+    All,
+    /// For each group those that its step has no room for.
+    Blocks(Vec<Vec<usize>>),
+}
+
+impl RunAgain {
+    fn has(&self, group: usize, block: usize) -> bool {
+        match self {
+            RunAgain::None => false,
+            RunAgain::All => true,
+            RunAgain::Blocks(of_groups) => of_groups[group].contains(&block),
+        }
+    }
 }
 
 /// Evaluation in the course of training.
@@ -289,6 +309,17 @@ impl TrainPlan {
 
     /// The programs of one step of `group` on batches of `shape`.
     pub fn programs(&self, group: usize, shape: BatchShape, threads: usize) -> StepPrograms {
+        self.programs_with(group, shape, threads, &|block| self.run_again.has(group, block))
+    }
+
+    /// The same, with other blocks that run again.
+    pub fn programs_with(
+        &self,
+        group: usize,
+        shape: BatchShape,
+        threads: usize,
+        recompute: &dyn Fn(usize) -> bool,
+    ) -> StepPrograms {
         let model = &self.model.model;
         let mut active = vec![false; model.params.len()];
         for id in &self.groups[group].params {
@@ -301,7 +332,7 @@ impl TrainPlan {
             masters: self.model.precision.has_masters(),
             scaled: self.model.precision.is_scaled(),
             accumulate: self.accumulate > 1,
-            recompute_blocks: self.recompute_blocks,
+            recompute,
             threads,
         };
         step_programs(&self.model.loss(shape), &settings)
@@ -640,7 +671,10 @@ fn train(
         seq,
         packed,
         recompute: *stage.model.recompute,
-        recompute_blocks: *stage.model.recompute == Recompute::Blocks,
+        run_again: match *stage.model.recompute {
+            Recompute::Blocks => RunAgain::All,
+            Recompute::None | Recompute::Auto => RunAgain::None,
+        },
         shuffle: *stage.data.shuffle,
         seed: *stage.seed,
         device: *stage.device,

@@ -238,7 +238,7 @@ fn read_stage(plan: &Json, figures: &Json) -> Result<StageFacts, String> {
     // Both are said of the tokenizer and the data.
     plan.take("packed");
     plan.take("shuffle");
-    // A setting whose effect, `recompute_blocks`, stands beside it.
+    // A setting whose effect, `run_again`, stands beside it.
     plan.take("recompute");
     facts.rest("", plan);
 
@@ -342,7 +342,7 @@ fn train(
     facts.take(plan, "weight_decay", "weight decay", Unit::Number);
     facts.take(plan, "clip", "clipped at norm", Unit::Number);
     facts.take(plan, "states", "states rest", Unit::Text);
-    facts.take(plan, "recompute_blocks", "blocks run again", Unit::Text);
+    facts.take(plan, "run_again", "blocks run again", Unit::Text);
     for (key, every, within) in [
         ("evaluate", "steps between evaluations", "evaluation"),
         ("checkpoint", "steps between checkpoints", "checkpoint"),

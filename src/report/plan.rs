@@ -5,7 +5,9 @@ use std::fmt::Write;
 use crate::estimate::{Breakdown, Estimate, GroupEstimate, StageEstimate};
 use crate::lang::pipeline::{Algorithm, Device, Precision, Rest, Setting, Weights};
 use crate::plan::rate::Shape;
-use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, StagePlan, TrainPlan, Visits};
+use crate::plan::{
+    EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, RunAgain, StagePlan, TrainPlan, Visits,
+};
 use crate::units::{Bytes, Count};
 
 use super::table::table;
@@ -226,7 +228,14 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
         Device::Auto | Device::Cpu => format!("cpu, {threads} threads"),
         Device::Cuda(n) => format!("cuda({n})"),
     };
-    let recompute = if plan.recompute_blocks { ", blocks run again in reverse" } else { "" };
+    let recompute = match &plan.run_again {
+        RunAgain::None => String::new(),
+        RunAgain::All => ", blocks run again in reverse".to_string(),
+        RunAgain::Blocks(of_groups) => {
+            let most = of_groups.iter().map(Vec::len).max().unwrap_or(0);
+            format!(", up to {most} blocks run again in reverse")
+        }
+    };
     line(text, "device", &format!("{device}{recompute}"));
     text.push('\n');
     let _ = writeln!(text, "{}", groups(&figures.groups));
