@@ -24,13 +24,15 @@ use serde::Serialize;
 
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{
-    Algorithm, Data, Device, Evaluate, Export, Format, Generate, Interval, Length, Metric, Recompute, Rest,
-    Setting, Shuffle, Stage, Tokenizer, Train, Weights,
+    Algorithm, Data, Device, Evaluate, Export, Format, Generate, Interval, Length, Metric, Precision,
+    Recompute, Rest, Setting, Shuffle, Stage, Tokenizer, Train, Weights,
 };
 use crate::model::{Model, Target, Task};
 use crate::problem::{Fault, Problem, Problems, Span};
 use crate::program::builder::BatchShape;
-use crate::program::{ParamId, Program, Settings, StepPrograms, forward_only, step_programs};
+use crate::program::{
+    Graph, ParamId, Program, Settings, StepPrograms, forward_only, precision, step_programs,
+};
 use crate::units::{Bytes, Dtype};
 
 pub use group::Group;
@@ -139,12 +141,28 @@ pub struct ModelPlan {
     pub weights: Weights,
     pub family: &'static str,
     pub n_elements: u64,
+    pub precision: Precision,
+    /// The weights as they are computed with.
     pub bytes: Bytes,
+    /// Their 32-bit masters, all of them.
+    pub masters: Bytes,
     #[serde(skip)]
     pub model: Arc<Model>,
     /// Where the pipeline names the weights.
     #[serde(skip)]
     pub span: Option<Span>,
+}
+
+impl ModelPlan {
+    /// The forward pass to the loss, in the plan's precision.
+    pub fn loss(&self, shape: BatchShape) -> Graph {
+        precision::lower(self.model.loss(shape), self.precision.dtype())
+    }
+
+    /// The forward pass to logits, in the plan's precision.
+    pub fn logits(&self, shape: BatchShape) -> Graph {
+        precision::lower(self.model.logits(shape), self.precision.dtype())
+    }
 }
 
 /// A train stage.
@@ -185,14 +203,34 @@ pub struct TrainPlan {
     pub seq: u64,
     pub packed: bool,
     pub recompute: Recompute,
-    /// Keep only what enters each block. With `auto`, [`crate::estimate::settle`] decides.
-    pub recompute_blocks: bool,
+    /// What that comes to. With `auto`, [`crate::estimate::settle`] decides.
+    pub run_again: RunAgain,
     pub shuffle: Shuffle,
     pub seed: u64,
     pub device: Device,
     pub memory_limit: Option<Bytes>,
     pub evaluate: Option<EvaluateEvery>,
     pub checkpoint: Option<CheckpointEvery>,
+}
+
+/// Blocks that run again in reverse instead of keeping what they computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunAgain {
+    None,
+    All,
+    /// For each group those that its step has no room for.
+    Blocks(Vec<Vec<usize>>),
+}
+
+impl RunAgain {
+    fn has(&self, group: usize, block: usize) -> bool {
+        match self {
+            RunAgain::None => false,
+            RunAgain::All => true,
+            RunAgain::Blocks(of_groups) => of_groups[group].contains(&block),
+        }
+    }
 }
 
 /// Evaluation in the course of training.
@@ -278,6 +316,17 @@ impl TrainPlan {
 
     /// The programs of one step of `group` on batches of `shape`.
     pub fn programs(&self, group: usize, shape: BatchShape, threads: usize) -> StepPrograms {
+        self.programs_with(group, shape, threads, &|block| self.run_again.has(group, block))
+    }
+
+    /// The same, with other blocks that run again.
+    pub fn programs_with(
+        &self,
+        group: usize,
+        shape: BatchShape,
+        threads: usize,
+        recompute: &dyn Fn(usize) -> bool,
+    ) -> StepPrograms {
         let model = &self.model.model;
         let mut active = vec![false; model.params.len()];
         for id in &self.groups[group].params {
@@ -287,16 +336,18 @@ impl TrainPlan {
             active: &active,
             states: &|id| optimizer::states(&self.algorithm, model, id),
             clip: self.clip.map(|clip| clip as f32),
+            masters: self.model.precision.has_masters(),
+            scaled: self.model.precision.is_scaled(),
             accumulate: self.accumulate > 1,
-            recompute_blocks: self.recompute_blocks,
+            recompute,
             threads,
         };
-        step_programs(&model.loss(shape), &settings)
+        step_programs(&self.model.loss(shape), &settings)
     }
 
     /// The program that evaluates batches of `shape`.
     pub fn evaluation(&self, shape: BatchShape, threads: usize) -> Program {
-        forward_only(&self.model.model.loss(shape), threads)
+        forward_only(&self.model.loss(shape), threads)
     }
 
     /// Optimizer states of a group.
@@ -322,7 +373,7 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
     let mut problems = Problems::default();
     let mut stages = Vec::new();
     let mut warnings: Vec<Problem> = Vec::new();
-    let mut models: Vec<(Weights, Result<ModelPlan, ()>)> = Vec::new();
+    let mut models: Vec<(Weights, Precision, Result<ModelPlan, ()>)> = Vec::new();
     for stage in &pipeline.stages {
         let block = match stage {
             Stage::Train(stage) => &stage.model,
@@ -330,11 +381,13 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
             Stage::Generate(stage) => &stage.model,
             Stage::Export(stage) => &stage.model,
         };
-        let known =
-            models.iter().find(|(weights, _)| *weights == *block.weights).map(|(_, model)| model.clone());
+        let known = models
+            .iter()
+            .find(|(weights, precision, _)| (weights, precision) == (&*block.weights, &*block.precision))
+            .map(|(.., model)| model.clone());
         let model = known.unwrap_or_else(|| {
             let model = read_model(pipeline, block, world).map_err(|found| problems.0.extend(found.0));
-            models.push((block.weights.value.clone(), model.clone()));
+            models.push((block.weights.value.clone(), *block.precision, model.clone()));
             model
         });
         let Ok(model) = model else { continue };
@@ -425,7 +478,9 @@ pub fn read_model(
         weights: block.weights.value.clone(),
         family: model.family,
         n_elements: model.n_elements(),
-        bytes: model.bytes(),
+        precision: *block.precision,
+        bytes: Bytes(block.precision.dtype().size() * model.n_elements()),
+        masters: if block.precision.has_masters() { model.bytes() } else { Bytes(0) },
         model: Arc::new(model),
         span,
     })
@@ -632,7 +687,10 @@ fn train(
         seq,
         packed,
         recompute: *stage.model.recompute,
-        recompute_blocks: *stage.model.recompute == Recompute::Blocks,
+        run_again: match *stage.model.recompute {
+            Recompute::Blocks => RunAgain::All,
+            Recompute::None | Recompute::Auto => RunAgain::None,
+        },
         shuffle: *stage.data.shuffle,
         seed: *stage.seed,
         device: *stage.device,
