@@ -861,3 +861,72 @@ impl Progress for Counter {
 
     fn finish(&mut self) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_split_are_found_by_their_names() {
+        let check = |listing: &[&str], pick: Pick, expected: &[&str]| {
+            let listing: Vec<String> = listing.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(picked(&pick, &listing), expected, "{pick:?} of {listing:?}");
+        };
+        let split = |name: &str| Pick::Split(name.to_owned());
+        let files = |pattern: &str| Pick::Files(pattern.to_owned());
+        let parquet = [
+            "README.md",
+            "data/train-00001-of-00002.parquet",
+            "data/train-00000-of-00002.parquet",
+            "data/validation-00000-of-00001.parquet",
+            "dataset_infos.json",
+        ];
+        check(
+            &parquet,
+            split("train"),
+            &["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"],
+        );
+        check(&parquet, split("valid"), &["data/validation-00000-of-00001.parquet"]);
+        check(&parquet, split("test"), &[]);
+        check(&parquet, files("data/v*"), &["data/validation-00000-of-00001.parquet"]);
+        check(&parquet, files("*.parquet"), &[]); // `*` stays in a folder
+        check(&parquet, files("**/*.md"), &[]); // no rows
+        // Without names of splits, everything is `train`; what describes a dataset is none of its rows.
+        check(
+            &["rows.jsonl.gz", "more.jsonl", "dataset_infos.json"],
+            split("train"),
+            &["more.jsonl", "rows.jsonl.gz"],
+        );
+        check(&["rows.jsonl"], split("dev"), &[]);
+        // A word inside another one is not meant.
+        check(&["constraints.csv", "a_train.csv"], split("train"), &["a_train.csv"]);
+        // The same rows in two forms are read once.
+        check(&["train.csv", "train.parquet"], split("train"), &["train.parquet"]);
+        check(&["own/de.txt", "own/en.txt"], split("own"), &["own/de.txt", "own/en.txt"]);
+    }
+
+    #[test]
+    fn the_environment_says_where_and_who() {
+        let check = |variables: &[(&str, &str)], cache: Option<&str>, token: Option<&str>, offline: bool| {
+            let hub = Hub::of_environment(|name| {
+                variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).into())
+            });
+            assert_eq!(
+                (hub.cache.as_deref(), hub.token.as_deref(), hub.offline),
+                (cache.map(Path::new), token, offline),
+                "{variables:?}"
+            );
+        };
+        check(&[], None, None, false);
+        check(&[("HOME", "/h")], Some("/h/.cache/huggingface/hub"), None, false);
+        check(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")], Some("/x/huggingface/hub"), None, false);
+        check(&[("HOME", "/h"), ("HF_HOME", "/f"), ("HF_TOKEN", " t\n")], Some("/f/hub"), Some("t"), false);
+        check(
+            &[("HF_HOME", "/f"), ("HF_HUB_CACHE", "/c"), ("HF_HUB_OFFLINE", "YES")],
+            Some("/c"),
+            None,
+            true,
+        );
+        check(&[("HF_HUB_OFFLINE", "0")], None, None, false);
+    }
+}
