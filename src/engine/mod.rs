@@ -13,6 +13,7 @@
 pub mod access;
 pub mod cpu;
 pub mod files;
+pub mod gpu;
 pub mod memory;
 pub mod player;
 pub mod store;
