@@ -85,6 +85,10 @@ impl Drop for Emulator {
 }
 
 impl Machine for Emulator {
+    fn device(&self) -> &Device {
+        &Device::Cpu
+    }
+
     fn fresh(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
         let n = shape.iter().product();
         // What nobody has written is not a number.

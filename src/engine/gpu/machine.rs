@@ -1,6 +1,6 @@
 //! What is asked of a device: room for tensors, launches of kernels, products of matrices.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use crate::units::Dtype;
 
@@ -55,6 +55,9 @@ pub struct Product {
 
 /// A device. Everything that it is asked for happens in order.
 pub trait Machine {
+    /// Where candle keeps its tensors.
+    fn device(&self) -> &Device;
+
     /// A new tensor whose numbers are whatever was there.
     ///
     /// # Errors

@@ -5,13 +5,14 @@
 //! ```
 //!
 //! Reading order: [`kernels`] (the sources, and what they are compiled for), [`machine`] (what is asked of a device),
-//! [`player`] (operation by operation), [`update`] (the optimizers), [`scratch`] (what a launch needs beside its
-//! operands, which the estimate counts too).
+//! [`player`] (operation by operation), [`update`] (the optimizers).
 //!
 //! All launches of a program go to one stream, in its order. No kernel uses atomics, so two runs give the same bits.
 //!
 //! This room must not know models, plans or files; only [`cuda`] knows that there is a driver.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod kernels;
 pub mod machine;
 pub mod player;

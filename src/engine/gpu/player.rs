@@ -21,8 +21,8 @@ pub(super) const BLOCKS: usize = 1024;
 ///
 /// # Errors
 /// When the device has no room or refuses.
-pub fn play<M: Machine>(
-    machine: &M,
+pub fn play(
+    machine: &dyn Machine,
     program: &Program,
     store: &mut Store,
     inputs: Inputs,
@@ -74,12 +74,12 @@ pub fn play<M: Machine>(
 }
 
 /// A machine with the module that the program runs in.
-pub(super) struct Desk<'m, M> {
-    pub machine: &'m M,
+pub(super) struct Desk<'m> {
+    pub machine: &'m dyn Machine,
     pub module: Module,
 }
 
-impl<M: Machine> Desk<'_, M> {
+impl Desk<'_> {
     pub fn at(&self, tensor: &Tensor) -> Result<Arg> {
         Ok(Arg::Pointer(self.machine.address(tensor)?))
     }
@@ -169,15 +169,15 @@ fn beta(accumulate: bool) -> f32 {
     if accumulate { 1.0 } else { 0.0 }
 }
 
-struct Player<'a, M> {
-    desk: Desk<'a, M>,
+struct Player<'a> {
+    desk: Desk<'a>,
     program: &'a Program,
     store: &'a mut Store,
     values: Vec<Option<Tensor>>,
     knobs: &'a Knobs<'a>,
 }
 
-impl<M: Machine> Player<'_, M> {
+impl Player<'_> {
     fn get(&self, id: ValueId) -> Tensor {
         match self.program.value(id).role {
             Role::Weight(param) => self.store.weights[param.0].clone(),

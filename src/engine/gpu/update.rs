@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use crate::lang::pipeline::{Algorithm, Setting};
 
-use super::machine::{Arg, Machine};
+use super::machine::Arg;
 use super::player::{Desk, blocks, count, flag, word};
 
 /// What an update is told beside its tensors.
@@ -15,7 +15,7 @@ pub struct Step<'a> {
     pub weight_decay: f64,
     /// How many updates this parameter has had, this one included.
     pub count: u64,
-    /// Where the clip factor lies, if there is one.
+    /// Where what the gradient is multiplied by lies, if it is not 1.
     pub clip: Arg,
 }
 
@@ -47,12 +47,12 @@ fn float(x: f64) -> Arg {
     Arg::F32(x as f32)
 }
 
-/// Changes a weight of `shape` at `p` and its states in place.
-pub(super) fn update<M: Machine>(
-    desk: &Desk<'_, M>,
+/// Changes a weight of `shape` at `p` and its states in place; `low`: the half numbers that follow it, if there are any.
+pub(super) fn update(
+    desk: &Desk<'_>,
     step: &Step<'_>,
     shape: &[usize],
-    p: Arg,
+    [p, low]: [Arg; 2],
     g: Arg,
     states: &[Tensor],
 ) -> Result<()> {
@@ -61,7 +61,6 @@ pub(super) fn update<M: Machine>(
     // Norms and biases do not decay.
     let decay = if shape.len() >= 2 { step.weight_decay } else { 0.0 };
     let state: Vec<Arg> = states.iter().map(|state| desk.at(state)).collect::<Result<_>>()?;
-    let one = Arg::F32(1.0);
     let adam = |betas: &Setting<[f64; 2]>, eps: &Setting<f64>, decoupled: bool| {
         let Adam { bias1, bias2_sqrt, beta1, beta2, eps } = Adam::new(betas, eps, t);
         let keep = if decoupled { 1.0 - lr * decay } else { 1.0 };
@@ -69,7 +68,7 @@ pub(super) fn update<M: Machine>(
         [keep, l2, 1.0 - beta1, beta2, 1.0 - beta2, bias2_sqrt, eps, -(lr / bias1)].map(float)
     };
     let plain_adam = |constants: [Arg; 8]| {
-        let args = [&[p, NONE, g, state[0], state[1], clip, one][..], &constants, &[count(n)]].concat();
+        let args = [&[p, low, g, state[0], state[1], clip][..], &constants, &[count(n)]].concat();
         desk.each("adam", n, &args)
     };
     let lion = |betas: &Setting<[f64; 2]>| {
@@ -77,7 +76,7 @@ pub(super) fn update<M: Machine>(
         [1.0 - lr * decay, beta1, 1.0 - beta1, beta2, 1.0 - beta2, lr].map(float)
     };
     let plain_lion = |constants: [Arg; 6]| {
-        let args = [&[p, NONE, g, state[0], clip, one][..], &constants, &[count(n)]].concat();
+        let args = [&[p, low, g, state[0], clip][..], &constants, &[count(n)]].concat();
         desk.each("lion", n, &args)
     };
     match algorithm {
@@ -89,25 +88,25 @@ pub(super) fn update<M: Machine>(
             let parts = [desk.parts(blocks(n))?, desk.parts(blocks(n))?];
             let [weights, steps] = [desk.at(&parts[0])?, desk.at(&parts[1])?];
             let constants = [1.0 - beta1, beta2, 1.0 - beta2].map(float);
-            let head = [weights, steps, p, g, state[0], state[1], clip, one];
+            let head = [weights, steps, p, g, state[0], state[1], clip];
             desk.each("lamb_moments", n, &[&head[..], &constants, &tail, &[count(n)]].concat())?;
             let sums = desk.floats(2)?;
             let at = desk.machine.address(&sums)?;
             desk.sum_parts(at, false, weights, blocks(n))?;
             desk.sum_parts(at + 4, false, steps, blocks(n))?;
-            let head = [p, NONE, state[0], state[1], Arg::Pointer(at), float(lr)];
+            let head = [p, low, state[0], state[1], Arg::Pointer(at), clip, float(lr)];
             desk.each("lamb_step", n, &[&head[..], &tail, &[count(n)]].concat())
         }
         Algorithm::AdamMini { betas, eps } => {
             let parts = states[1].elem_count();
             let [keep, _, rest @ ..] = adam(betas, eps, true);
-            let head = [p, NONE, g, state[0], state[1], clip, one, keep];
+            let head = [p, low, g, state[0], state[1], clip, keep];
             desk.blocks("adam_mini", parts, 256, &[&head[..], &rest, &[count(n / parts)]].concat())
         }
-        Algorithm::Sgd => desk.each("sgd", n, &[p, NONE, g, clip, one, float(lr), float(decay), count(n)]),
+        Algorithm::Sgd => desk.each("sgd", n, &[p, low, g, clip, float(lr), float(decay), count(n)]),
         Algorithm::Sgdm { momentum, nesterov } => {
             let constants = [float(lr), float(**momentum), float(decay), flag(**nesterov), float(1.0)];
-            let head = [p, NONE, g, state[0], NONE, clip, one];
+            let head = [p, low, g, state[0], NONE, clip];
             desk.each("sgdm", n, &[&head[..], &constants, &[count(n)]].concat())
         }
         Algorithm::Lars { momentum, nesterov, trust } => {
@@ -124,12 +123,12 @@ pub(super) fn update<M: Machine>(
             };
             let sums_at = sums.as_ref().map_or(Ok(NONE), |sums| desk.at(sums))?;
             let constants = [float(lr), float(**momentum), float(decay), flag(**nesterov), float(**trust)];
-            let head = [p, NONE, g, state[0], sums_at, clip, one];
+            let head = [p, low, g, state[0], sums_at, clip];
             desk.each("sgdm", n, &[&head[..], &constants, &[count(n)]].concat())
         }
         Algorithm::Adagrad { eps } => {
             let constants = [lr, **eps, decay].map(float);
-            let head = [p, NONE, g, state[0], clip, one];
+            let head = [p, low, g, state[0], clip];
             desk.each("adagrad", n, &[&head[..], &constants, &[count(n)]].concat())
         }
         Algorithm::Rmsprop { alpha, eps, momentum, centered } => {
@@ -137,12 +136,13 @@ pub(super) fn update<M: Machine>(
             let mean = if **centered { rest.next() } else { None };
             let buffer = if **momentum > 0.0 { rest.next() } else { None };
             let constants = [lr, **alpha, 1.0 - **alpha, **eps, **momentum, decay].map(float);
-            let head = [p, NONE, g, state[0], mean.unwrap_or(NONE), buffer.unwrap_or(NONE), clip, one];
+            let head = [p, low, g, state[0], mean.unwrap_or(NONE), buffer.unwrap_or(NONE), clip];
             desk.each("rmsprop", n, &[&head[..], &constants, &[count(n)]].concat())
         }
         Algorithm::Adafactor { eps, decay_rate, clip_threshold, beta1, scale_parameter } => {
             let adafactor = Adafactor {
                 p,
+                low,
                 g,
                 clip,
                 n,
@@ -167,7 +167,7 @@ pub(super) fn update<M: Machine>(
             }
             let [with_sign, without_sign] = maps(desk)?;
             let maps = [desk.at(&with_sign)?, desk.at(&without_sign)?];
-            let head = [p, NONE, g, state[0], state[1], state[2], state[3], maps[0], maps[1], clip, one];
+            let head = [p, low, g, state[0], state[1], state[2], state[3], maps[0], maps[1], clip];
             let blocks = n.div_ceil(crate::plan::optimizer::BLOCK);
             desk.blocks("adam_8bit", blocks, 256, &[&head[..], &constants, &[count(n)]].concat())
         }
@@ -176,7 +176,7 @@ pub(super) fn update<M: Machine>(
                 return plain_lion(lion(betas));
             }
             let [with_sign, _] = maps(desk)?;
-            let head = [p, NONE, g, state[0], state[1], desk.at(&with_sign)?, clip, one];
+            let head = [p, low, g, state[0], state[1], desk.at(&with_sign)?, clip];
             let blocks = n.div_ceil(crate::plan::optimizer::BLOCK);
             desk.blocks("lion_8bit", blocks, 256, &[&head[..], &lion(betas), &[count(n)]].concat())
         }
@@ -184,7 +184,7 @@ pub(super) fn update<M: Machine>(
 }
 
 /// The values that codes stand for, with and without sign.
-fn maps<M: Machine>(desk: &Desk<'_, M>) -> Result<[Tensor; 2]> {
+fn maps(desk: &Desk<'_>) -> Result<[Tensor; 2]> {
     let upload = |signed| {
         let words = crate::engine::cpu::optimizer::eight_bit::values(signed).map(f32::to_bits).to_vec();
         desk.machine.upload(words, &[256])
@@ -194,6 +194,7 @@ fn maps<M: Machine>(desk: &Desk<'_, M>) -> Result<[Tensor; 2]> {
 
 struct Adafactor {
     p: Arg,
+    low: Arg,
     g: Arg,
     clip: Arg,
     n: usize,
@@ -206,25 +207,24 @@ struct Adafactor {
 }
 
 impl Adafactor {
-    fn update<M: Machine>(
+    fn update(
         &self,
-        desk: &Desk<'_, M>,
+        desk: &Desk<'_>,
         shape: &[usize],
         state: &[Arg],
         averaged: bool,
     ) -> Result<()> {
-        let Self { p, g, clip, n, constants, .. } = *self;
-        let one = Arg::F32(1.0);
-        let (rows, columns, n_rows, n_columns, m);
+        let Self { p, low, g, clip, n, constants, .. } = *self;
+            let (rows, columns, n_rows, n_columns, m);
         let means;
         let means_at = match *shape {
             [.., r, c] => {
                 (rows, columns, n_rows, n_columns) = (state[0], state[1], r, c);
                 m = if averaged { state[2] } else { NONE };
                 let outer = n / (r * c);
-                let args = [&[rows, g, clip, one][..], &constants, &[word(c)]].concat();
+                let args = [&[rows, g, clip][..], &constants, &[word(c)]].concat();
                 desk.blocks("adafactor_rows", outer * r, 256, &args)?;
-                let args = [&[columns, g, clip, one][..], &constants, &[word(r), word(c)]].concat();
+                let args = [&[columns, g, clip][..], &constants, &[word(r), word(c)]].concat();
                 let grid = [c.div_ceil(32) as u32, outer as u32, 1];
                 desk.grid("adafactor_columns", grid, [32, 16, 1], 0, &args)?;
                 means = desk.floats(outer)?;
@@ -238,7 +238,7 @@ impl Adafactor {
                 desk.each(
                     "adafactor_vector",
                     n,
-                    &[&[columns, g, clip, one][..], &constants, &[count(n)]].concat(),
+                    &[&[columns, g, clip][..], &constants, &[count(n)]].concat(),
                 )?;
                 NONE
             }
@@ -248,14 +248,14 @@ impl Adafactor {
         let parts = desk.parts(blocks(n))?;
         let parts = desk.at(&parts)?;
         let sizes = [word(n_rows), word(n_columns), count(n)];
-        let args = [&[parts, g, rows, columns, means_at, clip, one][..], &sizes].concat();
+        let args = [&[parts, g, rows, columns, means_at, clip][..], &sizes].concat();
         desk.each("adafactor_squares", n, &args)?;
         desk.sum_parts(at, false, parts, blocks(n))?;
         if self.smallest > 0.0 {
             desk.sum_of_squares(at + 4, false, p, n)?;
         }
         let numbers = [self.lr, self.smallest, self.clip_threshold, self.decay, self.beta1, 1.0 - self.beta1];
-        let head = [p, NONE, g, m, rows, columns, means_at, Arg::Pointer(at), clip, one];
+        let head = [p, low, g, m, rows, columns, means_at, Arg::Pointer(at), clip];
         desk.each("adafactor_step", n, &[&head[..], &numbers.map(float), &sizes].concat())
     }
 }

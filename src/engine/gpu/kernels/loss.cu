@@ -53,46 +53,46 @@ extern "C" __global__ void cross_entropy(
     }
 }
 
-// The same for a few classes, which are as REAL; d_logits may be logits; a scale of 0 gives no gradient. A thread a row.
+// The same for a few classes; d_logits may be logits; a scale of 0 gives no gradient. A thread a row.
 extern "C" __global__ void class_entropy(
-    float* out, real* d_logits, const real* logits, const u32* labels, float scale, u32 classes, u32 rows) {
+    float* out, float* d_logits, const float* logits, const u32* labels, float scale, u32 classes, u32 rows) {
     each(rows, [&](u64 row) {
-        const real* x = logits + row * classes;
+        const float* x = logits + row * classes;
         u32 label = labels[row];
         if (label >= classes) {
             out[2 * row] = 0.0f;
             out[2 * row + 1] = 0.0f;
             if (scale > 0.0f)
-                for (u32 i = 0; i < classes; i++) d_logits[row * classes + i] = narrow<real>(0.0f);
+                for (u32 i = 0; i < classes; i++) d_logits[row * classes + i] = 0.0f;
             return;
         }
         float high = -INFINITY, sum = 0.0f;
         u32 choice = 0;
         for (u32 i = 0; i < classes; i++) {
-            if (wide(x[i]) > high) {
-                high = wide(x[i]);
+            if (x[i] > high) {
+                high = x[i];
                 choice = i;
             }
         }
-        for (u32 i = 0; i < classes; i++) sum += expf(wide(x[i]) - high);
-        out[2 * row] = logf(sum) + (high - wide(x[label]));
+        for (u32 i = 0; i < classes; i++) sum += expf(x[i] - high);
+        out[2 * row] = logf(sum) + (high - x[label]);
         out[2 * row + 1] = choice == label ? 1.0f : 0.0f;
         if (scale <= 0.0f) return;
         for (u32 i = 0; i < classes; i++) {
-            float d = expf(wide(x[i]) - high) / sum - (i == label ? 1.0f : 0.0f);
-            d_logits[row * classes + i] = narrow<real>(scale * d);
+            float d = expf(x[i] - high) / sum - (i == label ? 1.0f : 0.0f);
+            d_logits[row * classes + i] = scale * d;
         }
     });
 }
 
 // (x - target)^2 of each row, and 0; dx = 2 scale (x - target), which may be x.
 extern "C" __global__ void squared_error(
-    float* out, real* dx, const real* x, const u32* targets, float scale, u32 rows) {
+    float* out, float* dx, const float* x, const u32* targets, float scale, u32 rows) {
     each(rows, [&](u64 row) {
-        float d = wide(x[row]) - float_of(targets[row]);
+        float d = x[row] - float_of(targets[row]);
         out[2 * row] = d * d;
         out[2 * row + 1] = 0.0f;
-        if (scale > 0.0f) dx[row] = narrow<real>(2.0f * scale * d);
+        if (scale > 0.0f) dx[row] = 2.0f * scale * d;
     });
 }
 
@@ -127,7 +127,11 @@ extern "C" __global__ void sum_parts(float* out, const double* parts, int accumu
     if (threadIdx.x == 0) out[0] = (float)(accumulate ? (double)out[0] + sum : sum);
 }
 
-// min(1, max_norm / (norm + 1e-6)) of a sum of squares.
-extern "C" __global__ void clip_factor(float* out, const float* squares, float max_norm) {
-    if (thread_idx() == 0) out[0] = fminf(1.0f, max_norm / (sqrtf(squares[0]) + 1e-6f));
+// What gradients are multiplied by, from the sum of the squares of them when the loss was scaled: `unscale`, times
+// min(1, max_norm / (norm unscale + 1e-6)) if `max_norm` is above 0; 0 where the sum is no number.
+extern "C" __global__ void grad_factor(float* out, const float* squares, float max_norm, float unscale) {
+    if (thread_idx() != 0) return;
+    float sum = squares[0];
+    float clip = max_norm > 0.0f ? fminf(1.0f, max_norm / (sqrtf(sum) * unscale + 1e-6f)) : 1.0f;
+    out[0] = sum - sum == 0.0f ? clip * unscale : 0.0f;
 }

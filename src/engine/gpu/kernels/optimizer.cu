@@ -1,9 +1,9 @@
 // Updates of weights in place. Rules and sources are those of `cpu/optimizer`; constants are formed on the host.
 //
-// `p`: the weights, or their 32-bit masters; `low`: the weights as REAL where p is a master, or null. `clip`: what the
-// gradient is multiplied by, beside `scale`, or null.
+// `p`: the weights in 32 bits, or their masters; `low`: the weights as REAL where p is a master, or null. `clip`: what
+// the gradient is multiplied by, or null for 1. Where that is 0 nothing changes: the gradient has overflowed.
 
-__device__ inline float factor(const float* clip, float scale) { return clip ? scale * *clip : scale; }
+__device__ inline float factor(const float* clip) { return clip ? *clip : 1.0f; }
 
 __device__ inline void put(float* p, real* low, u64 i, float x) {
     p[i] = x;
@@ -13,10 +13,11 @@ __device__ inline void put(float* p, real* low, u64 i, float x) {
 __device__ inline float root(float x) { return sqrtf(x); }
 
 extern "C" __global__ void adam(
-    float* p, real* low, const float* g, float* m, float* v, const float* clip, float scale, float keep, float l2,
+    float* p, real* low, const float* g, float* m, float* v, const float* clip, float keep, float l2,
     float one_minus_beta1, float beta2, float one_minus_beta2, float bias2_sqrt, float eps, float minus_step_size,
     u64 n) {
-    float f = factor(clip, scale);
+    float f = factor(clip);
+    if (f == 0.0f) return;
     each(n, [&](u64 i) {
         float x = p[i], d = g[i] * f + l2 * x;
         x *= keep;
@@ -33,10 +34,11 @@ __device__ inline float lamb_direction(float p, float m, float v, float bias1, f
 
 // Moves the moments; gives the sums of squares of the weights and of the step, a pair of parts a block of 256 threads.
 extern "C" __global__ void lamb_moments(
-    double* weights, double* steps, const float* p, const float* g, float* m, float* v, const float* clip, float scale,
+    double* weights, double* steps, const float* p, const float* g, float* m, float* v, const float* clip,
     float one_minus_beta1, float beta2, float one_minus_beta2, float bias1, float bias2_sqrt, float eps, float decay,
     u64 n) {
-    float f = factor(clip, scale);
+    float f = factor(clip);
+    if (f == 0.0f) return;
     double all_weights = 0.0, all_steps = 0.0;
     each(n, [&](u64 i) {
         float d = g[i] * f;
@@ -56,8 +58,9 @@ extern "C" __global__ void lamb_moments(
 
 // `sums`: of the squares of the weights, and of the step.
 extern "C" __global__ void lamb_step(
-    float* p, real* low, const float* m, const float* v, const float* sums, float lr, float bias1, float bias2_sqrt,
-    float eps, float decay, u64 n) {
+    float* p, real* low, const float* m, const float* v, const float* sums, const float* clip, float lr, float bias1,
+    float bias2_sqrt, float eps, float decay, u64 n) {
+    if (factor(clip) == 0.0f) return;
     float trust = sums[0] > 0.0f && sums[1] > 0.0f ? root(sums[0] / sums[1]) : 1.0f;
     each(n, [&](u64 i) {
         put(p, low, i, p[i] - lr * trust * lamb_direction(p[i], m[i], v[i], bias1, bias2_sqrt, eps, decay));
@@ -66,10 +69,11 @@ extern "C" __global__ void lamb_step(
 
 // One second moment for each `share` numbers: a block of 256 threads each.
 extern "C" __global__ void adam_mini(
-    float* p, real* low, const float* g, float* m, float* v, const float* clip, float scale, float keep,
+    float* p, real* low, const float* g, float* m, float* v, const float* clip, float keep,
     float one_minus_beta1, float beta2, float one_minus_beta2, float bias2_sqrt, float eps, float minus_step_size,
     u64 share) {
-    float f = factor(clip, scale);
+    float f = factor(clip);
+    if (f == 0.0f) return;
     u64 first = blockIdx.x * share;
     double squares = 0.0;
     for (u64 i = threadIdx.x; i < share; i += blockDim.x) squares += (double)g[first + i] * (double)g[first + i];
@@ -86,16 +90,18 @@ extern "C" __global__ void adam_mini(
 }
 
 extern "C" __global__ void sgd(
-    float* p, real* low, const float* g, const float* clip, float scale, float lr, float decay, u64 n) {
-    float f = factor(clip, scale);
+    float* p, real* low, const float* g, const float* clip, float lr, float decay, u64 n) {
+    float f = factor(clip);
+    if (f == 0.0f) return;
     each(n, [&](u64 i) { put(p, low, i, p[i] - lr * (g[i] * f + decay * p[i])); });
 }
 
 // SGD with momentum. `sums`: null, or those of the squares of weights and gradient: then LARS with `trust`.
 extern "C" __global__ void sgdm(
-    float* p, real* low, const float* g, float* buf, const float* sums, const float* clip, float scale, float lr,
+    float* p, real* low, const float* g, float* buf, const float* sums, const float* clip, float lr,
     float momentum, float decay, int nesterov, float trust, u64 n) {
-    float f = factor(clip, scale), length = 1.0f;
+    float f = factor(clip), length = 1.0f;
+    if (f == 0.0f) return;
     if (sums) {
         float weights = root(sums[0]), gradient = root(sums[1]) * f;
         if (weights > 0.0f && gradient > 0.0f) length = trust * weights / (gradient + decay * weights);
@@ -114,9 +120,10 @@ __device__ inline float lion_direction(float m, float d, float beta1, float one_
 }
 
 extern "C" __global__ void lion(
-    float* p, real* low, const float* g, float* m, const float* clip, float scale, float keep, float beta1,
+    float* p, real* low, const float* g, float* m, const float* clip, float keep, float beta1,
     float one_minus_beta1, float beta2, float one_minus_beta2, float lr, u64 n) {
-    float f = factor(clip, scale);
+    float f = factor(clip);
+    if (f == 0.0f) return;
     each(n, [&](u64 i) {
         float d = g[i] * f;
         put(p, low, i, p[i] * keep - lr * lion_direction(m[i], d, beta1, one_minus_beta1));
@@ -125,9 +132,10 @@ extern "C" __global__ void lion(
 }
 
 extern "C" __global__ void adagrad(
-    float* p, real* low, const float* g, float* sum, const float* clip, float scale, float lr, float eps, float decay,
+    float* p, real* low, const float* g, float* sum, const float* clip, float lr, float eps, float decay,
     u64 n) {
-    float f = factor(clip, scale);
+    float f = factor(clip);
+    if (f == 0.0f) return;
     each(n, [&](u64 i) {
         float d = g[i] * f + decay * p[i];
         sum[i] += d * d;
@@ -137,9 +145,10 @@ extern "C" __global__ void adagrad(
 
 // `mean` and `buf` may be null.
 extern "C" __global__ void rmsprop(
-    float* p, real* low, const float* g, float* square, float* mean, float* buf, const float* clip, float scale,
+    float* p, real* low, const float* g, float* square, float* mean, float* buf, const float* clip,
     float lr, float alpha, float one_minus_alpha, float eps, float momentum, float decay, u64 n) {
-    float f = factor(clip, scale);
+    float f = factor(clip);
+    if (f == 0.0f) return;
     each(n, [&](u64 i) {
         float d = g[i] * f + decay * p[i];
         square[i] = square[i] * alpha + one_minus_alpha * d * d;
@@ -156,9 +165,10 @@ extern "C" __global__ void rmsprop(
 
 // Adafactor: rows and columns of matrices [outer, n_rows, n_columns]. A block of 256 threads a row.
 extern "C" __global__ void adafactor_rows(
-    float* rows, const float* g, const float* clip, float scale, float eps, float beta, float one_minus_beta,
+    float* rows, const float* g, const float* clip, float eps, float beta, float one_minus_beta,
     u32 n_columns) {
-    float f = factor(clip, scale);
+    float f = factor(clip);
+    if (f == 0.0f) return;
     g += (u64)blockIdx.x * n_columns;
     double sum = 0.0;
     for (u32 i = threadIdx.x; i < n_columns; i += blockDim.x) sum += (double)(g[i] * f) * (double)(g[i] * f);
@@ -169,10 +179,11 @@ extern "C" __global__ void adafactor_rows(
 
 // Grid: (32 columns each, outer); a block of 32 x 16 threads.
 extern "C" __global__ void adafactor_columns(
-    float* columns, const float* g, const float* clip, float scale, float eps, float beta, float one_minus_beta,
+    float* columns, const float* g, const float* clip, float eps, float beta, float one_minus_beta,
     u32 n_rows, u32 n_columns) {
     __shared__ double parts[16][33];
-    float f = factor(clip, scale);
+    float f = factor(clip);
+    if (f == 0.0f) return;
     u32 column = blockIdx.x * 32 + threadIdx.x;
     g += (u64)blockIdx.y * n_rows * n_columns;
     double sum = 0.0;
@@ -209,15 +220,17 @@ __device__ inline float adafactor_update(
 }
 
 extern "C" __global__ void adafactor_vector(
-    float* v, const float* g, const float* clip, float scale, float eps, float beta, float one_minus_beta, u64 n) {
-    float f = factor(clip, scale);
+    float* v, const float* g, const float* clip, float eps, float beta, float one_minus_beta, u64 n) {
+    float f = factor(clip);
+    if (f == 0.0f) return;
     each(n, [&](u64 i) { v[i] = beta * v[i] + one_minus_beta * (g[i] * f * (g[i] * f) + eps); });
 }
 
 extern "C" __global__ void adafactor_squares(
     double* parts, const float* g, const float* rows, const float* columns, const float* means, const float* clip,
     float scale, u32 n_rows, u32 n_columns, u64 n) {
-    float f = factor(clip, scale);
+    float f = factor(clip);
+    if (f == 0.0f) return;
     double sum = 0.0;
     each(n, [&](u64 i) {
         double u = adafactor_update(i, g[i] * f, rows, columns, means, n_rows, n_columns);
@@ -230,9 +243,10 @@ extern "C" __global__ void adafactor_squares(
 // `sums`: of the squares of the update; of the weights where the rate is in their units (`smallest` above 0).
 extern "C" __global__ void adafactor_step(
     float* p, real* low, const float* g, float* m, const float* rows, const float* columns, const float* means,
-    const float* sums, const float* clip, float scale, float lr, float smallest, float clip_threshold, float decay,
+    const float* sums, const float* clip, float lr, float smallest, float clip_threshold, float decay,
     float beta1, float one_minus_beta1, u32 n_rows, u32 n_columns, u64 n) {
-    float f = factor(clip, scale);
+    float f = factor(clip);
+    if (f == 0.0f) return;
     if (smallest > 0.0f) lr *= fmaxf(root(sums[1] / n), smallest);
     float step = lr / fmaxf(root(sums[0] / n) / clip_threshold, 1.0f), keep = 1.0f - lr * decay;
     each(n, [&](u64 i) {
@@ -263,14 +277,16 @@ __device__ inline void pack(unsigned char* codes, float* scales, const float* va
 // Adam whose moments are codes: a block of 256 threads for each 256 numbers that share a scale.
 extern "C" __global__ void adam_8bit(
     float* p, real* low, const float* g, unsigned char* m, float* m_scales, unsigned char* v, float* v_scales,
-    const float* with_sign, const float* without_sign, const float* clip, float scale, float keep, float l2,
+    const float* with_sign, const float* without_sign, const float* clip, float keep, float l2,
     float one_minus_beta1, float beta2, float one_minus_beta2, float bias2_sqrt, float eps, float minus_step_size,
     u64 n) {
+    float f = factor(clip);
+    if (f == 0.0f) return;
     u64 i = (u64)blockIdx.x * 256 + threadIdx.x;
     bool there = i < n;
     float m1 = 0.0f, v1 = 0.0f;
     if (there) {
-        float x = p[i], d = g[i] * factor(clip, scale) + l2 * x;
+        float x = p[i], d = g[i] * f + l2 * x;
         m1 = with_sign[m[i]] * m_scales[blockIdx.x];
         v1 = without_sign[v[i]] * v_scales[blockIdx.x];
         x *= keep;
@@ -286,11 +302,13 @@ extern "C" __global__ void adam_8bit(
 extern "C" __global__ void lion_8bit(
     float* p, real* low, const float* g, unsigned char* m, float* m_scales, const float* with_sign, const float* clip,
     float scale, float keep, float beta1, float one_minus_beta1, float beta2, float one_minus_beta2, float lr, u64 n) {
+    float f = factor(clip);
+    if (f == 0.0f) return;
     u64 i = (u64)blockIdx.x * 256 + threadIdx.x;
     bool there = i < n;
     float m1 = 0.0f;
     if (there) {
-        float d = g[i] * factor(clip, scale);
+        float d = g[i] * f;
         m1 = with_sign[m[i]] * m_scales[blockIdx.x];
         put(p, low, i, p[i] * keep - lr * lion_direction(m1, d, beta1, one_minus_beta1));
         m1 = beta2 * m1 + one_minus_beta2 * d;

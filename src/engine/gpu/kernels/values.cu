@@ -89,6 +89,20 @@ extern "C" __global__ void narrow_to_real(real* y, const float* x, u64 n) {
     each(n, [&](u64 i) { y[i] = narrow<real>(x[i]); });
 }
 
+// To one of the two neighbours, so that it is x in the mean. The i-th number's chance is the i-th of the stream that
+// `noise` begins, as on the CPU (SplitMix64).
+extern "C" __global__ void round_at_random(bf16* y, const float* x, u64 noise, u64 n) {
+    each(n, [&](u64 i) {
+        u64 z = noise + (i + 1) * 0x9e3779b97f4a7c15ull;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+        z ^= z >> 31;
+        u32 bits = bits_of(x[i]);
+        if ((bits & 0x7f800000u) == 0x7f800000u) y[i] = narrow<bf16>(x[i]);
+        else y[i].bits = (u16)((bits + (u32)(z >> 48)) >> 16);
+    });
+}
+
 extern "C" __global__ void fill_words(u32* y, u32 word, u64 n) {
     each(n, [&](u64 i) { y[i] = word; });
 }
@@ -137,19 +151,19 @@ extern "C" __global__ void embed_grad(
 }
 
 // Cosines, then sines, of position times inverse frequency: [rows, 2 half], in 32-bit floats.
-extern "C" __global__ void rope_table(real* table, const u32* positions, const float* inv_freq, u32 half, u64 n) {
+extern "C" __global__ void rope_table(float* table, const u32* positions, const float* inv_freq, u32 half, u64 n) {
     each(n, [&](u64 i) {
         u64 row = i / half;
         u32 k = (u32)(i % half);
         float angle = (float)positions[row] * inv_freq[k];
-        table[row * 2 * half + k] = narrow<real>(cosf(angle));
-        table[row * 2 * half + half + k] = narrow<real>(sinf(angle));
+        table[row * 2 * half + k] = cosf(angle);
+        table[row * 2 * half + half + k] = sinf(angle);
     });
 }
 
 // Turns pairs half of `turned` apart in each head; `sign` is -1 for the reverse; y may be x.
 extern "C" __global__ void rope(
-    real* y, const real* x, const real* table, u32 heads, u32 head_dim, u32 turned, float sign, u64 n) {
+    real* y, const real* x, const float* table, u32 heads, u32 head_dim, u32 turned, float sign, u64 n) {
     // A thread turns one pair, or passes two numbers of the rest.
     each(n, [&](u64 i) {
         u32 pairs = head_dim / 2, half = turned / 2;
@@ -157,7 +171,7 @@ extern "C" __global__ void rope(
         u64 head = i / pairs, row = head / heads;
         u64 at = head * head_dim;
         if (pair < half) {
-            float cos = wide(table[row * turned + pair]), sin = sign * wide(table[row * turned + half + pair]);
+            float cos = table[row * turned + pair], sin = sign * table[row * turned + half + pair];
             float a = wide(x[at + pair]), b = wide(x[at + half + pair]);
             y[at + pair] = narrow<real>(a * cos - b * sin);
             y[at + half + pair] = narrow<real>(b * cos + a * sin);
