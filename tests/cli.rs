@@ -106,7 +106,7 @@ impl Case {
     fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(HIFT);
         command.args(arguments.split_whitespace()).current_dir(self.folder.path());
-        command.stdin(Stdio::null()).env("RAYON_NUM_THREADS", "2");
+        command.stdin(Stdio::null()).env("RAYON_NUM_THREADS", "2").env("HIFT_CACHE", "");
         command
     }
 
@@ -118,7 +118,7 @@ impl Case {
     fn shell(&self, script: &str) -> Said {
         let mut command = Command::new("sh");
         command.args(["-c", script]).current_dir(self.folder.path()).env("HIFT", HIFT);
-        command.env("RAYON_NUM_THREADS", "2");
+        command.env("RAYON_NUM_THREADS", "2").env("HIFT_CACHE", "");
         Said::of(&mut command, script)
     }
 
@@ -670,6 +670,37 @@ fn models_and_rows_are_inspected() {
 }
 
 // ------------------------------------------------------------------------------------- a run and its directory
+
+#[test]
+fn tokens_are_kept_between_commands() {
+    let case = Case::stages();
+    let through = |arguments: &str| {
+        let mut command = case.command(arguments);
+        Said::of(command.env("HIFT_CACHE", case.path("cache")), arguments)
+    };
+    let says = |said: Said, text: &str| {
+        let out = said.works().out.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(out.contains(text), "no `{text}` in {out}");
+    };
+    says(through("inspect p.hift"), "cache tokenised and kept");
+    says(through("inspect p.hift"), "cache the tokens were there");
+    through("check --data p.hift").works();
+    let list = through("cache list --json").works().json();
+    assert_eq!(list["entries"].as_array().unwrap().len(), 1, "{list}");
+    says(through("cache list"), "words.txt tokenizer.json");
+    case.put("words.txt", "one two\n".repeat(9));
+    says(through("inspect p.hift"), "tokenised anew: `words.txt` was sha256");
+    says(through("cache prune"), "0 datasets removed");
+    says(through("cache prune --unused 0s"), "2 datasets removed");
+    assert!(names(&case.path("cache")).is_empty());
+    // Without a home and without a cache everything works, and nothing is kept.
+    let bare = |arguments: &str| {
+        let mut command = case.command(arguments);
+        Said::of(command.env_clear(), arguments)
+    };
+    assert!(!bare("inspect p.hift").works().out.contains("cache"));
+    bare("cache list").fails(2, &["there is no cache here", "HIFT_CACHE"]);
+}
 
 #[test]
 fn a_run_leaves_what_it_did() {

@@ -439,13 +439,19 @@ fn file_with(kind: &str, part: Option<&str>, key: &str, value: &str) -> String {
     let algorithm = &format!("algorithm = {}", algorithm.name);
     let format = match value {
         "response" => "format = instruct(prompt = \"{a}\", response = \"{b}\")",
+        "last" => "format = chat",
+        roles if roles.starts_with("roles(") => "format = chat",
         _ => "format = text",
     };
+    // A mix takes everything else from the blocks that it names.
+    let is_mix = value.starts_with("mix(");
+    let value = &value.replace("[NAME, NAME]", "[one, two]");
+    let rows = if is_mix { String::new() } else { format!("source = json(\"a\") {format} holdout = 9 %") };
     let length = if key == "epochs" { "" } else { "steps = 100" };
     let split = if key == "split" { "" } else { "split = by_layer(2)" };
     let train = format!("{names} {length} micro_batch = 1");
     let blocks = [
-        ("data", "rows", format!("source = json(\"a\") {format} holdout = 9 %")),
+        ("data", "rows", rows),
         ("tokenizer", "bpe", "file = \"t.json\"".to_owned()),
         ("model", "llama", "weights = \"llama\"".to_owned()),
         ("groups", "layers", split.to_owned()),
@@ -457,6 +463,9 @@ fn file_with(kind: &str, part: Option<&str>, key: &str, value: &str) -> String {
         ("export", "out", "from = sft to = \"out\"".to_owned()),
     ];
     let mut text = "hift 1\n".to_owned();
+    if is_mix {
+        text += "data one { source = json(\"a\") format = text }\ndata two { source = json(\"b\") format = text }\n";
+    }
     for (own, name, mut entries) in blocks {
         let entry = format!("{key} = {value}");
         if own == kind && part.is_none() {

@@ -75,11 +75,12 @@ fn seven_billion_parameters_are_planned_without_weights_in_no_time() {
 /// A few steps of a pipeline, in a folder of its own.
 fn short(name: &str, steps: u64) -> (common::Seen, Ending, tempfile::TempDir) {
     let place = tempfile::tempdir().unwrap();
-    let quickstart = place.path().join("quickstart");
-    fs::create_dir(&quickstart).unwrap();
-    for entry in fs::read_dir(folder().join("quickstart")).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, quickstart.join(path.file_name().unwrap())).unwrap();
+    for files in ["quickstart", "chat"] {
+        fs::create_dir(place.path().join(files)).unwrap();
+        for entry in fs::read_dir(folder().join(files)).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, place.path().join(files).join(path.file_name().unwrap())).unwrap();
+        }
     }
     let text = text(name).replace("\"../out/", "\"out/");
     let full = text.lines().find(|line| line.trim_start().starts_with("steps ")).unwrap().to_string();
@@ -111,6 +112,15 @@ fn full_fine_tuning_is_one_group() {
     let pipeline = pipeline(&folder(), &text("full.hift"));
     let hift::lang::pipeline::Stage::Train(train) = &pipeline.stages[0] else { panic!("it trains") };
     assert_eq!((&*train.groups.split, &*train.schedule.order), (&Split::All, &Order::BottomUp));
+}
+
+#[test]
+fn chats_and_tables_are_mixed() {
+    let (seen, ..) = short("chat.hift", 60);
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let (first, last) = (mean(&seen.losses[..10]), mean(&seen.losses[50..]));
+    assert!(last < first - 0.5, "{first} to {last}");
+    assert!(!seen.evaluations.is_empty(), "what the blocks hold out is measured");
 }
 
 /// Text blocks of the README.

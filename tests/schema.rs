@@ -90,6 +90,16 @@ impl Text {
         let none = BTreeMap::new();
         for (kind, entries) in &self.blocks {
             match *kind {
+                // A mix has nothing of its own, and blocks that it takes rows from.
+                "data" if entries["source"].starts_with("mix(") => {
+                    let mut mix = entries.clone();
+                    mix.retain(|key, _| !["format", "holdout", "filter"].contains(key));
+                    block("data one".into(), &mix, &none);
+                    for name in ["two", "three", "four"] {
+                        let own = [("source", format!("json(\"{name}\")")), ("format", "chat".into())];
+                        block(format!("data {name}"), &own.into(), &none);
+                    }
+                }
                 "train" => {
                     block("train one".into(), entries, &self.parts);
                     block("train two".into(), entries, &none);
@@ -186,6 +196,7 @@ fn contexts(kind: &str) -> Vec<Text> {
     let mut all = vec![
         base.clone(),
         with(&[("data", "format", "instruct(prompt = \"{a}\", response = \"{b}\")")]),
+        with(&[("data", "format", "chat")]),
         with(&[("data", "format", "tokens")]),
         with(&[("groups", "split", "by_layer(1)")]),
         with(&[("groups", "split", "{ rest = [\"**\"] }")]),
@@ -242,6 +253,10 @@ fn planned(form: &Form) -> Option<&'static str> {
 
 /// Lists and records that must name what the model has; their form alone does not tell.
 const NAMES: &[(&str, &str)] = &[
+    ("data.source mix.blocks", "[three, four]"),
+    ("data.source mix.weights", "[1, 3]"),
+    ("data.format chat.roles", "{ boss = \"user\" }"),
+    ("tokenizer.loss_on roles.names", "[\"user\"]"),
     ("groups.freeze", "[\"head\"]"),
     ("groups.split", "{ low = [\"embedding\"], rest = [\"**\"] }"),
     ("groups.split named.groups", "{ all = [\"**\"] }"),
@@ -458,7 +473,9 @@ fn check_key(place: &Place, contexts: &[Text], wrong: &mut String) {
             let others = function.arguments.iter().filter(|other| other.need == Need::Required);
             let others: Vec<String> = others
                 .filter(|other| other.name != argument.name)
-                .map(|other| format!("{} = {}", other.name, other.example))
+                .map(|other| {
+                    format!("{} = {}", other.name, other.example.replace("[NAME, NAME]", "[three, four]"))
+                })
                 .collect();
             let value = |value: &str| {
                 let own = format!("{} = {value}", argument.name);

@@ -147,6 +147,7 @@ impl Check {
         #[cfg(feature = "run")]
         {
             let mut library = crate::data::Library::new(pipeline.folder.clone(), &|| false);
+            library = library.with_cache(super::cache::cache());
             let mut disk = Disk { library: self.data.then_some(&mut library) };
             match plan::compile(pipeline, &mut disk) {
                 Ok(plan) => {

@@ -89,17 +89,25 @@ impl Inspect {
 
     fn rows(&self) -> Result<(), Failure> {
         let (sources, pipeline) = open(&self.target, &self.sets)?;
-        let blocks = || {
+        let of_stages = || {
             pipeline.stages.iter().filter_map(|stage| match stage {
                 Stage::Train(stage) => Some((&stage.data, &stage.tokenizer, &stage.model)),
                 Stage::Evaluate(stage) => Some((&stage.data, &stage.tokenizer, &stage.model)),
                 Stage::Generate(_) | Stage::Export(_) => None,
             })
         };
+        // The blocks of a mix can be looked at by themselves, too.
+        let of_mixes = || {
+            of_stages().flat_map(|(data, tokenizer, model)| {
+                data.parts().into_iter().map(move |part| (part, tokenizer, model))
+            })
+        };
+        let blocks = || of_stages().chain(of_mixes());
         let found = blocks().find(|(data, ..)| self.data.as_ref().is_none_or(|name| data.name == *name));
         let Some((data, tokenizer, model)) = found else {
             let mut names: Vec<&str> = blocks().map(|(data, ..)| data.name.as_str()).collect();
-            names.dedup();
+            let mut said = std::collections::HashSet::new();
+            names.retain(|name| said.insert(*name));
             let help = match names.as_slice() {
                 [] => "`hift plan` shows what the stages of this pipeline do".to_string(),
                 names => format!("the stages read: {}", names.join(", ")),
@@ -111,25 +119,34 @@ impl Inspect {
         let model = plan::read_model(&pipeline, model, &mut Disk { library: None })
             .map_err(|problems| Failure::of(problems, &sources))?
             .model;
-        let mut library = Library::new(pipeline.folder.clone(), &|| false);
+        let mut library = Library::new(pipeline.folder.clone(), &|| false).with_cache(super::cache::cache());
         plan::check_task(data, tokenizer, &model).map_err(|problem| Failure::of(problem, &sources))?;
         let limits = run::limits(&model);
         let dataset =
             library.get(data, tokenizer, &limits).map_err(|problems| Failure::of(problems, &sources))?;
-        let encoder = match &*data.format {
-            Format::Tokens { .. } => None,
-            Format::Text { .. } | Format::Instruct { .. } | Format::Classify { .. } => Some(
+        let has_text = |format: &Format| match format {
+            Format::Text { .. } | Format::Instruct { .. } | Format::Classify { .. } | Format::Chat { .. } => {
+                true
+            }
+            Format::Tokens { .. } | Format::OfParts => false,
+        };
+        let encoder = match data.parts().iter().any(|part| has_text(&part.format)) {
+            false => None,
+            true => Some(
                 Encoder::open(&pipeline.folder, tokenizer)
                     .map_err(|problem| Failure::of(problem, &sources))?,
             ),
         };
         let previews = preview(&dataset.train, encoder.as_ref(), limits.target.as_ref(), self.rows);
         if self.json {
-            let json = json!({ "data": data.name, "rows": previews, "audit": dataset.audit });
+            let json = json!({
+                "data": data.name, "rows": previews, "audit": dataset.audit, "cache": dataset.cached,
+            });
             print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("rows are JSON")))?;
         } else {
             print(&report::rows::rows(&previews, colour()))?;
             print(&report::rows::audit(&data.name, &dataset.audit))?;
+            print(&report::rows::cached(&dataset.cached))?;
         }
         Ok(())
     }

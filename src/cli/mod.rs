@@ -2,6 +2,8 @@
 //!
 //! One file per command. Results go to stdout, people's text to stderr; a [`Fault`] becomes the exit code.
 
+#[cfg(feature = "run")]
+pub mod cache;
 pub mod check;
 pub mod completions;
 pub mod diff;
@@ -86,6 +88,9 @@ enum Command {
     Completions(completions::Completions),
     /// Print the manual page, or write one for each command
     Man(man::Man),
+    /// Show or prune the tokens that are kept between runs
+    #[cfg(feature = "run")]
+    Cache(cache::Cache),
 }
 
 /// The program.
@@ -116,6 +121,8 @@ pub fn main() -> ExitCode {
         Command::New(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
+        #[cfg(feature = "run")]
+        Command::Cache(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -64,6 +64,7 @@ pub(crate) fn compile(pipeline: &Pipeline, no_data: bool) -> Result<Plan, Proble
     #[cfg(feature = "run")]
     let plan = {
         let mut library = crate::data::Library::new(pipeline.folder.clone(), &|| false);
+        library = library.with_cache(super::cache::cache());
         let mut disk = Disk { library: (!no_data).then_some(&mut library) };
         let mut plan = plan::compile(pipeline, &mut disk)?;
         if !no_data {

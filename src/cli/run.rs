@@ -66,6 +66,7 @@ impl Run {
         };
         let locked = locked.transpose().map_err(failure)?;
         let mut library = Library::new(pipeline.folder.clone(), &signals::interrupted);
+        library = library.with_cache(super::cache::cache());
         let (plan, estimate) = plan::prepare(&pipeline, &mut library).map_err(failure)?;
         if !plan.warnings.is_empty() {
             super::show(&Problems(plan.warnings.clone()), &sources);

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::sequences::Sequences;
 use crate::lang::pipeline::{Data, Format, LossOn, Tokenizer};
@@ -12,18 +12,24 @@ use crate::units::Count;
 /// Less than this share of the tokens with a loss is surely not meant.
 const LITTLE: f64 = 0.01;
 
-/// An account of every row that was read: `rows = train.rows + holdout.rows + dropped`.
+/// An account of every row that was read: `rows + pieces + repeated = train.rows + holdout.rows + dropped`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Audit {
     /// Rows in the source.
     pub rows: u64,
     /// Rows that are not used, by reason.
     pub dropped: Dropped,
-    /// Rows that lost their end to `max_length`.
+    /// Rows that lost an end to `max_length`.
     pub cut: u64,
+    /// Rows that became several, with `too_long = split`.
+    pub split: u64,
+    /// Rows more than there were, since some became several.
+    pub pieces: u64,
+    /// Rows of a mix that come again.
+    pub repeated: u64,
     /// Tokens of the longest row before cutting.
     pub longest_row: u64,
-    /// `instruct` rows whose response holds nothing but white space.
+    /// Rows whose response holds nothing but white space.
     pub empty_responses: u64,
     /// Rows that are the same, token by token, as an earlier one.
     pub duplicates: u64,
@@ -35,7 +41,7 @@ pub struct Audit {
 }
 
 /// Rows that are not used, by reason.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     /// Longer than `max_length`, with `too_long = drop`.
     pub too_long: u64,
@@ -43,12 +49,18 @@ pub struct Dropped {
     pub empty: u64,
     /// No token carries a loss.
     pub untrained: u64,
+    /// Did not pass `filter`.
+    pub filtered: u64,
+    /// The same as an earlier row, with `dedup = true`.
+    pub repeats: u64,
+    /// More than the weights of a mix ask for.
+    pub unmixed: u64,
 }
 
 impl Dropped {
     /// All of them.
     pub fn total(self) -> u64 {
-        self.too_long + self.empty + self.untrained
+        self.too_long + self.empty + self.untrained + self.filtered + self.repeats + self.unmixed
     }
 }
 
@@ -87,11 +99,15 @@ pub struct Bin {
 }
 
 /// What is counted while rows are tokenised.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Counts {
     pub rows: u64,
     pub dropped: Dropped,
     pub cut: u64,
+    pub split: u64,
+    pub pieces: u64,
+    /// Sequences that go on with the row of the one before, in their order.
+    pub continues: Vec<u32>,
     pub longest_row: u64,
     pub empty_responses: u64,
     /// Of `dropped.untrained`: cutting took all that carried a loss.
@@ -99,6 +115,28 @@ pub(super) struct Counts {
     /// Rows whose own text begins, or ends, with the mark that is put there too.
     pub begins_marked: u64,
     pub ends_marked: u64,
+}
+
+impl Counts {
+    /// Of two sources together. Which sequences go on with a row is not kept.
+    pub(super) fn add(&mut self, other: &Counts) {
+        self.rows += other.rows;
+        let (own, others) = (&mut self.dropped, other.dropped);
+        own.too_long += others.too_long;
+        own.empty += others.empty;
+        own.untrained += others.untrained;
+        own.filtered += others.filtered;
+        own.repeats += others.repeats;
+        own.unmixed += others.unmixed;
+        self.cut += other.cut;
+        self.split += other.split;
+        self.pieces += other.pieces;
+        self.longest_row = self.longest_row.max(other.longest_row);
+        self.empty_responses += other.empty_responses;
+        self.trained_part_cut += other.trained_part_cut;
+        self.begins_marked += other.begins_marked;
+        self.ends_marked += other.ends_marked;
+    }
 }
 
 impl Part {
@@ -133,10 +171,10 @@ impl Lengths {
     }
 }
 
-/// Rows that repeat an earlier row of `rows`.
-pub(super) fn duplicates(rows: &Sequences) -> u64 {
-    let mut seen = HashSet::with_capacity(rows.len());
-    rows.iter().filter(|row| !seen.insert((row.ids, row.labels))).count() as u64
+/// Rows that repeat an earlier row, of either side.
+pub(super) fn duplicates(train: &Sequences, holdout: &Sequences) -> u64 {
+    let mut seen = HashSet::with_capacity(train.len() + holdout.len());
+    train.iter().chain(holdout.iter()).filter(|row| !seen.insert((row.ids, row.labels))).count() as u64
 }
 
 /// Rows of `holdout` that are in `train` too.
@@ -158,8 +196,9 @@ pub(super) fn nothing_trained(
 ) -> Problem {
     let dropped = counts.dropped;
     let without_loss = dropped.untrained - counts.trained_part_cut;
-    let has_response =
-        matches!(data.format.value, Format::Instruct { .. }) && *tokenizer.loss_on == LossOn::Response;
+    let is_chat = matches!(data.format.value, Format::Chat { .. });
+    let has_response = matches!(data.format.value, Format::Instruct { .. } | Format::Chat { .. })
+        && *tokenizer.loss_on != LossOn::All;
     let has_labels = matches!(data.format.value, Format::Tokens { labels: Some(_), .. });
     let reasons = [
         (
@@ -172,16 +211,23 @@ pub(super) fn nothing_trained(
             without_loss,
             match (has_labels, has_response) {
                 (true, _) => "all labels are -100".to_owned(),
+                (_, true) if is_chat => "no turn of those that `loss_on` asks for".to_owned(),
                 (_, true) => "the response is empty, and no end mark follows it".to_owned(),
                 _ => "fewer than two tokens".to_owned(),
             },
             match (has_labels, has_response) {
                 (true, _) => "look at the column that `labels` names",
+                (_, true) if is_chat => "look at `loss_on`, and at the roles of the messages",
                 (_, true) => "look at the template of `response`, or write `loss_on = all`",
                 _ => "look at the column that `format` names",
             },
         ),
         (dropped.empty, "no text".to_owned(), "look at the columns that `format` names"),
+        (
+            dropped.filtered,
+            "do not pass `filter`".to_owned(),
+            "look at `filter`, and at the columns that it names",
+        ),
     ];
     let why: Vec<_> = reasons
         .iter()

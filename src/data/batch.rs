@@ -125,23 +125,39 @@ impl<'s> Batches<'s> {
     }
 
     fn order(&mut self, epoch: u64) -> &[u32] {
-        let (drawn, order) =
-            self.drawn.get_or_insert_with(|| (epoch, order(self.sequences, self.shuffle, epoch)));
+        let draw = || (epoch, order(self.sequences, self.shuffle, epoch, self.micro_batch));
+        let (drawn, order) = self.drawn.get_or_insert_with(draw);
         if *drawn != epoch {
-            (*drawn, *order) = (epoch, self::order(self.sequences, self.shuffle, epoch));
+            (*drawn, *order) = draw();
         }
         order
     }
 }
 
-fn order(sequences: &Sequences, shuffle: Shuffle, epoch: u64) -> Vec<u32> {
+fn order(sequences: &Sequences, shuffle: Shuffle, epoch: u64, micro_batch: usize) -> Vec<u32> {
     let mut order: Vec<u32> = (0..sequences.len() as u32).collect();
     match shuffle {
         Shuffle::None => {}
         Shuffle::Seed(seed) => Random::stream(seed, epoch).shuffle(&mut order),
+        Shuffle::ByLength(seed) => {
+            let mut random = Random::stream(seed, epoch);
+            random.shuffle(&mut order);
+            // Sorted within a stretch only: rows of like length share a batch, but not the same rows every epoch.
+            for stretch in order.chunks_mut(micro_batch.saturating_mul(STRETCH)) {
+                stretch.sort_by_key(|row| sequences.length(*row as usize));
+            }
+            let mut batches: Vec<&[u32]> = order.chunks(micro_batch).collect();
+            // A batch that is not full stays the last one.
+            let whole = order.len() / micro_batch;
+            random.shuffle(&mut batches[..whole]);
+            order = batches.concat();
+        }
     }
     order
 }
+
+/// So many batches are sorted by length together.
+const STRETCH: usize = 50;
 
 /// All sequences once, in order, `micro_batch` at a time: for evaluation.
 pub fn in_order(sequences: &Sequences, micro_batch: u64) -> impl Iterator<Item = Batch> + '_ {
@@ -245,6 +261,24 @@ mod tests {
         }
         let mut other = Batches::new(&rows, 4, 4, Shuffle::Seed(4));
         assert_ne!(firsts(&other.step(0)).concat(), seen[0]);
+    }
+
+    #[test]
+    fn rows_of_like_length_share_a_batch() {
+        let lengths: Vec<u32> = (0..61).map(|row| 2 + row * 7 % 23).collect();
+        let rows = rows(&lengths);
+        let padding = |shuffle| {
+            let mut batches = Batches::new(&rows, 4, 1, shuffle);
+            let all: Vec<Batch> = (0..32).flat_map(|step| batches.step(step)).collect();
+            let mut seen: Vec<u32> = firsts(&all[..16]).concat();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..61).collect::<Vec<_>>(), "every row once an epoch");
+            assert_ne!(firsts(&all[..16]), firsts(&all[16..]), "another order every epoch");
+            let slots: usize = all.iter().map(|batch| batch.ids.len()).sum();
+            slots as u64 - 2 * lengths.iter().map(|length| u64::from(*length)).sum::<u64>()
+        };
+        let (grouped, mixed) = (padding(Shuffle::ByLength(3)), padding(Shuffle::Seed(3)));
+        assert!(grouped * 4 < mixed, "{grouped} and {mixed} tokens of padding");
     }
 
     #[test]

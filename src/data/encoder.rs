@@ -120,6 +120,31 @@ impl Encoder {
         self.inner.decode(ids, false).unwrap_or_default()
     }
 
+    /// The path of a file beside the tokenizer's own.
+    pub(super) fn beside(&self, name: &str) -> String {
+        Path::new(&self.path).with_file_name(name).to_string_lossy().into_owned()
+    }
+
+    /// Where the pipeline names the tokenizer.
+    pub(super) fn span(&self) -> Option<Span> {
+        self.span
+    }
+
+    /// What lies beside the tokenizer and says what its special tokens are, with the files that said so. What
+    /// `tokenizer_config.json` says comes first.
+    pub(super) fn config(&self, folder: &Path) -> (Value, Vec<Hashed>) {
+        let (mut config, mut hashes) = (serde_json::Map::new(), Vec::new());
+        for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+            let Ok((bytes, hashed)) = files::read(folder, &self.beside(name), None) else { continue };
+            let Ok(Value::Object(own)) = serde_json::from_slice(&bytes) else { continue };
+            hashes.push(hashed);
+            for (key, value) in own {
+                config.entry(key).or_insert(value);
+            }
+        }
+        (Value::Object(config), hashes)
+    }
+
     /// The tokenizer's file and those beside it that were read.
     pub fn hashes(&self) -> &[Hashed] {
         &self.hashes

@@ -1,11 +1,16 @@
 //! Files that a dataset is made from, each with its hash.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use arrow_buffer::Buffer;
+use serde_json::{Value, json};
 
 use crate::lang::Pipeline;
-use crate::lang::pipeline::{Source, Stage};
+use crate::lang::pipeline::{Format, Setting, Source, Stage};
 use crate::lock::{Hashed, Role, Wanted};
 use crate::problem::{Fault, Problem, Problems, Span};
 
@@ -34,9 +39,16 @@ pub fn inputs(pipeline: &Pipeline) -> Vec<Wanted> {
             Stage::Generate(stage) => (None, Some(&stage.tokenizer)),
             Stage::Export(stage) => (None, stage.tokenizer.as_ref()),
         };
-        files.extend(data.map(|data| match &data.source.value {
-            Source::Json { path } | Source::Text { path, .. } => wanted(Role::Data, path, data.source.span()),
-        }));
+        for data in data.iter().flat_map(|data| data.parts()) {
+            for source in std::iter::once(&data.source).chain(data.held_source().as_ref()) {
+                files.extend(
+                    named(&pipeline.folder, source).map(|path| wanted(Role::Data, &path, source.span())),
+                );
+            }
+            if let Format::Chat { template: Some(path), .. } = &data.format.value {
+                files.push(wanted(Role::Tokenizer, path, data.format.span()));
+            }
+        }
         let Some((path, span)) = tokenizer.and_then(|t| Some((t.file.value.as_deref()?, t.file.span())))
         else {
             continue;
@@ -52,18 +64,39 @@ pub fn inputs(pipeline: &Pipeline) -> Vec<Wanted> {
 /// Whether the files that a pipeline reads rows and tokenizers from are there, without reading them.
 pub fn check_files(pipeline: &Pipeline) -> Problems {
     let mut problems = Problems::default();
-    for Wanted { path, span, .. } in inputs(pipeline) {
-        if let Err(problem) = find(&pipeline.folder, &path, span)
-            && !problems.0.contains(&problem)
-        {
+    let mut add = |problem: Problem| {
+        if !problems.0.contains(&problem) {
             problems.push(problem);
+        }
+    };
+    let data = pipeline.stages.iter().filter_map(|stage| match stage {
+        Stage::Train(stage) => Some(&stage.data),
+        Stage::Evaluate(stage) => Some(&stage.data),
+        Stage::Generate(_) | Stage::Export(_) => None,
+    });
+    let mut unlisted = Vec::new();
+    for data in data.flat_map(|data| data.parts()) {
+        for source in std::iter::once(&data.source).chain(data.held_source().as_ref()) {
+            if !matches!(source.value, Source::Mix { .. })
+                && let Err(problem) = of_source(&pipeline.folder, &source.value, source.span())
+            {
+                unlisted.push(written(&source.value).to_owned());
+                add(problem);
+            }
+        }
+    }
+    for Wanted { path, span, .. } in inputs(pipeline) {
+        if !unlisted.contains(&path)
+            && let Err(problem) = find(&pipeline.folder, &path, span)
+        {
+            add(problem);
         }
     }
     problems
 }
 
 /// Where a file of the pipeline is.
-fn find(folder: &Path, path: &str, span: Option<Span>) -> Result<PathBuf, Problem> {
+pub(super) fn find(folder: &Path, path: &str, span: Option<Span>) -> Result<PathBuf, Problem> {
     let place = folder.join(path);
     let found = std::path::absolute(&place).unwrap_or(place);
     let problem = |code, message| {
@@ -100,6 +133,266 @@ pub(super) fn read(folder: &Path, path: &str, span: Option<Span>) -> Result<(Vec
                 .label_at(span, format!("looked for {}", found.display())))
         }
     }
+}
+
+/// The files of a source: those with rows, in the order in which they follow each other, and those that say which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// The path as written.
+    pub written: String,
+    pub beside: Vec<String>,
+    pub rows: Vec<String>,
+}
+
+/// The paths that a source names, or the one that is written where they cannot be found.
+fn named(folder: &Path, source: &Setting<Source>) -> impl Iterator<Item = String> + use<> {
+    let files = match &source.value {
+        Source::Mix { .. } => Vec::new(),
+        other => match of_source(folder, other, source.span()) {
+            Ok(listed) => [listed.beside, listed.rows].concat(),
+            Err(_) => vec![written(other).to_owned()],
+        },
+    };
+    files.into_iter()
+}
+
+/// The path that a source names, as written.
+pub(super) fn written(source: &Source) -> &str {
+    match source {
+        Source::Json { path }
+        | Source::Text { path, .. }
+        | Source::Csv { path, .. }
+        | Source::Parquet { path }
+        | Source::Arrow { path, .. } => path,
+        Source::Mix { .. } => "",
+    }
+}
+
+/// Finds the files of a source.
+///
+/// # Errors
+/// A pattern that matches nothing, a folder that is no dataset (66); a split that is missing or not there.
+pub(super) fn of_source(folder: &Path, source: &Source, span: Option<Span>) -> Result<Listed, Problem> {
+    let path = written(source);
+    let whole = folder.join(path);
+    match source {
+        Source::Arrow { split, .. } if whole.is_dir() => saved_dataset(folder, path, split.as_deref(), span),
+        Source::Arrow { split: Some(_), .. } => {
+            Err(Problem::new("hift::data::split", format!("`{path}` is no folder, so it has no splits"))
+                .label_at(span, "asks for one")
+                .help("leave `split` out, or name a folder that `save_to_disk` has written"))
+        }
+        _ => Ok(Listed {
+            written: path.to_owned(),
+            beside: Vec::new(),
+            rows: if whole.exists() || !path.contains(['*', '?', '[']) {
+                vec![path.to_owned()]
+            } else {
+                matching(folder, path, span)?
+            },
+        }),
+    }
+}
+
+/// The files that a pattern matches, sorted by name.
+fn matching(folder: &Path, pattern: &str, span: Option<Span>) -> Result<Vec<String>, Problem> {
+    let bad = |what: String| Problem::new("hift::data::pattern", what).label_at(span, "this pattern");
+    // What is special in the folder's own name is not meant.
+    let whole = match Path::new(pattern).is_absolute() || folder.as_os_str().is_empty() {
+        true => pattern.to_owned(),
+        false => format!("{}/{pattern}", glob::Pattern::escape(&folder.to_string_lossy())),
+    };
+    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+    let paths = glob::glob_with(&whole, options).map_err(|error| {
+        bad(format!("`{pattern}` is no pattern: {error}"))
+            .help("`*` is any text, `?` any character, `[a-c]` one of these, `**` any folders")
+    })?;
+    let mut found = Vec::new();
+    for path in paths {
+        let path = path.map_err(|error| {
+            let what = format!("`{}` cannot be read: {}", error.path().display(), error.error());
+            Problem::of(Fault::Missing, "hift::data::unreadable", what).label_at(span, "this pattern")
+        })?;
+        if path.is_file() {
+            let own = path.strip_prefix(folder).unwrap_or(&path);
+            found.push(own.to_string_lossy().into_owned());
+        }
+    }
+    found.sort_unstable();
+    if found.is_empty() {
+        return Err(nothing_matches(folder, pattern, span));
+    }
+    Ok(found)
+}
+
+fn nothing_matches(folder: &Path, pattern: &str, span: Option<Span>) -> Problem {
+    // The folder in front of the first special character.
+    let fixed = &pattern[..pattern.find(['*', '?', '[']).unwrap_or(pattern.len())];
+    let inside = fixed.rfind('/').map_or(Path::new(""), |at| Path::new(&fixed[..at + 1]));
+    let place = if inside.as_os_str().is_empty() { folder.to_path_buf() } else { folder.join(inside) };
+    let place = std::path::absolute(&place).unwrap_or(place);
+    let names: Vec<String> = fs::read_dir(&place)
+        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()))
+        .map(Iterator::collect)
+        .unwrap_or_default();
+    let own = Path::new(pattern).file_name().unwrap_or_default().to_string_lossy();
+    Problem::of(Fault::Missing, "hift::data::missing_file", format!("no file matches `{pattern}`"))
+        .label_at(span, format!("looked in {}", place.display()))
+        .help(match nearest(&own, names.iter().map(String::as_str)) {
+            Some(near) => format!("there is `{}`", inside.join(near).display()),
+            None => "paths start at the folder of the pipeline file".to_owned(),
+        })
+}
+
+/// The files of a folder that Hugging Face's `save_to_disk` has written, of one split if it has several.
+fn saved_dataset(
+    folder: &Path,
+    path: &str,
+    split: Option<&str>,
+    span: Option<Span>,
+) -> Result<Listed, Problem> {
+    let json =
+        |name: &Path| -> Option<Value> { serde_json::from_slice(&fs::read(folder.join(name)).ok()?).ok() };
+    let root = Path::new(path);
+    let names = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+    };
+    let mut beside = Vec::new();
+    let dict = root.join("dataset_dict.json");
+    let within = match (json(&dict), split) {
+        (Some(splits), split) => {
+            let splits = names(&splits["splits"]);
+            let known = splits.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            let problem = |what: String, label: &str| {
+                Problem::new("hift::data::split", what)
+                    .label_at(span, label)
+                    .help(format!("write `split = \"...\"` with one of {known}"))
+            };
+            let Some(split) = split else {
+                return Err(problem(format!("`{path}` has the splits {known}"), "which one?"));
+            };
+            if !splits.iter().any(|name| name == split) {
+                return Err(problem(format!("`{path}` has no split `{split}`"), "not there"));
+            }
+            beside.push(dict.to_string_lossy().into_owned());
+            root.join(split)
+        }
+        (None, Some(split)) if !root_has_state(folder, root) => root.join(split),
+        (None, Some(split)) => {
+            return Err(Problem::new(
+                "hift::data::split",
+                format!("`{path}` is one dataset, without a split `{split}`"),
+            )
+            .label_at(span, "asks for a split")
+            .help("leave `split` out"));
+        }
+        (None, None) => root.to_path_buf(),
+    };
+    let state = within.join("state.json");
+    let not_one = |what: &str| {
+        Problem::of(Fault::Missing, "hift::data::no_dataset", format!("`{}` {what}", within.display()))
+            .label_at(span, "is to be a folder that `save_to_disk` of Hugging Face's datasets has written")
+            .help("name an arrow file, or the folder with `state.json` in it")
+    };
+    let Some(described) = json(&state) else { return Err(not_one("has no readable `state.json`")) };
+    let is_null = |key: &str| described.get(key).is_none_or(|value| value.is_null() || *value == json!([]));
+    if !is_null("_indices_data_files") || !is_null("_indices_files") {
+        return Err(not_one("keeps the order of its rows in a file of its own, which is not read")
+            .help("call `flatten_indices()` before `save_to_disk`"));
+    }
+    beside.push(state.to_string_lossy().into_owned());
+    let files = described["_data_files"].as_array().cloned().unwrap_or_default();
+    let rows: Vec<String> = files
+        .iter()
+        .filter_map(|file| Some(within.join(file["filename"].as_str()?).to_string_lossy().into_owned()))
+        .collect();
+    if rows.is_empty() || rows.len() < files.len() {
+        return Err(not_one("names no files in its `state.json`"));
+    }
+    Ok(Listed { written: path.to_owned(), beside, rows })
+}
+
+fn root_has_state(folder: &Path, root: &Path) -> bool {
+    folder.join(root).join("state.json").is_file()
+}
+
+/// The hashes of a source's files, in the order in which they are read.
+///
+/// # Errors
+/// Files that cannot be read (66), or an interruption (75).
+pub(super) fn hash(
+    folder: &Path,
+    source: &Setting<Source>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<Hashed>, Problems> {
+    let span = source.span();
+    let listed = of_source(folder, &source.value, span)?;
+    let (mut problems, mut hashes) = (Problems::default(), Vec::new());
+    for path in listed.beside.iter().chain(&listed.rows) {
+        let hashed = find(folder, path, span).and_then(|found| {
+            Hashed::stream(path, &found, cancelled).map_err(|error| {
+                let what = format!("`{path}` cannot be read: {error}");
+                Problem::of(Fault::Missing, "hift::data::unreadable", what)
+                    .label_at(span, format!("looked for {}", found.display()))
+            })
+        });
+        match hashed {
+            Ok(Some(hashed)) => hashes.push(hashed),
+            Ok(None) => return Err(super::tokenize::interrupted().into()),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.has_errors() { Err(problems) } else { Ok(hashes) }
+}
+
+/// What a file that was packed with gzip or Zstandard holds; any other as it is. The first bytes decide, not the name.
+pub(super) fn unpack(bytes: Vec<u8>, path: &str, span: Option<Span>) -> Result<Vec<u8>, Problem> {
+    let mut unpacked = Vec::new();
+    let result = if bytes.starts_with(&[0x1f, 0x8b]) {
+        flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut unpacked)
+    } else if bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        zstd::stream::read::Decoder::new(&bytes[..]).and_then(|mut file| file.read_to_end(&mut unpacked))
+    } else {
+        return Ok(bytes);
+    };
+    match result {
+        Ok(_) => Ok(unpacked),
+        Err(error) => {
+            Err(Problem::new("hift::data::packed", format!("`{path}` cannot be unpacked: {error}"))
+                .label_at(span, "this file")
+                .help("it is damaged or was not written to its end: get it again"))
+        }
+    }
+}
+
+/// A file, mapped into memory, with its hash.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn map(folder: &Path, path: &str, span: Option<Span>) -> Result<(Buffer, Hashed), Problem> {
+    let found = find(folder, path, span)?;
+    let mapped = mapped(&found).map_err(|error| {
+        Problem::of(Fault::Missing, "hift::data::unreadable", format!("`{path}` cannot be read: {error}"))
+            .label_at(span, format!("looked for {}", found.display()))
+    })?;
+    let hashed = Hashed::of(path, &mapped);
+    Ok((mapped, hashed))
+}
+
+/// The bytes of a file, mapped into memory.
+pub(super) fn mapped(place: &Path) -> io::Result<Buffer> {
+    let file = fs::File::open(place)?;
+    if file.metadata()?.len() == 0 {
+        return Ok(Buffer::from_vec(Vec::<u8>::new())); // nothing can be mapped
+    }
+    // SAFETY: the mapping is read only. Another program could write to the file or cut it off meanwhile, as it could
+    // for every program that maps data; arrow files are written once, and a changed one is found by its hash.
+    #[allow(unsafe_code)]
+    let map = Arc::new(unsafe { memmap2::Mmap::map(&file)? });
+    let start = NonNull::new(map.as_ptr().cast_mut()).expect("a mapping has an address");
+    // SAFETY: the buffer lives as long as the mapping, which it owns; its length is that of the mapping.
+    #[allow(unsafe_code)]
+    Ok(unsafe { Buffer::from_custom_allocation(start, map.len(), map.clone()) })
 }
 
 /// The name among `names` that `wanted` was probably meant to be.

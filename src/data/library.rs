@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Dataset, Limits, load};
+use super::{Cache, Dataset, Limits, load_through};
 use crate::lang::pipeline::{Data, Tokenizer};
 use crate::problem::Problems;
 
@@ -12,16 +12,23 @@ pub struct Library<'a> {
     /// Relative paths start here.
     folder: PathBuf,
     cancelled: &'a dyn Fn() -> bool,
+    /// Tokens of earlier runs.
+    cache: Option<Cache>,
     loaded: Vec<(Data, Tokenizer, Limits, Arc<Dataset>)>,
 }
 
 impl<'a> Library<'a> {
     pub fn new(folder: PathBuf, cancelled: &'a dyn Fn() -> bool) -> Self {
-        Self { folder, cancelled, loaded: Vec::new() }
+        Self { folder, cancelled, cache: None, loaded: Vec::new() }
+    }
+
+    /// With the tokens of earlier runs.
+    pub fn with_cache(self, cache: Option<Cache>) -> Self {
+        Self { cache, ..self }
     }
 
     /// # Errors
-    /// As [`load`].
+    /// As [`super::load`].
     pub fn get(
         &mut self,
         data: &Data,
@@ -32,7 +39,9 @@ impl<'a> Library<'a> {
         if let Some((.., dataset)) = known {
             return Ok(dataset.clone());
         }
-        let dataset = Arc::new(load(&self.folder, data, tokenizer, limits, self.cancelled)?);
+        let dataset =
+            load_through(self.cache.as_ref(), &self.folder, data, tokenizer, limits, self.cancelled)?;
+        let dataset = Arc::new(dataset);
         self.loaded.push((data.clone(), tokenizer.clone(), limits.clone(), dataset.clone()));
         Ok(dataset)
     }

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! read::read      files -> Table       arrow batches of the columns that the format asks for
-//! Layout::render  Table -> Rendered    text, and which part of it carries a loss
-//! tokenize        Rendered -> Sequences   ids, and what each position must predict; cut, drop or fail
+//! filter          Table -> Table       the rows that pass the tests
+//! Layout::render  Table -> Rendered    text, and which part of it carries a loss; `chat` by a template
+//! tokenize        Rendered -> Sequences   ids, and what each position must predict; cut, split, drop or fail
+//! cache           Sequences <-> files  so that all of the above happens once
 //! split           Sequences -> train, holdout
+//! mix             several of these -> one
 //! pack::pack      Sequences -> Sequences  several rows in one, without cross-talk
 //! Batches         Sequences -> Batch   what one forward pass sees
 //! ```
@@ -17,21 +20,30 @@
 //!
 //! This room must not know tensors, devices or the model; of the model it is told [`Limits`].
 
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::path::Path;
 
 use serde::Serialize;
 
-use crate::lang::pipeline::{Data, Format, Holdout, Setting, Shuffle, Tokenizer};
+use crate::lang::pipeline::{Data, Format, Holdout, Mark, Setting, Shuffle, Source, Tokenizer};
 use crate::lock::Hashed;
 use crate::problem::{Problem, Problems};
 use crate::random::Random;
 use crate::units::Count;
 
+mod account;
+mod arrow;
 mod audit;
 mod batch;
+mod cache;
+mod chat;
+mod csv;
 mod encoder;
 mod files;
+mod filter;
 mod library;
+mod mix;
 mod pack;
 mod preview;
 mod prompts;
@@ -43,6 +55,7 @@ mod tokenize;
 
 pub use audit::{Audit, Bin, Dropped, Lengths, Part};
 pub use batch::{Batch, Batches, in_order};
+pub use cache::{Cache, Cached, Entry};
 pub use encoder::{Encoder, Marks};
 pub use files::{check_files, inputs};
 pub use library::Library;
@@ -52,7 +65,9 @@ pub use prompts::check_prompts;
 pub use read::read;
 pub use render::{Layout, Rendered};
 pub use sequences::{IGNORE, Sequence, Sequences};
-pub use table::{Column, Kind, Table};
+pub use table::{Column, Kind, Place, Table, Unit};
+
+use chat::Chat;
 
 /// What the data has to know of the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -104,6 +119,8 @@ pub struct Dataset {
     pub audit: Audit,
     /// The source, the tokenizer, and what was read beside it.
     pub hashes: Vec<Hashed>,
+    /// Whether the tokens were in the cache.
+    pub cached: Cached,
 }
 
 /// Reads, tokenises, splits and packs a data block. Relative paths start at `folder`. `cancelled` is asked
@@ -119,51 +136,86 @@ pub fn load(
     limits: &Limits,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Dataset, Problems> {
+    load_through(None, folder, data, tokenizer, limits, cancelled)
+}
+
+/// As [`load`], through a cache of tokens.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_through(
+    cache: Option<&Cache>,
+    folder: &Path,
+    data: &Data,
+    tokenizer: &Tokenizer,
+    limits: &Limits,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Dataset, Problems> {
+    let reading = Reading { cache, folder, tokenizer, limits, cancelled };
     let mut problems = Problems::default();
-    let layout = keep(&mut problems, Layout::new(&data.format));
-    let source =
-        layout.as_ref().and_then(|layout| keep(&mut problems, read(folder, &data.source, &layout.columns)));
-    let max_length = keep(&mut problems, tokenize::max_length(tokenizer, limits));
-    let is_text = !matches!(data.format.value, Format::Tokens { .. });
-    let encoder = is_text.then(|| keep(&mut problems, Encoder::open(folder, tokenizer))).flatten();
-    let marks = encoder
-        .as_ref()
-        .and_then(|encoder| keep(&mut problems, encoder.marks(&tokenizer.begin, &tokenizer.end)));
-    let (Some(layout), Some((table, hashed)), Some(max_length)) = (layout, source, max_length) else {
-        return Err(problems);
-    };
+    let mut halves = Vec::new();
+    for part in data.parts() {
+        let dedup = *part.dedup || *data.dedup;
+        halves.extend(keep(&mut problems, reading.halves(part, dedup, *data.shuffle)));
+    }
+    let mut said: Vec<Problem> = Vec::new();
+    // What is wrong with the tokenizer every block of a mix says.
+    problems.0.retain(|problem| {
+        !said.contains(problem) && {
+            said.push(problem.clone());
+            true
+        }
+    });
     if problems.has_errors() {
         return Err(problems);
     }
+    let max_length = tokenize::max_length(tokenizer, limits)?;
 
-    let (rows, counts) = match (&encoder, &marks) {
-        (Some(encoder), Some(marks)) => tokenize::text_rows(
-            &table,
-            &layout,
-            data,
-            tokenizer,
-            (encoder, marks),
-            (max_length, limits),
-            cancelled,
-        )?,
-        _ => tokenize::token_rows(&table, &layout, data, tokenizer, (max_length, limits), cancelled)?,
-    };
-    let path = table.path.clone();
-    drop(table);
-    if rows.is_empty() {
+    let mut repeated = 0;
+    if let Source::Mix { parts, by, stop } = &data.source.value {
+        let trains: Vec<&Sequences> = halves.iter().map(|half| &half.train).collect();
+        let weights: Vec<Option<f64>> = parts.iter().map(|part| part.weight).collect();
+        let drawn = mix::draw(&trains, &weights, *by, *stop, *data.shuffle);
+        for (half, drawn) in halves.iter_mut().zip(drawn) {
+            let distinct = drawn.iter().collect::<HashSet<_>>().len();
+            half.counts.dropped.unmixed += (half.train.len() - distinct) as u64;
+            repeated += (drawn.len() - distinct) as u64;
+            half.train = half.train.select(&drawn);
+        }
+    }
+    let first = halves[0].path.clone();
+    let mut all = halves.into_iter();
+    let mut whole = all.next().expect("a block, or those of a mix");
+    for half in all {
+        whole.train.append(&half.train);
+        whole.holdout.append(&half.holdout);
+        whole.counts.add(&half.counts);
+        whole.hashes.extend(half.hashes);
+        whole.cached = whole.cached.and(half.cached);
+    }
+    if *data.dedup && data.parts().len() > 1 {
+        let (kept, gone) = distinct(&whole.train, &[]);
+        whole.train = whole.train.select(&kept);
+        whole.counts.dropped.repeats += gone;
+    }
+    let Halves { train, holdout, counts, hashes, cached, .. } = whole;
+    let path = if data.parts().len() > 1 { data.name.clone() } else { first };
+    if train.is_empty() {
         return Err(audit::nothing_trained(&counts, data, tokenizer, &path, max_length).into());
     }
-
-    let (train, holdout) = split(rows.len(), &data.holdout, *data.shuffle)?;
-    let (train, holdout) = (rows.select(&train), rows.select(&holdout));
-    let (duplicates, leaked) = (audit::duplicates(&rows), audit::leaked(&train, &holdout));
-    drop(rows);
+    let (train, holdout) = (train.share(), holdout.share());
+    // Those that a mix repeats are meant to stand there again.
+    let duplicates = audit::duplicates(&train, &holdout).saturating_sub(repeated);
+    let leaked = audit::leaked(&train, &holdout);
     let (train, train_part) = use_rows(train, *tokenizer.pack, max_length, limits);
     let (holdout, holdout_part) = use_rows(holdout, *tokenizer.pack, max_length, limits);
     let audit = Audit {
         rows: counts.rows,
         dropped: counts.dropped,
         cut: counts.cut,
+        split: counts.split,
+        pieces: counts.pieces,
+        repeated,
         longest_row: counts.longest_row,
         empty_responses: counts.empty_responses,
         duplicates,
@@ -172,9 +224,231 @@ pub fn load(
         train: train_part,
         holdout: holdout_part,
     };
-    let mut hashes = vec![hashed];
-    hashes.extend(encoder.iter().flat_map(|encoder| encoder.hashes()).cloned());
-    Ok(Dataset { train, holdout, audit, hashes })
+    Ok(Dataset { train, holdout, audit, hashes, cached })
+}
+
+/// The two sides of a data block that has files of its own.
+struct Halves {
+    train: Sequences,
+    holdout: Sequences,
+    counts: audit::Counts,
+    hashes: Vec<Hashed>,
+    cached: Cached,
+    path: String,
+}
+
+/// The rows of one source.
+struct Rows {
+    rows: Sequences,
+    counts: audit::Counts,
+    hashes: Vec<Hashed>,
+    cached: Cached,
+}
+
+/// How sources are read.
+struct Reading<'r> {
+    cache: Option<&'r Cache>,
+    folder: &'r Path,
+    tokenizer: &'r Tokenizer,
+    limits: &'r Limits,
+    cancelled: &'r dyn Fn() -> bool,
+}
+
+impl Reading<'_> {
+    /// A block's rows, what is held out set apart.
+    fn halves(&self, data: &Data, dedup: bool, shuffle: Shuffle) -> Result<Halves, Problems> {
+        let path = files::of_source(self.folder, &data.source.value, data.source.span())
+            .map_or_else(|_| String::new(), |listed| listed.written);
+        let held = data.held_source().map(|source| self.rows(data, &source));
+        let own = self.rows(data, &data.source);
+        let (held, own) = match (held.transpose(), own) {
+            (Ok(held), Ok(own)) => (held, own),
+            (held, own) => {
+                let mut problems = own.err().unwrap_or_default();
+                problems.0.extend(held.err().unwrap_or_default().0);
+                return Err(problems);
+            }
+        };
+        let Rows { mut rows, mut counts, mut hashes, cached } = own;
+        if rows.is_empty() {
+            let max_length = tokenize::max_length(self.tokenizer, self.limits)?;
+            return Err(audit::nothing_trained(&counts, data, self.tokenizer, &path, max_length).into());
+        }
+        if dedup {
+            let (kept, gone) = distinct(&rows, &counts.continues);
+            counts.dropped.repeats += gone;
+            let at = |old: &u32| kept.binary_search(old).ok().map(|new| new as u32);
+            counts.continues = counts.continues.iter().filter_map(at).collect();
+            rows = rows.select(&kept);
+        }
+        let (train, holdout, cached) = match held {
+            Some(held) => {
+                counts.add(&held.counts);
+                hashes.extend(held.hashes);
+                (rows, held.rows, cached.and(held.cached))
+            }
+            None => {
+                let (train, holdout) = split(rows.len(), &counts.continues, &data.holdout, shuffle)?;
+                (rows.select(&train), rows.select(&holdout), cached)
+            }
+        };
+        Ok(Halves { train, holdout, counts, hashes, cached, path })
+    }
+
+    /// The rows of a source, in the form that the block asks for.
+    fn rows(&self, data: &Data, source: &Setting<Source>) -> Result<Rows, Problems> {
+        let Self { cache, folder, tokenizer, limits, cancelled } = *self;
+        let mut problems = Problems::default();
+        let layout = keep(&mut problems, Layout::new(&data.format));
+        let tests = layout
+            .as_ref()
+            .and_then(|layout| keep(&mut problems, filter::Tests::new(&layout.columns, &data.filter)));
+        // With a cache the files are hashed only, as long as nothing is wrong.
+        let hashed = cache.and_then(|_| keep(&mut problems, files::hash(folder, source, cancelled)));
+        let read_rows = || read(folder, source, tests.as_ref().map_or(&[], |tests| &tests.columns));
+        let table = (cache.is_none() && tests.is_some()).then(|| keep(&mut problems, read_rows())).flatten();
+        let max_length = keep(&mut problems, tokenize::max_length(tokenizer, limits));
+        let is_text = !matches!(data.format.value, Format::Tokens { .. });
+        let is_chat = matches!(data.format.value, Format::Chat { .. });
+        let encoder = is_text.then(|| keep(&mut problems, Encoder::open(folder, tokenizer))).flatten();
+        // A chat template writes its own marks.
+        let mark = |mark: &Setting<Mark>| Setting {
+            value: if is_chat && mark.value == Mark::Auto { Mark::None } else { mark.value.clone() },
+            origin: mark.origin,
+        };
+        let (begin, end) = (mark(&tokenizer.begin), mark(&tokenizer.end));
+        let marks = encoder.as_ref().and_then(|encoder| keep(&mut problems, encoder.marks(&begin, &end)));
+        let chat = match &encoder {
+            Some(encoder) if is_chat => keep(&mut problems, Chat::open(folder, &data.format, encoder)),
+            Some(_) | None => None,
+        };
+        if problems.has_errors() && hashed.is_some() && tests.is_some() {
+            // What is wrong with the rows is said along with the rest.
+            keep(&mut problems, read_rows());
+        }
+        let (Some(layout), Some(tests), Some(max_length), false) =
+            (layout.as_ref(), tests.as_ref(), max_length, problems.has_errors())
+        else {
+            return Err(problems);
+        };
+
+        let tokenise = |table: Table| {
+            let read = table.rows() as u64;
+            let table = &tests.apply(table);
+            let lengths = (max_length, limits);
+            let (rows, mut counts) = match (&encoder, &marks) {
+                (Some(encoder), Some(marks)) => {
+                    let how = (encoder, marks, chat.as_ref());
+                    tokenize::text_rows(table, layout, data, tokenizer, how, lengths, cancelled)?
+                }
+                _ => tokenize::token_rows(table, layout, data, tokenizer, lengths, cancelled)?,
+            };
+            counts.dropped.filtered = read - counts.rows;
+            counts.rows = read;
+            Ok::<_, Problems>((rows, counts))
+        };
+        // All files that the rows follow from, each once.
+        let all_files = |of_rows: &[Hashed]| {
+            let mut files = of_rows.to_vec();
+            let beside = encoder.iter().flat_map(|encoder| encoder.hashes());
+            for hashed in beside.chain(chat.iter().flat_map(|chat| &chat.hashes)) {
+                if !files.contains(hashed) {
+                    files.push(hashed.clone());
+                }
+            }
+            files
+        };
+        match (cache, hashed, table) {
+            (Some(cache), Some(hashed), _) => {
+                let files = all_files(&hashed);
+                let origin = cache::Origin {
+                    purpose: purpose(folder, data, source),
+                    files: files.iter().map(|file| (file.path.clone(), file.sha256.clone())).collect(),
+                    settings: settings(data, source, tokenizer, max_length, limits),
+                };
+                let (rows, counts, cached) = cache.get_or(&origin, || {
+                    let (table, read) = read_rows()?;
+                    let (rows, counts) = tokenise(table)?;
+                    // A file that changed between hashing and reading is used as it was read, and not kept.
+                    let is_kept = read == hashed && !rows.is_empty();
+                    Ok::<_, Problems>((rows, counts, is_kept))
+                })?;
+                Ok(Rows { rows, counts, hashes: files, cached })
+            }
+            (_, _, Some((table, read))) => {
+                let (rows, counts) = tokenise(table)?;
+                Ok(Rows { rows, counts, hashes: all_files(&read), cached: Cached::Off })
+            }
+            (_, _, None) => Err(problems),
+        }
+    }
+}
+
+/// What tokens are for: this block of these files.
+fn purpose(folder: &Path, data: &Data, source: &Setting<Source>) -> String {
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+    format!("{} of {} in {}", data.name, files::written(&source.value), folder.display())
+}
+
+/// The settings that tokens follow from. Where files lie is none of them.
+fn settings(
+    data: &Data,
+    source: &Setting<Source>,
+    tokenizer: &Tokenizer,
+    max_length: usize,
+    limits: &Limits,
+) -> BTreeMap<String, String> {
+    let json = |value: serde_json::Value| value.to_string();
+    let without = |value: serde_json::Value, keys: &[&str]| {
+        let mut value = value;
+        if let Some(object) = value.as_object_mut() {
+            object.retain(|key, _| !keys.contains(&key.as_str()));
+        }
+        value.to_string()
+    };
+    let settings = [
+        ("source", without(serde_json::json!(source), &["path", "split"])),
+        ("format", without(serde_json::json!(data.format), &["template"])),
+        ("filter", json(serde_json::json!(data.filter))),
+        ("loss_on", json(serde_json::json!(tokenizer.loss_on))),
+        ("begin", json(serde_json::json!(tokenizer.begin))),
+        ("end", json(serde_json::json!(tokenizer.end))),
+        ("too_long", json(serde_json::json!(tokenizer.too_long))),
+        ("max_length", max_length.to_string()),
+        ("vocabulary", limits.vocab.to_string()),
+        ("target", json(serde_json::json!(limits.target))),
+    ];
+    settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Which rows are not the same as an earlier one, in their order, and how many are. Sequences in `continues` belong to
+/// the row of the one before.
+fn distinct(rows: &Sequences, continues: &[u32]) -> (Vec<u32>, u64) {
+    let mut seen = HashSet::new();
+    let (mut kept, mut gone) = (Vec::new(), 0);
+    for pieces in whole_rows(rows.len(), continues) {
+        let content: Vec<_> =
+            pieces.clone().map(|i| rows.get(i as usize)).map(|row| (row.ids, row.labels)).collect();
+        if seen.insert(content) {
+            kept.extend(pieces);
+        } else {
+            gone += 1;
+        }
+    }
+    (kept, gone)
+}
+
+/// The sequences of each row: one, and those that go on with it.
+fn whole_rows(n: usize, continues: &[u32]) -> Vec<Range<u32>> {
+    let mut rows: Vec<Range<u32>> = Vec::with_capacity(n);
+    let mut continues = continues.iter().peekable();
+    for i in 0..n as u32 {
+        match rows.last_mut() {
+            Some(row) if continues.next_if(|next| **next == i).is_some() => row.end = i + 1,
+            Some(_) | None => rows.push(i..i + 1),
+        }
+    }
+    rows
 }
 
 /// Rows as the batches will take them, and the account of them.
@@ -209,9 +483,17 @@ fn rows(n: u64) -> String {
 /// The holdout is drawn from a stream of the seed that no epoch uses.
 const HOLDOUT_STREAM: u64 = u64::MAX;
 
-/// Which of `n` rows are trained on, and which are held out; both in the order of the file. Rows are shuffled
-/// if there is a seed; the last ones are held out, at least one and never all.
-fn split(n: usize, holdout: &Setting<Holdout>, shuffle: Shuffle) -> Result<(Vec<u32>, Vec<u32>), Problem> {
+/// Which of `n` sequences are trained on, and which are held out; both in the order of the file. Rows are shuffled
+/// if there is a seed; the last ones are held out, at least one and never all. Sequences in `continues` belong to the
+/// row of the one before and stay on its side.
+fn split(
+    n: usize,
+    continues: &[u32],
+    holdout: &Setting<Holdout>,
+    shuffle: Shuffle,
+) -> Result<(Vec<u32>, Vec<u32>), Problem> {
+    let pieces = whole_rows(n, continues);
+    let n = pieces.len();
     let too_large = |asked: String| {
         Problem::new(
             "hift::data::holdout",
@@ -224,7 +506,8 @@ fn split(n: usize, holdout: &Setting<Holdout>, shuffle: Shuffle) -> Result<(Vec<
         })
     };
     let held = match holdout.value {
-        Holdout::None | Holdout::Rows(0) => 0,
+        // Those of a file are not drawn.
+        Holdout::None | Holdout::Rows(0) | Holdout::From(_) => 0,
         Holdout::Rows(asked) if asked >= n as u64 => return Err(too_large(rows(asked))),
         Holdout::Rows(asked) => asked as usize,
         Holdout::Share(share) if share <= 0.0 => 0,
@@ -236,12 +519,16 @@ fn split(n: usize, holdout: &Setting<Holdout>, shuffle: Shuffle) -> Result<(Vec<
     let mut train: Vec<u32> = (0..n as u32).collect();
     match shuffle {
         Shuffle::None => {}
-        Shuffle::Seed(seed) => Random::stream(seed, HOLDOUT_STREAM).shuffle(&mut train),
+        Shuffle::Seed(seed) | Shuffle::ByLength(seed) => {
+            Random::stream(seed, HOLDOUT_STREAM).shuffle(&mut train)
+        }
     }
-    let mut holdout = train.split_off(n - held);
-    train.sort_unstable();
-    holdout.sort_unstable();
-    Ok((train, holdout))
+    let holdout = train.split_off(n - held);
+    let sequences = |mut rows: Vec<u32>| {
+        rows.sort_unstable();
+        rows.into_iter().flat_map(|row| pieces[row as usize].clone()).collect()
+    };
+    Ok((sequences(train), sequences(holdout)))
 }
 
 #[cfg(test)]
@@ -251,7 +538,7 @@ mod tests {
     #[test]
     fn the_last_rows_are_held_out() {
         let check = |n, holdout, expected: Result<&[u32], &str>| {
-            let split = split(n, &Setting::default(holdout), Shuffle::None);
+            let split = split(n, &[], &Setting::default(holdout), Shuffle::None);
             match (split, expected) {
                 (Ok((train, held)), Ok(expected)) => {
                     assert_eq!(held, expected);
@@ -279,8 +566,16 @@ mod tests {
     }
 
     #[test]
+    fn pieces_of_a_row_stay_together() {
+        // Three rows: the second has three pieces.
+        let (train, held) = split(5, &[2, 3], &Setting::default(Holdout::Rows(2)), Shuffle::None).unwrap();
+        assert_eq!((train, held), (vec![0], vec![1, 2, 3, 4]));
+    }
+
+    #[test]
     fn a_seed_draws_the_holdout() {
-        let check = |seed| split(100, &Setting::default(Holdout::Rows(10)), Shuffle::Seed(seed)).unwrap();
+        let check =
+            |seed| split(100, &[], &Setting::default(Holdout::Rows(10)), Shuffle::Seed(seed)).unwrap();
         let (train, held) = check(1);
         assert_eq!(check(1), (train.clone(), held.clone()));
         assert_ne!(check(2).1, held);

@@ -1,4 +1,4 @@
-//! Files to a [`Table`]: JSON lines, a JSON array, plain text.
+//! Files to a [`Table`]: JSON lines, a JSON array, plain text; `csv` and `arrow` know the others.
 
 use std::fmt;
 use std::path::Path;
@@ -6,44 +6,79 @@ use std::path::Path;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::files::{self, nearest};
-use super::table::{Column, Kind, Odd, Table, TableBuilder};
+use super::account::{Account, MAX_COLUMNS, missing_column};
+use super::csv::Form;
+use super::files;
+use super::table::{Column, Kind, Table, TableBuilder, Unit};
 use crate::lang::pipeline::{Setting, Source};
 use crate::lock::Hashed;
 use crate::problem::{Problem, Problems, Span};
 
 /// So many broken lines are reported one by one; the rest is counted.
 const MAX_REPORTED: usize = 5;
-/// So many column names are remembered and shown.
-const MAX_COLUMNS: usize = 40;
 
-/// Reads the columns that are needed from a source.
+/// Reads the columns that are needed from a source, and the hashes of its files.
 ///
 /// # Errors
-/// A file that is missing (66), is not UTF-8 or not JSON, has no row, or has rows without a needed column;
-/// each names the line.
+/// A file that is missing (66), cannot be unpacked, is not what its reader expects, has no row, or has rows without
+/// a needed column; each names the line or row.
 pub fn read(
     folder: &Path,
     source: &Setting<Source>,
     columns: &[Column],
-) -> Result<(Table, Hashed), Problems> {
+) -> Result<(Table, Vec<Hashed>), Problems> {
     let span = source.span();
-    let path = match &source.value {
-        Source::Json { path } | Source::Text { path, .. } => path,
-    };
-    let (bytes, hashed) = files::read(folder, path, span)?;
-    let text = utf8(&bytes, path, span)?;
-    let table = match &source.value {
-        Source::Json { path } => json(path, text, columns, span)?,
-        Source::Text { path, separator } => plain(path, text, separator.as_deref(), columns, span)?,
-    };
+    let listed = files::of_source(folder, &source.value, span)?;
+    let (mut tables, mut hashes) = (Vec::new(), Vec::new());
+    for path in &listed.beside {
+        hashes.push(files::read(folder, path, span)?.1);
+    }
+    let mut problems = Problems::default();
+    for path in &listed.rows {
+        let read = match &source.value {
+            Source::Json { .. } => with_text(folder, path, span, |text| json(path, text, columns, span)),
+            Source::Text { separator, .. } => {
+                with_text(folder, path, span, |text| plain(path, text, separator.as_deref(), columns, span))
+            }
+            Source::Csv { separator, names, quotes, .. } => {
+                let form = Form::of(path, separator.as_deref(), names.as_deref(), *quotes);
+                with_text(folder, path, span, |text| super::csv::read(path, text, &form, columns, span))
+            }
+            Source::Arrow { .. } => super::arrow::read_ipc(folder, path, columns, span),
+            Source::Parquet { .. } => super::arrow::read_parquet(folder, path, columns, span),
+            Source::Mix { .. } => unreachable!("a mix is read block by block"),
+        };
+        match read {
+            Ok((table, hashed)) => {
+                tables.push(table);
+                hashes.push(hashed);
+            }
+            Err(found) => problems.0.extend(found.0),
+        }
+    }
+    if problems.has_errors() {
+        return Err(problems);
+    }
+    let table = Table::joined(&listed.written, tables);
     if table.rows() == 0 {
-        return Err(Problem::new("hift::data::no_rows", format!("`{path}` holds no rows"))
+        return Err(Problem::new("hift::data::no_rows", format!("`{}` holds no rows", table.path))
             .label_at(span, "nothing to train on")
             .help("a row is a line that is not blank, or an element of the array")
             .into());
     }
-    Ok((table, hashed))
+    Ok((table, hashes))
+}
+
+/// The table that `read` makes of a file's text, which may be packed.
+fn with_text(
+    folder: &Path,
+    path: &str,
+    span: Option<Span>,
+    read: impl FnOnce(&str) -> Result<Table, Problems>,
+) -> Result<(Table, Hashed), Problems> {
+    let (bytes, hashed) = files::read(folder, path, span)?;
+    let bytes = files::unpack(bytes, path, span)?;
+    Ok((read(utf8(&bytes, path, span)?)?, hashed))
 }
 
 fn utf8<'b>(bytes: &'b [u8], path: &str, span: Option<Span>) -> Result<&'b str, Problem> {
@@ -67,7 +102,7 @@ fn line_of(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// A place in a text that only moves forward, so that a whole file is counted through once.
-struct Place<'t> {
+pub(super) struct Place<'t> {
     text: &'t str,
     at: usize,
     line: u64,
@@ -75,12 +110,12 @@ struct Place<'t> {
 }
 
 impl<'t> Place<'t> {
-    fn start(text: &'t str) -> Self {
+    pub fn start(text: &'t str) -> Self {
         Self { text, at: 0, line: 1, line_start: 0 }
     }
 
     /// The line and column, both from 1, of a place not before the last one asked for.
-    fn of(&mut self, at: usize) -> (u64, usize) {
+    pub fn of(&mut self, at: usize) -> (u64, usize) {
         let passed = &self.text.as_bytes()[self.at..at];
         self.line += line_of(passed, passed.len()) - 1;
         if let Some(newline) = passed.iter().rposition(|&byte| byte == b'\n') {
@@ -103,17 +138,23 @@ fn plain(
     let seen = ["text".to_owned()];
     let mut problems = Problems::default();
     for column in columns {
-        if column.name != "text" {
-            problems.push(missing_column(path, &column.name, &seen, span));
-        } else if column.kind == Kind::Ints {
-            problems.push(
+        match column.kind {
+            Kind::Maybe => {}
+            Kind::Text | Kind::Ints | Kind::Nested | Kind::Any if column.name != "text" => {
+                problems.push(missing_column(path, &column.name, &seen, span));
+            }
+            Kind::Text | Kind::Any => {}
+            Kind::Ints | Kind::Nested => problems.push(
                 Problem::new(
                     "hift::data::cell",
-                    format!("`{path}` holds text where lists of whole numbers are needed"),
+                    match column.kind {
+                        Kind::Ints => format!("`{path}` holds text where lists of whole numbers are needed"),
+                        _ => format!("`{path}` holds text where lists are needed"),
+                    },
                 )
                 .label_at(span, "this source")
-                .help("read rows tokenised elsewhere with `json(...)`"),
-            );
+                .help("read such rows with `json(...)`, `parquet(...)` or `arrow(...)`"),
+            ),
         }
     }
     if separator == Some("") {
@@ -156,11 +197,8 @@ fn json(path: &str, text: &str, columns: &[Column], span: Option<Span>) -> Resul
     let mut rows = JsonRows {
         path,
         span,
-        columns,
         table: TableBuilder::new(columns),
-        seen: Vec::new(),
-        absent: vec![Tally::default(); columns.len()],
-        other: vec![(Tally::default(), ""); columns.len()],
+        account: Account::new(path, Unit::Line, span, columns),
         broken: Vec::new(),
         n_broken: 0,
     };
@@ -176,31 +214,11 @@ fn json(path: &str, text: &str, columns: &[Column], span: Option<Span>) -> Resul
     rows.finish()
 }
 
-/// How many rows something is true of, and the first one's line.
-#[derive(Debug, Clone, Copy, Default)]
-struct Tally {
-    rows: u64,
-    first: u64,
-}
-
-impl Tally {
-    fn add(&mut self, line: u64) {
-        if self.rows == 0 {
-            self.first = line;
-        }
-        self.rows += 1;
-    }
-}
-
 struct JsonRows<'a> {
     path: &'a str,
     span: Option<Span>,
-    columns: &'a [Column],
     table: TableBuilder,
-    /// Every key of every row, in the order of appearance.
-    seen: Vec<String>,
-    absent: Vec<Tally>,
-    other: Vec<(Tally, &'static str)>,
+    account: Account<'a>,
     broken: Vec<Problem>,
     n_broken: usize,
 }
@@ -214,20 +232,12 @@ impl JsonRows<'_> {
             return self.broken(line, column, "expected an object", text);
         }
         let mut json = serde_json::Deserializer::from_str(text);
-        let seed = RowSeed { columns: self.columns, seen: &mut self.seen };
+        let seed = RowSeed { columns: self.account.columns, seen: &mut self.account.seen };
         let row = seed.deserialize(&mut json).and_then(|row| json.end().map(|()| row));
         match row {
             Ok(row) => {
-                let (absent, other) = (&mut self.absent, &mut self.other);
-                self.table.push(line, &row, |i, odd| match odd {
-                    Odd::Absent => absent[i].add(line),
-                    Odd::Other(what) => {
-                        other[i].0.add(line);
-                        if other[i].0.rows == 1 {
-                            other[i].1 = what;
-                        }
-                    }
-                });
+                let account = &mut self.account;
+                self.table.push(line, &row, |i, odd| account.refuse(i, odd, line));
             }
             Err(error) => self.error(&error, text, line, column),
         }
@@ -308,75 +318,9 @@ impl JsonRows<'_> {
             );
         }
         let table = self.table.finish(self.path);
-        for (i, column) in self.columns.iter().enumerate() {
-            let Tally { rows, first } = self.absent[i];
-            if rows > 0 && !self.seen.contains(&column.name) {
-                problems.push(missing_column(self.path, &column.name, &self.seen, self.span));
-            } else if rows > 0 {
-                problems.push(
-                    Problem::new(
-                        "hift::data::absent_cell",
-                        format!(
-                            "`{}`, line {first}: no value for `{}`{}",
-                            self.path,
-                            column.name,
-                            and_more(rows)
-                        ),
-                    )
-                    .label_at(self.span, format!("its columns are {}", list(&self.seen)))
-                    .help("give every row a value; an empty text \"\" is one"),
-                );
-            }
-            let (Tally { rows, first }, what) = self.other[i];
-            if rows > 0 {
-                let needed = match column.kind {
-                    Kind::Text => "text",
-                    Kind::Ints => "a list of whole numbers",
-                };
-                problems.push(
-                    Problem::new(
-                        "hift::data::cell",
-                        format!(
-                            "`{}`, line {first}: `{}` holds {what}; {needed} is needed{}",
-                            self.path,
-                            column.name,
-                            and_more(rows)
-                        ),
-                    )
-                    .label_at(self.span, "this file")
-                    .help("name another column in `format`, or change the rows"),
-                );
-            }
-        }
+        problems.0.extend(self.account.problems(table.rows()).0);
         if problems.has_errors() { Err(problems) } else { Ok(table) }
     }
-}
-
-/// ` (and 3 more rows)`, when the first of `rows` rows has been named.
-pub(super) fn and_more(rows: u64) -> String {
-    match rows {
-        0 | 1 => String::new(),
-        2 => " (and 1 more row)".to_owned(),
-        rows => format!(" (and {} more rows)", rows - 1),
-    }
-}
-
-fn missing_column(path: &str, name: &str, seen: &[String], span: Option<Span>) -> Problem {
-    let help = match nearest(name, seen.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => "name one of these columns in `format`".to_owned(),
-    };
-    Problem::new("hift::data::no_column", format!("`{path}` has no column `{name}`"))
-        .label_at(span, format!("its columns are {}", list(seen)))
-        .help(help)
-}
-
-fn list(names: &[String]) -> String {
-    if names.is_empty() {
-        return "none".to_owned();
-    }
-    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-    names.join(", ")
 }
 
 /// The first characters of a text, on one line.

@@ -2,20 +2,28 @@
 
 use std::ops::Range;
 
-use arrow_array::{LargeStringArray, RecordBatch};
+use arrow_array::{Array, LargeStringArray, RecordBatch};
 
 use super::table::{Column, Kind, texts};
-use crate::lang::pipeline::{Format, LossOn, Setting};
+use crate::lang::pipeline::{Format, LossOn, Setting, Tools};
 use crate::problem::{Problem, Problems};
+
+/// Where messages are looked for, if no column is named.
+const MESSAGES: [&str; 2] = ["messages", "conversations"];
 
 /// What a row becomes, before tokenizing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
     pub text: String,
-    /// The bytes of `text` that carry a loss.
-    pub trained: Range<usize>,
+    /// The bytes of `text` that carry a loss, in their order.
+    pub trained: Vec<Range<usize>>,
     /// The response holds nothing but white space.
     pub empty_response: bool,
+}
+
+/// One part, in a list.
+pub(super) fn one(part: Range<usize>) -> Vec<Range<usize>> {
+    std::iter::once(part).collect()
 }
 
 /// A text with `{column}` in it.
@@ -43,6 +51,11 @@ enum Rows {
     Instruct {
         prompt: Template,
         response: Template,
+    },
+    /// The messages are in one of these columns, the tools in the last.
+    Chat {
+        messages: Vec<usize>,
+        tools: Option<usize>,
     },
     /// The class is in this column.
     Classify {
@@ -87,6 +100,24 @@ impl Layout {
                 });
                 Ok(Self { columns, rows })
             }
+            Format::Chat { column: named, tools, .. } => {
+                let mut columns = match named {
+                    Some(name) => vec![column(name, Kind::Nested)],
+                    None => MESSAGES.map(|name| column(&name.to_owned(), Kind::Maybe)).to_vec(),
+                };
+                let messages = (0..columns.len()).collect();
+                let tools = match tools {
+                    Tools::Auto => Some(("tools".to_owned(), Kind::Maybe)),
+                    Tools::Column(name) => Some((name.clone(), Kind::Any)),
+                    Tools::None => None,
+                };
+                let tools = tools.map(|(name, kind)| {
+                    columns.push(Column { name, kind });
+                    columns.len() - 1
+                });
+                Ok(Self { columns, rows: Rows::Chat { messages, tools } })
+            }
+            Format::OfParts => unreachable!("a mix is read block by block"),
             Format::Instruct { prompt, response } => {
                 let mut columns = Vec::new();
                 let mut problems = Problems::default();
@@ -116,7 +147,7 @@ impl Layout {
         match &self.rows {
             Rows::Classify { label, .. } => Some(*label),
             Rows::Tokens(columns) => columns.class,
-            Rows::Text | Rows::Instruct { .. } => None,
+            Rows::Text | Rows::Instruct { .. } | Rows::Chat { .. } => None,
         }
     }
 
@@ -124,22 +155,39 @@ impl Layout {
     pub(super) fn tokens(&self) -> TokenColumns {
         match &self.rows {
             Rows::Tokens(columns) => *columns,
-            Rows::Text | Rows::Instruct { .. } | Rows::Classify { .. } => TokenColumns::default(),
+            Rows::Text | Rows::Instruct { .. } | Rows::Classify { .. } | Rows::Chat { .. } => {
+                TokenColumns::default()
+            }
         }
     }
 
-    /// Renders the rows of a batch whose columns are `self.columns`. Rows of token ids have no text.
-    pub fn render(&self, batch: &RecordBatch, loss_on: LossOn) -> Vec<Rendered> {
+    /// The messages of a batch's rows and the tools, both as JSON text; nothing where rows are no chats.
+    pub(super) fn messages<'b>(&self, batch: &'b RecordBatch) -> Vec<(Option<&'b str>, Option<&'b str>)> {
+        let Rows::Chat { messages, tools } = &self.rows else { return Vec::new() };
+        let columns: Vec<_> = messages.iter().map(|column| texts(batch, *column)).collect();
+        let tools = tools.map(|column| texts(batch, column));
+        let cell = |cells: &'b LargeStringArray, row| cells.is_valid(row).then(|| cells.value(row));
+        let row = |row| {
+            let messages = columns.iter().find_map(|column| cell(column, row));
+            (messages, tools.and_then(|tools| cell(tools, row)))
+        };
+        (0..batch.num_rows()).map(row).collect()
+    }
+
+    /// Renders the rows of a batch whose columns are `self.columns`. Rows of token ids have no text, and messages
+    /// need a template.
+    pub fn render(&self, batch: &RecordBatch, loss_on: &LossOn) -> Vec<Rendered> {
         let columns: Vec<_> = match self.rows {
             Rows::Text | Rows::Instruct { .. } | Rows::Classify { .. } => {
                 (0..self.columns.len()).map(|i| texts(batch, i)).collect()
             }
-            Rows::Tokens(_) => return Vec::new(),
+            Rows::Tokens(_) | Rows::Chat { .. } => return Vec::new(),
         };
         let render = |row| match &self.rows {
             Rows::Text => {
                 let text = columns[0].value(row).to_owned();
-                Rendered { trained: 0..text.len(), empty_response: text.trim().is_empty(), text }
+                let trained = one(0..text.len());
+                Rendered { trained, empty_response: text.trim().is_empty(), text }
             }
             Rows::Instruct { prompt, response } => {
                 let mut text = String::new();
@@ -148,10 +196,10 @@ impl Layout {
                 response.write(&columns, row, &mut text);
                 let start = match loss_on {
                     LossOn::All => 0,
-                    LossOn::Response => boundary,
+                    LossOn::Response | LossOn::Last | LossOn::Roles(_) => boundary,
                 };
                 Rendered {
-                    trained: start..text.len(),
+                    trained: one(start..text.len()),
                     empty_response: text[boundary..].trim().is_empty(),
                     text,
                 }
@@ -159,9 +207,9 @@ impl Layout {
             Rows::Classify { text: template, .. } => {
                 let mut text = String::new();
                 template.write(&columns, row, &mut text);
-                Rendered { trained: 0..text.len(), empty_response: false, text }
+                Rendered { trained: one(0..text.len()), empty_response: false, text }
             }
-            Rows::Tokens(_) => unreachable!("returned above"),
+            Rows::Tokens(_) | Rows::Chat { .. } => unreachable!("returned above"),
         };
         (0..batch.num_rows()).map(render).collect()
     }

@@ -1,12 +1,14 @@
 //! Rows as they were read: arrow batches of the columns that the format asks for.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow_array::builder::{Int64Builder, LargeListBuilder, LargeStringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use arrow_array::{ArrayRef, LargeListArray, LargeStringArray, RecordBatch};
+use arrow_array::{Array, ArrayRef, BooleanArray, LargeListArray, LargeStringArray, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_select::filter::filter_record_batch;
 use serde_json::Value;
 
 /// Rows per arrow batch, which is also how often a cancel flag is looked at.
@@ -19,6 +21,32 @@ pub enum Kind {
     Text,
     /// A list of whole numbers.
     Ints,
+    /// Lists and objects, kept as JSON text.
+    Nested,
+    /// Anything, as text or as JSON text; a row may lack it.
+    Any,
+    /// As [`Kind::Any`], and no row needs to have it.
+    Maybe,
+}
+
+impl Kind {
+    /// Whether a row may lack a value.
+    pub(super) fn is_optional(self) -> bool {
+        match self {
+            Kind::Text | Kind::Ints | Kind::Nested => false,
+            Kind::Any | Kind::Maybe => true,
+        }
+    }
+
+    /// As it is called in a sentence.
+    pub(super) fn called(self) -> &'static str {
+        match self {
+            Kind::Text => "text",
+            Kind::Ints => "a list of whole numbers",
+            Kind::Nested => "a list",
+            Kind::Any | Kind::Maybe => "a value",
+        }
+    }
 }
 
 /// A column that a format needs.
@@ -28,30 +56,108 @@ pub struct Column {
     pub kind: Kind,
 }
 
-/// The rows of a source, in the order of the file.
+/// The rows of a source, in the order of the files.
 #[derive(Debug, Clone)]
 pub struct Table {
     /// The path as written.
     pub path: String,
+    /// The files that it stands for, and what their rows are counted in.
+    pub files: Vec<(String, Unit)>,
     pub batches: Vec<RecordBatch>,
-    /// Where each row begins in the file; lines count from 1.
-    pub lines: Vec<u64>,
+    /// Where each row is.
+    pub places: Vec<Place>,
+}
+
+/// What the rows of a file are counted in, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    Line,
+    Row,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unit::Line => "line",
+            Unit::Row => "row",
+        })
+    }
+}
+
+/// Where a row begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// An index into the files of the table.
+    pub file: u32,
+    /// The line or row of that file, from 1.
+    pub number: u32,
 }
 
 impl Table {
     /// How many rows there are.
     pub fn rows(&self) -> usize {
-        self.lines.len()
+        self.places.len()
     }
 
-    /// The batches, each with the lines of its rows.
-    pub fn parts(&self) -> impl Iterator<Item = (&RecordBatch, &[u64])> {
-        let mut rest = &self.lines[..];
+    /// The batches, each with the places of its rows.
+    pub fn parts(&self) -> impl Iterator<Item = (&RecordBatch, &[Place])> {
+        let mut rest = &self.places[..];
         self.batches.iter().map(move |batch| {
-            let (lines, after) = rest.split_at(batch.num_rows());
+            let (places, after) = rest.split_at(batch.num_rows());
             rest = after;
-            (batch, lines)
+            (batch, places)
         })
+    }
+
+    /// A cell as text; lists as JSON has them.
+    pub fn cell(&self, row: usize, column: usize) -> Option<String> {
+        let mut row = row;
+        for batch in &self.batches {
+            if row < batch.num_rows() {
+                return match batch.column(column).as_string_opt::<i64>() {
+                    Some(texts) => texts.is_valid(row).then(|| texts.value(row).to_owned()),
+                    None => Some(format!("{:?}", int_row(ints(batch, column), row))),
+                };
+            }
+            row -= batch.num_rows();
+        }
+        None
+    }
+
+    /// `` `rows.jsonl`, line 3 ``
+    pub fn at(&self, place: Place) -> String {
+        let (path, unit) = &self.files[place.file as usize];
+        format!("`{path}`, {unit} {}", place.number)
+    }
+
+    /// The rows of several files, one behind the other.
+    pub(super) fn joined(path: &str, tables: Vec<Table>) -> Table {
+        let mut joined =
+            Table { path: path.to_owned(), files: Vec::new(), batches: Vec::new(), places: Vec::new() };
+        for table in tables {
+            let file = joined.files.len() as u32;
+            joined.files.extend(table.files);
+            joined.batches.extend(table.batches);
+            joined
+                .places
+                .extend(table.places.iter().map(|place| Place { file: file + place.file, ..*place }));
+        }
+        joined
+    }
+
+    /// The rows for which `keeps` says yes, by their batch and their position in it.
+    pub(super) fn filtered(mut self, keeps: impl Fn(&RecordBatch, usize) -> bool) -> Table {
+        let mut places = Vec::new();
+        let mut rest = &self.places[..];
+        for batch in &mut self.batches {
+            let (own, after) = rest.split_at(batch.num_rows());
+            rest = after;
+            let kept: Vec<bool> = (0..batch.num_rows()).map(|row| keeps(batch, row)).collect();
+            places.extend(own.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(place, _)| *place));
+            *batch = filter_record_batch(batch, &BooleanArray::from(kept))
+                .expect("as many answers as rows, and no array of a kind that cannot be filtered");
+        }
+        Table { places, ..self }
     }
 }
 
@@ -80,22 +186,38 @@ pub(super) enum Odd {
     Other(&'static str),
 }
 
+/// The arrow type of a column.
+pub(super) fn data_type(kind: Kind) -> DataType {
+    match kind {
+        Kind::Text | Kind::Nested | Kind::Any | Kind::Maybe => DataType::LargeUtf8,
+        Kind::Ints => DataType::LargeList(Arc::new(int_item())),
+    }
+}
+
+/// The arrow schema of rows with these columns.
+pub(super) fn schema(columns: &[Column]) -> SchemaRef {
+    let field = |c: &Column| Field::new(&c.name, data_type(c.kind), c.kind.is_optional());
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+}
+
 enum Cells {
-    Text(LargeStringBuilder),
+    Text(Kind, LargeStringBuilder),
     Ints(LargeListBuilder<Int64Builder>),
 }
 
 impl Cells {
     fn new(kind: Kind) -> Self {
         match kind {
-            Kind::Text => Cells::Text(LargeStringBuilder::new()),
+            Kind::Text | Kind::Nested | Kind::Any | Kind::Maybe => {
+                Cells::Text(kind, LargeStringBuilder::new())
+            }
             Kind::Ints => Cells::Ints(LargeListBuilder::new(Int64Builder::new()).with_field(int_item())),
         }
     }
 
     fn finish(&mut self) -> ArrayRef {
         match self {
-            Cells::Text(cells) => Arc::new(cells.finish()),
+            Cells::Text(_, cells) => Arc::new(cells.finish()),
             Cells::Ints(cells) => Arc::new(cells.finish()),
         }
     }
@@ -103,13 +225,14 @@ impl Cells {
     /// A place holder, so that columns keep the same length when a cell was refused.
     fn blank(&mut self) {
         match self {
-            Cells::Text(cells) => cells.append_value(""),
+            Cells::Text(_, cells) => cells.append_value(""),
             Cells::Ints(cells) => cells.append(true),
         }
     }
 }
 
-fn int_item() -> Field {
+/// What stands in the lists of a column of number lists.
+pub(super) fn int_item() -> Field {
     Field::new("item", DataType::Int64, false)
 }
 
@@ -119,24 +242,17 @@ pub(super) struct TableBuilder {
     cells: Vec<Cells>,
     pending: usize,
     batches: Vec<RecordBatch>,
-    lines: Vec<u64>,
+    places: Vec<Place>,
 }
 
 impl TableBuilder {
     pub(super) fn new(columns: &[Column]) -> Self {
-        let field = |column: &Column| {
-            let data_type = match column.kind {
-                Kind::Text => DataType::LargeUtf8,
-                Kind::Ints => DataType::LargeList(Arc::new(int_item())),
-            };
-            Field::new(&column.name, data_type, false)
-        };
         Self {
-            schema: Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>())),
+            schema: schema(columns),
             cells: columns.iter().map(|column| Cells::new(column.kind)).collect(),
             pending: 0,
             batches: Vec::new(),
-            lines: Vec::new(),
+            places: Vec::new(),
         }
     }
 
@@ -144,8 +260,12 @@ impl TableBuilder {
     pub(super) fn push(&mut self, line: u64, row: &[Option<Value>], mut refused: impl FnMut(usize, Odd)) {
         for (i, (cells, value)) in self.cells.iter_mut().zip(row).enumerate() {
             let taken = match (&mut *cells, value) {
+                (Cells::Text(kind, cells), None | Some(Value::Null)) if kind.is_optional() => {
+                    cells.append_null();
+                    Ok(())
+                }
                 (_, None | Some(Value::Null)) => Err(Odd::Absent),
-                (Cells::Text(cells), Some(value)) => push_text(cells, value),
+                (Cells::Text(kind, cells), Some(value)) => push_text(*kind, cells, value),
                 (Cells::Ints(cells), Some(value)) => push_ints(cells, value),
             };
             if let Err(odd) = taken {
@@ -160,7 +280,8 @@ impl TableBuilder {
     pub(super) fn push_line(&mut self, line: u64, text: &str) {
         for cells in &mut self.cells {
             match cells {
-                Cells::Text(cells) => cells.append_value(text),
+                Cells::Text(Kind::Maybe, cells) => cells.append_null(),
+                Cells::Text(_, cells) => cells.append_value(text),
                 Cells::Ints(_) => cells.blank(),
             }
         }
@@ -168,7 +289,7 @@ impl TableBuilder {
     }
 
     fn row_done(&mut self, line: u64) {
-        self.lines.push(line);
+        self.places.push(Place { file: 0, number: u32::try_from(line).unwrap_or(u32::MAX) });
         self.pending += 1;
         if self.pending == BATCH_ROWS {
             self.flush();
@@ -189,17 +310,25 @@ impl TableBuilder {
 
     pub(super) fn finish(mut self, path: &str) -> Table {
         self.flush();
-        Table { path: path.to_owned(), batches: self.batches, lines: self.lines }
+        let files = vec![(path.to_owned(), Unit::Line)];
+        Table { path: path.to_owned(), files, batches: self.batches, places: self.places }
     }
 }
 
-fn push_text(cells: &mut LargeStringBuilder, value: &Value) -> Result<(), Odd> {
+fn push_text(kind: Kind, cells: &mut LargeStringBuilder, value: &Value) -> Result<(), Odd> {
+    let nested = match kind {
+        Kind::Text | Kind::Ints => false,
+        Kind::Nested | Kind::Any | Kind::Maybe => true,
+    };
     match value {
         Value::String(text) => cells.append_value(text),
-        Value::Number(number) => cells.append_value(number.to_string()),
-        Value::Bool(truth) => cells.append_value(if *truth { "true" } else { "false" }),
+        Value::Array(_) | Value::Object(_) if nested => cells.append_value(value.to_string()),
         Value::Array(_) => return Err(Odd::Other("a list")),
         Value::Object(_) => return Err(Odd::Other("an object")),
+        Value::Number(_) if kind == Kind::Nested => return Err(Odd::Other("a number")),
+        Value::Bool(_) if kind == Kind::Nested => return Err(Odd::Other("a truth value")),
+        Value::Number(number) => cells.append_value(number.to_string()),
+        Value::Bool(truth) => cells.append_value(if *truth { "true" } else { "false" }),
         Value::Null => return Err(Odd::Absent),
     }
     Ok(())

@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::account::and_more;
 use super::audit::Counts;
+use super::chat::{Chat, Refused};
 use super::encoder::{Encoder, Marks};
-use super::read::and_more;
 use super::render::{Layout, Rendered};
 use super::sequences::{IGNORE, Sequences, trained};
-use super::table::{Table, int_row, ints, texts};
+use super::table::{Place, Table, int_row, ints, texts};
 use super::{Limits, Target};
 use crate::lang::pipeline::{Data, Format, Tokenizer, TooLong};
 use crate::problem::{Fault, Problem, Problems};
@@ -62,16 +63,37 @@ pub(super) fn text_rows(
     layout: &Layout,
     data: &Data,
     tokenizer: &Tokenizer,
-    (encoder, marks): (&Encoder, &Marks),
+    (encoder, marks, chat): (&Encoder, &Marks, Option<&Chat>),
     (max_length, limits): (usize, &Limits),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Sequences, Counts), Problems> {
     let mut collector = Collector::new(table, tokenizer, max_length, limits);
-    let has_response = matches!(data.format.value, Format::Instruct { .. });
+    collector.n_begin = marks.begin.len();
+    let has_response = matches!(data.format.value, Format::Instruct { .. } | Format::Chat { .. });
     let (mut ids, mut labels) = (Vec::new(), Vec::new());
     let mut strange = Found::default();
+    let mut refusals: Vec<(&'static str, Found)> = Vec::new();
     for (batch, lines) in table.parts() {
-        let rendered = layout.render(batch, *tokenizer.loss_on);
+        if cancelled() {
+            return Err(interrupted().into());
+        }
+        let rendered = match chat {
+            None => layout.render(batch, &tokenizer.loss_on),
+            Some(chat) => {
+                let rows = chat.rows(&layout.messages(batch), &tokenizer.loss_on);
+                let take = |(row, place): (Result<Rendered, Refused>, &Place)| {
+                    row.unwrap_or_else(|refused| {
+                        if !refusals.iter().any(|(code, _)| *code == refused.code) {
+                            refusals.push((refused.code, Found::default()));
+                        }
+                        let found = refusals.iter_mut().find(|(code, _)| *code == refused.code);
+                        found.expect("just added").1.add(|| chat.problem(&refused, &table.at(*place)));
+                        Rendered { text: String::new(), trained: Vec::new(), empty_response: false }
+                    })
+                };
+                rows.into_iter().zip(lines).map(take).collect()
+            }
+        };
         let classes = layout.class().map(|column| texts(batch, column));
         for chunk in chunks(&rendered) {
             if cancelled() {
@@ -102,7 +124,7 @@ pub(super) fn text_rows(
                     };
                     ids.extend_from_slice(&text_ids);
                     collector.classified(line, &mut ids, &marks.end, (class, known), |line, id| {
-                        unknown_id(encoder, tokenizer, limits.vocab, &table.path, line, id)
+                        unknown_id(encoder, tokenizer, limits.vocab, &table.at(line), id)
                     });
                     continue;
                 }
@@ -115,12 +137,13 @@ pub(super) fn text_rows(
                 );
                 labels.extend_from_slice(&marks.end);
                 collector.row(line, &mut ids, &mut labels, |line, id| {
-                    unknown_id(encoder, tokenizer, limits.vocab, &table.path, line, id)
+                    unknown_id(encoder, tokenizer, limits.vocab, &table.at(line), id)
                 });
             }
         }
     }
     collector.found.push(strange);
+    collector.found.extend(refusals.into_iter().map(|(_, found)| found));
     collector.finish()
 }
 
@@ -136,8 +159,8 @@ fn label_of(text: &str, target: &Target) -> Option<u32> {
     }
 }
 
-fn no_label(data: &Data, table: &Table, line: u64, label: &str, target: &Target) -> Problem {
-    let place = format!("`{}`, line {line}", table.path);
+fn no_label(data: &Data, table: &Table, line: Place, label: &str, target: &Target) -> Problem {
+    let place = table.at(line);
     let Some(classes) = &target.classes else {
         return Problem::new("hift::data::class", format!("{place}: `{label}` is no number"))
             .label_at(data.format.span(), "the model gives each row a number")
@@ -157,7 +180,7 @@ fn no_label(data: &Data, table: &Table, line: u64, label: &str, target: &Target)
 enum Trained {
     All,
     /// The byte behind each token's last, and the bytes that carry a loss.
-    Within(Vec<usize>, Range<usize>),
+    Within(Vec<usize>, Vec<Range<usize>>),
 }
 
 impl Trained {
@@ -167,14 +190,18 @@ impl Trained {
     fn at(&self, token: usize) -> bool {
         match self {
             Trained::All => true,
-            Trained::Within(ends, bytes) => bytes.contains(&ends[token].saturating_sub(1)),
+            Trained::Within(ends, parts) => {
+                let last = ends[token].saturating_sub(1);
+                let part = parts.partition_point(|part| part.end <= last);
+                parts.get(part).is_some_and(|part| part.contains(&last))
+            }
         }
     }
 }
 
 /// Prompt and response are encoded as one text, for that is what the model will see.
 fn encode(encoder: &Encoder, row: &Rendered) -> Result<(Vec<u32>, Trained), Problem> {
-    if row.trained == (0..row.text.len()) {
+    if row.trained.as_slice() == std::slice::from_ref(&(0..row.text.len())) {
         return Ok((encoder.encode(&row.text, false)?, Trained::All)); // without offsets, which is faster
     }
     let (ids, ends) = encoder.encode_with_ends(&row.text)?;
@@ -194,14 +221,7 @@ fn chunks(rows: &[Rendered]) -> Vec<Range<usize>> {
     chunks
 }
 
-fn unknown_id(
-    encoder: &Encoder,
-    tokenizer: &Tokenizer,
-    vocab: usize,
-    path: &str,
-    line: u64,
-    id: u32,
-) -> Problem {
+fn unknown_id(encoder: &Encoder, tokenizer: &Tokenizer, vocab: usize, at: &str, id: u32) -> Problem {
     let token = encoder.token_text(id).unwrap_or_default();
     Problem::new(
         "hift::data::vocabulary",
@@ -212,7 +232,7 @@ fn unknown_id(
     )
     .label_at(tokenizer.file.span(), format!("{} ids here, {vocab} in the model", encoder.vocab()))
     .help(format!(
-        "use the tokenizer that belongs to the model, or keep `{token}` out of the rows: it is in line {line} of `{path}`"
+        "use the tokenizer that belongs to the model, or keep `{token}` out of the rows: it is in {at}"
     ))
 }
 
@@ -264,8 +284,8 @@ pub(super) fn token_rows(
                     Problem::new(
                         "hift::data::vocabulary",
                         format!(
-                            "`{}`, line {line}: `{column}[{position}]` is {id}, but the model's ids are 0 to {}",
-                            table.path,
+                            "{}: `{column}[{position}]` is {id}, but the model's ids are 0 to {}",
+                            table.at(line),
                             limits.vocab.saturating_sub(1)
                         ),
                     )
@@ -305,8 +325,8 @@ pub(super) fn token_rows(
                         Problem::new(
                             "hift::data::lengths_differ",
                             format!(
-                                "`{}`, line {line}: `{input}` has {} tokens, but `{label}` has {}",
-                                table.path,
+                                "{}: `{input}` has {} tokens, but `{label}` has {}",
+                                table.at(line),
                                 given.len(),
                                 given_labels.len()
                             ),
@@ -332,19 +352,19 @@ pub(super) fn token_rows(
     collector.finish()
 }
 
-fn not_a_mask(data: &Data, table: &Table, line: u64, mask: &str, input: &str) -> Problem {
+fn not_a_mask(data: &Data, table: &Table, line: Place, mask: &str, input: &str) -> Problem {
     Problem::new(
         "hift::data::mask",
         format!(
-            "`{}`, line {line}: `{mask}` is not 1 for the first tokens of `{input}` and 0 for the others",
-            table.path
+            "{}: `{mask}` is not 1 for the first tokens of `{input}` and 0 for the others",
+            table.at(line)
         ),
     )
     .label_at(data.format.span(), "the column that marks padding")
     .help("pad rows on the right, and give each token of a row its 1 or 0")
 }
 
-fn interrupted() -> Problem {
+pub(super) fn interrupted() -> Problem {
     Problem::of(Fault::Again, "hift::data::interrupted", "interrupted while the data was being tokenised")
         .help("nothing was written; start again")
 }
@@ -369,12 +389,25 @@ impl Found {
     }
 }
 
+/// What is kept of a row.
+enum Kept {
+    All,
+    /// Its first tokens, as many as are allowed.
+    First,
+    /// Its last ones, behind the begin mark.
+    Last,
+    /// All of it, in pieces.
+    Pieces,
+}
+
 /// Gathers rows, and counts what becomes of them.
 struct Collector<'a> {
     table: &'a Table,
     tokenizer: &'a Tokenizer,
     vocab: usize,
     max_length: usize,
+    /// Tokens of the begin mark.
+    n_begin: usize,
     rows: Sequences,
     counts: Counts,
     too_long: Found,
@@ -389,6 +422,7 @@ impl<'a> Collector<'a> {
             tokenizer,
             vocab: limits.vocab,
             max_length,
+            n_begin: 0,
             rows: Sequences::default(),
             counts: Counts::default(),
             too_long: Found::default(),
@@ -400,45 +434,84 @@ impl<'a> Collector<'a> {
     /// Takes a row whose labels are aligned with its ids: `labels[t]` is the id of token t, or [`IGNORE`].
     fn row(
         &mut self,
-        line: u64,
+        line: Place,
         ids: &mut Vec<u32>,
         labels: &mut Vec<u32>,
-        unknown_id: impl FnOnce(u64, u32) -> Problem,
+        unknown_id: impl FnOnce(Place, u32) -> Problem,
     ) {
         let Some(kept) = self.fits(line, ids.len()) else { return };
         // The first token has no position before it that could predict it.
         let trained_before = trained(&labels[1..]);
-        ids.truncate(kept);
-        labels.truncate(kept);
+        let mut piece = ids.len();
+        match kept {
+            Kept::All => {}
+            Kept::First => {
+                ids.truncate(self.max_length);
+                labels.truncate(self.max_length);
+            }
+            Kept::Last => {
+                let gone = self.left_out(ids.len());
+                ids.drain(gone.clone());
+                labels.drain(gone);
+            }
+            Kept::Pieces => piece = self.max_length,
+        }
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
             self.unknown.add(|| unknown_id(line, id));
             return;
         }
-        labels.rotate_left(1);
-        if let Some(last) = labels.last_mut() {
-            *last = IGNORE;
+        let mut pieces = 0;
+        let mut start = 0;
+        // The last token of a piece is the first of the next one, so that every token is predicted once.
+        while start == 0 || start + 1 < ids.len() {
+            let end = (start + piece).min(ids.len());
+            let labels = &mut labels[start..end];
+            // The label of the token that the next piece begins with is needed again, and is never learned there.
+            labels.rotate_left(1);
+            if let Some(last) = labels.last_mut() {
+                *last = IGNORE;
+            }
+            if trained(labels) > 0 {
+                if pieces > 0 {
+                    self.counts.continues.push(self.rows.len() as u32);
+                }
+                self.rows.push(&ids[start..end], labels);
+                pieces += 1;
+            }
+            start = end.max(2) - 1;
         }
-        if trained(labels) == 0 {
-            self.counts.dropped.untrained += 1;
-            self.counts.trained_part_cut += u64::from(trained_before > 0);
-            return;
+        match pieces {
+            0 => {
+                self.counts.dropped.untrained += 1;
+                self.counts.trained_part_cut += u64::from(trained_before > 0);
+            }
+            pieces => self.counts.pieces += pieces - 1,
         }
-        self.rows.push(ids, labels);
     }
 
     /// Takes a row that has a class. `ids` is without its end mark, which stays when the row is cut.
     fn classified(
         &mut self,
-        line: u64,
+        line: Place,
         ids: &mut Vec<u32>,
         end: &[u32],
         (label, target): (u32, &Target),
-        unknown_id: impl FnOnce(u64, u32) -> Problem,
+        unknown_id: impl FnOnce(Place, u32) -> Problem,
     ) {
         let Some(kept) = self.fits(line, ids.len() + end.len()) else { return };
-        ids.truncate(kept.saturating_sub(end.len()));
-        ids.extend_from_slice(end);
-        ids.truncate(kept);
+        match kept {
+            // A row with a class is not split: the language refuses that.
+            Kept::All | Kept::Pieces => ids.extend_from_slice(end),
+            Kept::First => {
+                ids.truncate(self.max_length.saturating_sub(end.len()));
+                ids.extend_from_slice(end);
+                ids.truncate(self.max_length);
+            }
+            Kept::Last => {
+                ids.extend_from_slice(end);
+                ids.drain(self.left_out(ids.len()));
+            }
+        }
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
             self.unknown.add(|| unknown_id(line, id));
             return;
@@ -448,8 +521,14 @@ impl<'a> Collector<'a> {
         self.rows.push(ids, &labels);
     }
 
-    /// Counts a row of `length` tokens and says how many of them are kept; none of them where the row is not used.
-    fn fits(&mut self, line: u64, length: usize) -> Option<usize> {
+    /// The tokens that go where a row of `length` loses its beginning: those behind the begin mark.
+    fn left_out(&self, length: usize) -> Range<usize> {
+        let first = self.n_begin.min(self.max_length - 1);
+        first..first + length - self.max_length
+    }
+
+    /// Counts a row of `length` tokens and says what is kept of it; nothing where the row is not used.
+    fn fits(&mut self, line: Place, length: usize) -> Option<Kept> {
         let max_length = self.max_length;
         self.counts.rows += 1;
         self.counts.longest_row = self.counts.longest_row.max(length as u64);
@@ -458,24 +537,33 @@ impl<'a> Collector<'a> {
             return None;
         }
         if length <= max_length {
-            return Some(length);
+            return Some(Kept::All);
         }
         match *self.tokenizer.too_long {
             TooLong::Cut => {
                 self.counts.cut += 1;
-                Some(max_length)
+                Some(Kept::First)
+            }
+            TooLong::CutLeft => {
+                self.counts.cut += 1;
+                Some(Kept::Last)
+            }
+            TooLong::Split => {
+                self.counts.split += 1;
+                Some(Kept::Pieces)
             }
             TooLong::Drop => {
                 self.counts.dropped.too_long += 1;
                 None
             }
             TooLong::Fail => {
-                let (path, tokenizer) = (&self.table.path, self.tokenizer);
+                let (table, tokenizer) = (self.table, self.tokenizer);
                 self.too_long.add(|| {
                     Problem::new(
                         "hift::data::too_long",
                         format!(
-                            "`{path}`, line {line}: the row has {length} tokens, more than the {max_length} allowed"
+                            "{}: the row has {length} tokens, more than the {max_length} allowed",
+                            table.at(line)
                         ),
                     )
                     .label_at(tokenizer.max_length.span(), "the length allowed")
@@ -495,6 +583,6 @@ impl<'a> Collector<'a> {
         }
         let found = [self.too_long, self.unknown].into_iter().chain(self.found);
         let problems = Problems(found.filter_map(Found::problem).collect());
-        if problems.has_errors() { Err(problems) } else { Ok((self.rows, self.counts)) }
+        if problems.has_errors() { Err(problems) } else { Ok((self.rows.share(), self.counts)) }
     }
 }

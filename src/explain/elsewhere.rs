@@ -57,7 +57,72 @@ pub(super) const TABLE: &[Explanation] = &[
     told(
         "data::cell",
         "A value in the data is of another type than its column needs.",
-        "Texts are needed for `text` and `instruct`, lists of whole numbers for `tokens`. The message names the line.",
+        "Texts are needed for `text` and `instruct`, lists of messages for `chat`, lists of whole numbers for `tokens`. The message names the line.",
+    ),
+    told(
+        "data::arrow",
+        "An arrow or parquet file is damaged, or is something else.",
+        "Such files end with a table of what is in them, so one that was not written to its end cannot be read. Where rows in the middle of a file are damaged, the message names the row before them. Get the file again, or write it anew; and see whether the reader is the right one.",
+    ),
+    told(
+        "data::chat_template",
+        "A chat template cannot be read, or refuses a row.",
+        "Templates may refuse what a model was not made for, such as a system message or two messages of the user in a row; the message has the template's own words. Change the rows, leave them out with `filter`, or write `chat(template = ...)` with a file of your own.",
+    ),
+    told(
+        "data::csv",
+        "A line of a table has not as many cells as there are columns.",
+        "Mostly a cell holds the separator or a line break without standing in quotes, or quotes are text in this file: write `quotes = false`. For another separator write `separator = \";\"`; for a file whose first line names no columns, `columns = [...]`.",
+    ),
+    told(
+        "data::filter",
+        "A column that holds lists of numbers cannot be tested.",
+        "`filter` compares texts, numbers and truth values. Name another column.",
+    ),
+    told(
+        "data::messages",
+        "The messages of a chat are not what they should be.",
+        "A chat is a list of messages, each with a role (`role`, or `from`) and a text (`content`, or `value`). Other names of roles are said in `chat(roles = { \"name\" = \"user\" })`; tools are a list, or JSON text of one.",
+    ),
+    told(
+        "data::no_dataset",
+        "A folder is no dataset that can be read.",
+        "`arrow(\"DIR\")` reads what `save_to_disk` of Hugging Face's datasets has written: arrow files, and a `state.json` that names them. A dataset whose rows were shuffled or selected keeps their order elsewhere; call `flatten_indices()` before saving it.",
+    ),
+    told(
+        "data::no_mask",
+        "It cannot be told which part of a chat carries a loss.",
+        "The part that a message takes is found by writing out the messages before it and those up to it; both must be how the whole text begins. Some templates write earlier messages differently once later ones follow, for example without their thoughts. Rather than guess, hift refuses: learn only the last turn, or all, or bring a template that writes each message for itself.",
+    ),
+    told(
+        "data::no_template",
+        "The tokenizer has no chat template.",
+        "Tokenizers of models that were made for chats bring one, in `tokenizer_config.json` or `chat_template.jinja` beside `tokenizer.json`. Name a file of your own with `chat(template = \"chat.jinja\")`.",
+    ),
+    told(
+        "data::packed",
+        "A packed file cannot be unpacked.",
+        "It is damaged, or was not written to its end. Files packed with gzip and Zstandard are known by their first bytes, whatever their names are.",
+    ),
+    told(
+        "data::pattern",
+        "A pattern of paths cannot be read.",
+        "`*` stands for any text, `?` for any character, `[a-c]` for one of these, and `**` for any folders.",
+    ),
+    told(
+        "data::split",
+        "A split is asked for that is not there, or none where there are several.",
+        "A dataset with splits, such as `train` and `test`, is several datasets in one folder: say which is meant. Others have none to ask for.",
+    ),
+    told(
+        "cli::cache",
+        "Something in the token cache cannot be removed.",
+        "The system's own words are in the message.",
+    ),
+    told(
+        "cli::no_cache",
+        "There is no token cache here.",
+        "It lies in the folder that `HIFT_CACHE` names, else in `hift` in `XDG_CACHE_HOME`, else in `.cache/hift` in `HOME`. With an empty `HIFT_CACHE` nothing is kept.",
     ),
     told(
         "data::double_mark",

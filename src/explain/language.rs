@@ -256,6 +256,13 @@ pub(super) const TABLE: &[Explanation] = &[
         "schedule hift { rate = linear(peak = 1e-6, end = 1e-4) }",
         "schedule hift { rate = linear(peak = 1e-4, end = 1e-6) }",
     ),
+    shown(
+        "lang::same_holdout",
+        "The rows that are held out are those that are trained on.",
+        "Held-out rows tell how the model does on what it has not seen. Measured on rows that it was trained on, the loss falls even where nothing but these rows is learned by heart.",
+        "data rows { source = json(\"rows.jsonl\")  format = text  holdout = json(\"rows.jsonl\") }",
+        "data rows { source = json(\"rows.jsonl\")  format = text  holdout = json(\"test.jsonl\") }",
+    ),
     told(
         "lang::set",
         "`--set` names a param that the file does not have, or a value that cannot be read.",

@@ -106,9 +106,95 @@ pub struct Data {
     pub span: Span,
     pub source: Setting<Source>,
     pub format: Setting<Format>,
-    /// The share or number of rows kept for evaluation; drawn after shuffling.
+    /// Which rows are used: those that pass every test.
+    #[serde(skip_serializing_if = "is_unfiltered")]
+    pub filter: Setting<Vec<Filter>>,
+    /// Whether rows that are the same, token by token, as an earlier one are left out.
+    #[serde(skip_serializing_if = "is_off")]
+    pub dedup: Setting<bool>,
+    /// The rows kept for evaluation.
     pub holdout: Setting<Holdout>,
     pub shuffle: Setting<Shuffle>,
+}
+
+fn is_unfiltered(filter: &Setting<Vec<Filter>>) -> bool {
+    filter.is_empty()
+}
+
+fn is_off(setting: &Setting<bool>) -> bool {
+    !setting.value
+}
+
+impl Data {
+    /// The data blocks that have files of their own: those of a mix, or this one.
+    pub fn parts(&self) -> Vec<&Data> {
+        match &self.source.value {
+            Source::Mix { parts, .. } => parts.iter().map(|part| &part.data).collect(),
+            Source::Json { .. }
+            | Source::Text { .. }
+            | Source::Csv { .. }
+            | Source::Parquet { .. }
+            | Source::Arrow { .. } => vec![self],
+        }
+    }
+
+    /// Where the rows that are kept for evaluation come from, if they have files of their own.
+    pub fn held_source(&self) -> Option<Setting<Source>> {
+        match &self.holdout.value {
+            Holdout::From(source) => Some(Setting { value: (**source).clone(), origin: self.holdout.origin }),
+            Holdout::None | Holdout::Share(_) | Holdout::Rows(_) => None,
+        }
+    }
+
+    /// Whether any rows are kept for evaluation.
+    pub fn holds_out(&self) -> bool {
+        self.parts().iter().any(|part| part.holdout.value != Holdout::None)
+    }
+}
+
+/// A test that a row must pass.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Filter {
+    pub column: Setting<String>,
+    pub test: Test,
+}
+
+/// What a column must hold. A row without a value passes [`Test::Not`] only.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Test {
+    /// One of these texts.
+    Is(Vec<String>),
+    /// None of these texts.
+    Not(Vec<String>),
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// A data block in a mix.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Part {
+    pub data: Data,
+    /// Its share relative to the others; without it, as many as it has.
+    pub weight: Option<f64>,
+}
+
+/// What the weights of a mix count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weigh {
+    Rows,
+    Tokens,
+}
+
+/// When a mix is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// When the first block is used up: no row comes twice.
+    First,
+    /// When every block is used up: rows of the others come again.
+    All,
 }
 
 /// Where rows come from.
@@ -120,6 +206,21 @@ pub enum Source {
     /// `text("file.txt")`: one row a line; `text("file.txt", separator = "<|endoftext|>")`: rows between separators,
     /// surrounding white space removed, empty rows skipped. The column is called `text`.
     Text { path: String, separator: Option<String> },
+    /// `csv("file.csv")`: without `separator`, a tab for `.tsv`, else a comma; without `columns`, the first line names
+    /// them; without `quotes`, cells may be quoted unless a tab separates.
+    Csv {
+        path: String,
+        separator: Option<String>,
+        #[serde(rename = "columns")]
+        names: Option<Vec<String>>,
+        quotes: Option<bool>,
+    },
+    /// `parquet("file.parquet")`
+    Parquet { path: String },
+    /// `arrow("file.arrow")`: an IPC file or stream; a folder is one that `save_to_disk` has written.
+    Arrow { path: String, split: Option<String> },
+    /// `mix([a, b], weights = [2, 1])`: the rows of other data blocks, never of mixes.
+    Mix { parts: Vec<Part>, by: Weigh, stop: Stop },
 }
 
 /// How a row becomes what the model reads.
@@ -137,15 +238,42 @@ pub enum Format {
     Tokens { input: String, labels: Option<String>, label: Option<String>, mask: Option<String> },
     /// `classify(text = "{sentence}", label = "label")`: a template, and the column of the class.
     Classify { text: String, label: String },
+    /// `chat`: a list of messages, written out by a chat template.
+    Chat {
+        /// The column of the messages; without it, `messages` or `conversations`.
+        column: Option<String>,
+        /// The tools that a row offers.
+        tools: Tools,
+        /// A file with a Jinja template; without it, the tokenizer's own.
+        template: Option<String>,
+        /// Further names of roles, each with what it means.
+        roles: Vec<(String, String)>,
+    },
+    /// Of a mix: each of its blocks has a format of its own.
+    OfParts,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+/// Where the tools stand that a row of a chat offers, as a list or as JSON text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tools {
+    /// In the column `tools`, if there is one.
+    Auto,
+    /// Nowhere.
+    None,
+    Column(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Holdout {
     None,
-    /// A share from 0 to 1, written in percent.
+    /// A share from 0 to 1, written in percent; drawn after shuffling.
     Share(f64),
+    /// So many; drawn after shuffling.
     Rows(u64),
+    /// The rows of a source of their own.
+    From(Box<Source>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -154,6 +282,8 @@ pub enum Shuffle {
     None,
     /// Every epoch has its own order, drawn from the seed and the epoch's number.
     Seed(u64),
+    /// The same, but rows of like length share a batch, so that less of it is padding.
+    ByLength(u64),
 }
 
 /// `tokenizer NAME { ... }`
@@ -179,19 +309,33 @@ pub struct Tokenizer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TooLong {
+    /// The end goes.
     Cut,
+    /// The beginning goes, the begin mark stays.
+    CutLeft,
+    /// The row becomes several. Each begins with the last token of the one before, so that every token is predicted
+    /// once.
+    Split,
     Drop,
     Fail,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossOn {
     /// Every token.
     All,
-    /// The response of an `instruct` row, its end mark included.
+    /// The response of an `instruct` row, its end mark included; every turn of the assistant in a chat. In a mix,
+    /// rows without a response are learned whole.
     Response,
+    /// The last turn of the assistant in a chat.
+    Last,
+    /// The turns of these roles in a chat.
+    Roles(Vec<String>),
 }
+
+/// The roles that a message of a chat may have.
+pub const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
 /// A special token at an end of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

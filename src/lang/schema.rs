@@ -204,6 +204,7 @@ impl Unit {
 }
 
 const ANY: f64 = f64::INFINITY;
+const FINITE: Range = Range { low: -ANY, high: ANY, above: true, below: true };
 const FROM_0: Range = Range { low: 0.0, high: ANY, above: false, below: false };
 const FROM_1: Range = Range { low: 1.0, high: ANY, above: false, below: false };
 const ABOVE_0: Range = Range { low: 0.0, high: ANY, above: true, below: false };
@@ -334,41 +335,136 @@ pub const KINDS: &[Kind] = &[
     },
 ];
 
+const JSON: Form = Form::Function(&Function {
+    name: "json",
+    arguments: &[required("path", &[Form::Path], "\"data/train.jsonl\"", FILES)],
+    doc: "JSON lines, one object a line, or a file that is one JSON array of objects.",
+});
+const TEXT: Form = Form::Function(&Function {
+    name: "text",
+    arguments: &[
+        required("path", &[Form::Path], "\"data/train.txt\"", FILES),
+        default(
+            "separator",
+            &[Form::Text, Form::Word("none", "Each line is a row.")],
+            "none",
+            "\"<|endoftext|>\"",
+            "What stands between two rows.",
+        ),
+    ],
+    doc: "Plain text. A row is a line, or what stands between two separators, without the \
+          white space around it; empty rows are left out. The column is called `text`.",
+});
+const CSV: Form = Form::Function(&Function {
+    name: "csv",
+    arguments: &[
+        required("path", &[Form::Path], "\"data/train.csv\"", FILES),
+        depends(
+            "separator",
+            &[Form::Text],
+            "a tab for `.tsv`, else a comma",
+            "\";\"",
+            "The character between two cells.",
+        )
+        .also(&["sep", "delimiter"]),
+        depends(
+            "columns",
+            &[Form::List(&[Form::Text], None)],
+            "the first line names them",
+            "[\"text\", \"label\"]",
+            "The names of the columns, where the first line is a row already.",
+        )
+        .also(&["names", "header"]),
+        depends(
+            "quotes",
+            &[Form::Boolean],
+            "`true`, but `false` where a tab separates",
+            "false",
+            "Whether a cell in double quotes may hold separators and line breaks.",
+        ),
+    ],
+    doc: "Comma or tab separated values.",
+});
+const PARQUET: Form = Form::Function(&Function {
+    name: "parquet",
+    arguments: &[required("path", &[Form::Path], "\"data/train-*.parquet\"", FILES)],
+    doc: "Parquet files.",
+});
+const ARROW: Form = Form::Function(&Function {
+    name: "arrow",
+    arguments: &[
+        required(
+            "path",
+            &[Form::Path],
+            "\"data/train.arrow\"",
+            "The file, a pattern of files, or a folder that `save_to_disk` of Hugging Face's datasets has written.",
+        ),
+        depends(
+            "split",
+            &[Form::Text],
+            "needed for a folder with several splits",
+            "\"train\"",
+            "The split of such a folder.",
+        ),
+    ],
+    doc: "Arrow IPC files or streams, mapped into memory.",
+});
+
+/// What a path of a source may be.
+const FILES: &str = "The file, packed by gzip or zstd or not, or a pattern of files such as `data/*.jsonl`, read in the order of their names.";
+
 const DATA: &[Key] = &[
     required(
         "source",
         &[
+            JSON,
+            CSV,
+            PARQUET,
+            ARROW,
+            TEXT,
             Form::Function(&Function {
-                name: "json",
-                arguments: &[required("path", &[Form::Path], "\"data/train.jsonl\"", "The file.")],
-                doc: "JSON lines, one object a line, or a file that is one JSON array of objects.",
-            }),
-            Form::Function(&Function {
-                name: "text",
+                name: "mix",
                 arguments: &[
-                    required("path", &[Form::Path], "\"data/train.txt\"", "The file."),
+                    required(
+                        "blocks",
+                        &[Form::List(&[Form::Block(&["data"])], None)],
+                        "[NAME, NAME]",
+                        "Data blocks, each with a format of its own.",
+                    ),
+                    depends(
+                        "weights",
+                        &[Form::List(&[Form::Real(ABOVE_0)], None)],
+                        "all that each block has",
+                        "[2, 1]",
+                        "How much of each block, relative to the others.",
+                    ),
                     default(
-                        "separator",
-                        &[Form::Text, Form::Word("none", "Each line is a row.")],
-                        "none",
-                        "\"<|endoftext|>\"",
-                        "What stands between two rows.",
+                        "by",
+                        &[Form::Word("rows", "Rows."), Form::Word("tokens", "Tokens.")],
+                        "rows",
+                        "tokens",
+                        "What the weights count.",
+                    ),
+                    default(
+                        "stop",
+                        &[
+                            Form::Word("first", "When the first block is used up: no row comes twice."),
+                            Form::Word("all", "When every block is used up: rows of the others come again."),
+                        ],
+                        "first",
+                        "all",
+                        "When the mix is complete.",
                     ),
                 ],
-                doc: "Plain text. A row is a line, or what stands between two separators, without the \
-                      white space around it; empty rows are left out. The column is called `text`.",
+                doc: "The rows of other data blocks; what each holds out is held out.",
             }),
-            Form::Soon("csv"),
-            Form::Soon("parquet"),
-            Form::Soon("arrow"),
-            Form::Soon("mix"),
             Form::Soon("hub"),
         ],
         "json(\"data/train.jsonl\")",
-        "The file that rows come from. Its columns are the fields of a JSON object, or `text`.",
+        "The files that rows come from, or the blocks. Columns are the fields of a JSON object, those of a table, or `text`.",
     )
     .also(&["path", "file", "dataset", "files", "url"]),
-    required(
+    depends(
         "format",
         &[
             Form::Function(&Function {
@@ -435,22 +531,127 @@ const DATA: &[Key] = &[
                 ],
                 doc: "A text and its class.",
             }),
-            Form::Soon("chat"),
+            Form::Function(&Function {
+                name: "completion",
+                arguments: &[
+                    default("prompt", &[Form::Text], "\"prompt\"", "\"question\"", "The column of what is asked."),
+                    default(
+                        "completion",
+                        &[Form::Text],
+                        "\"completion\"",
+                        "\"answer\"",
+                        "The column of what is to be answered.",
+                    ),
+                ],
+                doc: "As `instruct`, of two columns as they are.",
+            }),
+            Form::Function(&Function {
+                name: "chat",
+                arguments: &[
+                    default(
+                        "column",
+                        &[Form::Word("auto", "`messages`, or else `conversations`."), Form::Text],
+                        "auto",
+                        "\"messages\"",
+                        "The column of the messages, each with `role` and `content`, or with `from` and `value`.",
+                    )
+                    .also(&["messages"]),
+                    default(
+                        "tools",
+                        &[
+                            Form::Word("auto", "`tools`, in rows that have it."),
+                            Form::Word("none", "None."),
+                            Form::Text,
+                        ],
+                        "auto",
+                        "\"tools\"",
+                        "The column of the tools that a row offers, as a list or as JSON text.",
+                    ),
+                    default(
+                        "template",
+                        &[Form::Word("auto", "That of the tokenizer."), Form::Path],
+                        "auto",
+                        "\"chat.jinja\"",
+                        "A file with the Jinja template that writes out the messages.",
+                    )
+                    .also(&["chat_template"]),
+                    depends(
+                        "roles",
+                        &[Form::Record(&[Form::Text], "\"user\"")],
+                        "those that are in use",
+                        "{ customer = \"user\", agent = \"assistant\" }",
+                        "Further names of roles, each with the role that is meant: `system`, `user`, `assistant`, `tool`.",
+                    ),
+                ],
+                doc: "Messages, written out by a chat template, which also says where each begins and ends.",
+            }),
         ],
+        "needed unless the source is a `mix`",
         "instruct(prompt = \"{instruction}\\n\", response = \"{output}\")",
         "How a row becomes the text that the model reads, and which part of it is a response.",
     )
     .also(&["template", "type", "prompt"]),
     default(
+        "filter",
+        &[
+            Form::Word("none", "All rows are used."),
+            Form::Record(
+                &[
+                    Form::Text,
+                    Form::Boolean,
+                    Form::List(&[Form::Text], None),
+                    Form::Function(&Function {
+                        name: "not",
+                        arguments: &[required(
+                            "texts",
+                            &[Form::Text, Form::List(&[Form::Text], None)],
+                            "\"spam\"",
+                            "What the column must not hold.",
+                        )],
+                        doc: "Anything else, or nothing.",
+                    }),
+                    Form::Function(&Function {
+                        name: "at_least",
+                        arguments: &[required("number", &[Form::Real(FINITE)], "0.5", "The smallest number.")],
+                        doc: "This number or a larger one.",
+                    }),
+                    Form::Function(&Function {
+                        name: "at_most",
+                        arguments: &[required("number", &[Form::Real(FINITE)], "0.5", "The largest number.")],
+                        doc: "This number or a smaller one.",
+                    }),
+                ],
+                "\"en\"",
+            ),
+        ],
+        "none",
+        "{ language = \"en\", score = at_least(0.5) }",
+        "What columns must hold for a row to be used: a text, one of several, a number in bounds.",
+    )
+    .also(&["where", "filters"]),
+    default(
+        "dedup",
+        &[Form::Boolean],
+        "false",
+        "true",
+        "Whether a row that is the same, token by token, as an earlier one is left out.",
+    )
+    .also(&["deduplicate", "unique"]),
+    default(
         "holdout",
         &[
             Form::Word("none", "All rows are learned."),
             Form::Amount(&[(Unit::Percent, PERCENT), (Unit::Rows, FROM_1)]),
+            JSON,
+            CSV,
+            PARQUET,
+            ARROW,
+            TEXT,
         ],
         "none",
         "2 %",
-        "The share or number of rows that are kept for evaluation and never trained on. They are drawn \
-         after shuffling, so the same `shuffle` holds out the same rows.",
+        "What is kept for evaluation and never trained on: a share or number of the rows, or all rows of another \
+         source. A share is drawn after shuffling, so the same `shuffle` holds out the same rows.",
     )
     .also(&["val_size", "test_size", "validation", "eval_split"]),
     default(
@@ -459,12 +660,17 @@ const DATA: &[Key] = &[
             Form::Word("none", "Rows keep the order of the file."),
             Form::Function(&Function {
                 name: "seed",
-                arguments: &[required(
-                    "seed",
-                    &[Form::Whole(FROM_0)],
-                    "17",
-                    "What the orders are drawn from.",
-                )],
+                arguments: &[
+                    required("seed", &[Form::Whole(FROM_0)], "17", "What the orders are drawn from."),
+                    default(
+                        "by_length",
+                        &[Form::Boolean],
+                        "false",
+                        "true",
+                        "Whether rows of like length share a batch, so that less of it is padding.",
+                    )
+                    .also(&["group_by_length"]),
+                ],
                 doc: "Every epoch has its own order, drawn from the seed and the epoch's number.",
             }),
         ],
@@ -510,6 +716,8 @@ const TOKENIZER: &[Key] = &[
         "too_long",
         &[
             Form::Word("cut", "Longer rows lose their end."),
+            Form::Word("cut_left", "Longer rows lose their beginning, but not the begin mark."),
+            Form::Word("split", "Longer rows become several."),
             Form::Word("drop", "Longer rows are left out."),
             Form::Word("fail", "A longer row is an error."),
         ],
@@ -534,10 +742,21 @@ const TOKENIZER: &[Key] = &[
             Form::Word("all", "Every token is learned."),
             Form::Word(
                 "response",
-                "Only the response of an `instruct` row is learned, its end mark included.",
+                "Only the response of a row is learned, its end mark included: every turn of the assistant in a chat.",
             ),
+            Form::Word("last", "Only the assistant's last turn in a chat is learned."),
+            Form::Function(&Function {
+                name: "roles",
+                arguments: &[required(
+                    "names",
+                    &[Form::List(&[Form::Text], None)],
+                    "[\"assistant\"]",
+                    "Roles: `system`, `user`, `assistant`, `tool`.",
+                )],
+                doc: "Only the turns of these roles in a chat are learned.",
+            }),
         ],
-        "`response` where the data is `instruct`, else `all`",
+        "`response` where the data has one, else `all`",
         "response",
         "Which tokens carry a loss. The others are read but not learned.",
     )

@@ -423,7 +423,11 @@ pub fn check_task(data: &Data, tokenizer: &Tokenizer, model: &Model) -> Result<(
     let classified = match &data.format.value {
         Format::Classify { .. } => true,
         Format::Tokens { label, .. } => label.is_some(),
-        Format::Text { .. } | Format::Instruct { .. } => false,
+        Format::Text { .. } | Format::Instruct { .. } | Format::Chat { .. } => false,
+        // Each block of a mix by itself.
+        Format::OfParts => {
+            return data.parts().into_iter().try_for_each(|part| check_task(part, tokenizer, model));
+        }
     };
     let problem = |message: String, label: &str, help: &str| {
         Err(Problem::new("hift::plan::task", message).label_at(data.format.span(), label).help(help))

@@ -189,13 +189,16 @@ pub fn key_text(key: &Key) -> String {
 
 /// The key's example, which names the block that it may name.
 fn example(key: &Key) -> String {
-    let named = key.takes.iter().find_map(|form| match form {
-        Form::Block(kinds) => NAMES.iter().find(|(known, _)| kinds.contains(known)),
-        Form::Word(..) | Form::Soon(_) | Form::Function(_) | Form::Whole(_) | Form::Real(_) => None,
-        Form::Amount(_) | Form::Boolean | Form::Text | Form::Path | Form::Template => None,
-        Form::List(..) | Form::Record(..) => None,
-    });
-    match named {
+    fn named(form: &Form) -> Option<&'static (&'static str, &'static str)> {
+        match form {
+            Form::Block(kinds) => NAMES.iter().find(|(known, _)| kinds.contains(known)),
+            Form::List(inner, _) => inner.iter().find_map(named),
+            Form::Word(..) | Form::Soon(_) | Form::Function(_) | Form::Whole(_) | Form::Real(_) => None,
+            Form::Amount(_) | Form::Boolean | Form::Text | Form::Path | Form::Template => None,
+            Form::Record(..) => None,
+        }
+    }
+    match key.takes.iter().find_map(named) {
         Some((_, name)) => key.example.replace("NAME", name),
         None => {
             debug_assert!(!key.example.contains("NAME"), "{}: the example names no block", key.name);

@@ -1,9 +1,11 @@
 //! Rows as the model will see them, the loss mask shown.
 
 use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
 
-use crate::data::{Audit, Part, Preview};
-use crate::units::Count;
+use crate::data::{Audit, Cached, Entry, Part, Preview};
+use crate::units::{Bytes, Count};
 
 /// What carries a loss stands in brackets, or in green where there are colours.
 pub fn rows(previews: &[Preview], colour: bool) -> String {
@@ -43,6 +45,41 @@ pub fn rows(previews: &[Preview], colour: bool) -> String {
     text
 }
 
+/// Whether the rows were tokenised now or before, and what has changed since.
+pub fn cached(cached: &Cached) -> String {
+    match cached {
+        Cached::Off => String::new(),
+        Cached::Read => "  cache      the tokens were there\n".to_owned(),
+        Cached::Made(changed) if changed.is_empty() => "  cache      tokenised and kept\n".to_owned(),
+        Cached::Made(changed) => {
+            let mut text = "  cache      tokenised anew:\n".to_owned();
+            changed.iter().for_each(|change| text += &format!("             {change}\n"));
+            text
+        }
+    }
+}
+
+/// What the token cache holds.
+pub fn cache(folder: &Path, entries: &[Entry]) -> String {
+    let mut text = String::new();
+    for entry in entries {
+        let key: String = entry.key.chars().take(12).collect();
+        // Minutes are as fine as anyone needs.
+        let unused = Duration::from_secs(entry.unused_for / 60 * 60);
+        let _ = writeln!(
+            text,
+            "{key}  {:>11}  used {} ago  {}",
+            Bytes(entry.bytes),
+            humantime::format_duration(unused),
+            entry.files.join(" ")
+        );
+    }
+    let bytes = Bytes(entries.iter().map(|entry| entry.bytes).sum());
+    let datasets = if entries.len() == 1 { "dataset" } else { "datasets" };
+    let _ = writeln!(text, "{} {datasets} in {}, {bytes}", entries.len(), folder.display());
+    text
+}
+
 /// What became of the rows.
 pub fn audit(name: &str, audit: &Audit) -> String {
     let mut text = String::new();
@@ -62,11 +99,32 @@ pub fn audit(name: &str, audit: &Audit) -> String {
     let _ = writeln!(text, "data {name}");
     let _ = writeln!(text, "  read       {} rows", Count(audit.rows));
     let _ = writeln!(text, "  train      {}", part(&audit.train));
+    if let Some(lengths) = &audit.train.lengths {
+        let bins: Vec<String> = lengths
+            .histogram
+            .iter()
+            .map(|bin| format!("{} of up to {}", Count(bin.rows), Count(bin.up_to)))
+            .collect();
+        let _ = writeln!(
+            text,
+            "  lengths    {} to {} tokens, half of the rows have up to {}: {}",
+            Count(lengths.min),
+            Count(lengths.max),
+            Count(lengths.median),
+            bins.join(", ")
+        );
+    }
     if audit.holdout.rows > 0 {
         let _ = writeln!(text, "  held out   {}", part(&audit.holdout));
     }
     for (n, what) in [
         (audit.cut, "were cut to max_length"),
+        (audit.split, "were split"),
+        (audit.pieces, "pieces more than rows, since rows were split"),
+        (audit.repeated, "come again, for the weights of the mix"),
+        (audit.dropped.filtered, "were left out by the filter"),
+        (audit.dropped.repeats, "were left out: the same as an earlier row"),
+        (audit.dropped.unmixed, "were left out by the weights of the mix"),
         (audit.dropped.too_long, "were dropped: longer than max_length"),
         (audit.dropped.empty, "were dropped: nothing in them"),
         (audit.dropped.untrained, "were dropped: no token carries a loss"),

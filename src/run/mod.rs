@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::data::{Library, Limits, Target};
+use crate::data::{Cached, Library, Limits, Target};
 use crate::engine::{Store, Tensor, store};
 use crate::estimate::Estimate;
 use crate::lang::pipeline::Weights;
@@ -170,7 +170,13 @@ fn stages(
                 for warning in &dataset.audit.warnings {
                     watch.note(&warning.message);
                 }
-                directory.event("audit", json!({ "stage": plan.name, "audit": dataset.audit }))?;
+                if let Cached::Made(changed) = &dataset.cached
+                    && !changed.is_empty()
+                {
+                    watch.note(&format!("{} was tokenised anew: {}", plan.data.name, changed.join("; ")));
+                }
+                let audit = json!({ "stage": plan.name, "audit": dataset.audit, "cache": dataset.cached });
+                directory.event("audit", audit)?;
                 let begin = match points.iter().rfind(|point| point.stage_index == index) {
                     Some(point) => point.load(&plan.model.model)?,
                     None => train::Begin::fresh(Store::new(weights(order, results, stage)?)),

@@ -65,6 +65,7 @@ pub fn train(
         Shuffle::None => Shuffle::None,
         // The data's own seed has decided what is held out; the stage's seed decides the order of each epoch.
         Shuffle::Seed(_) => Shuffle::Seed(plan.seed),
+        Shuffle::ByLength(_) => Shuffle::ByLength(plan.seed),
     };
     let mut batches = Batches::new(&dataset.train, plan.micro_batch, plan.accumulate, shuffle);
     let measured = plan.visits == Visits::Importance && (1..steps).contains(&begin);

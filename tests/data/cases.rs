@@ -68,6 +68,8 @@ impl Case {
                 span: Span::new(0, 1),
                 source: Setting::written(Source::Json { path: "rows.jsonl".to_owned() }, Span::new(1, 2)),
                 format: Setting::written(format, Span::new(2, 3)),
+                filter: Setting::default(Vec::new()),
+                dedup: Setting::default(false),
                 holdout: Setting::written(Holdout::None, Span::new(3, 4)),
                 shuffle: Setting::default(Shuffle::None),
             },

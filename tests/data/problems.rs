@@ -314,7 +314,7 @@ fn a_tokenizer_that_does_not_fit_the_model() {
         expect![[r#"
         65 hift::data::vocabulary: the token `ab` has id 10, but the vocabulary of the model ends at 9 (and 1 more row)
           at file: 11 ids here, 10 in the model
-          help: use the tokenizer that belongs to the model, or keep `ab` out of the rows: it is in line 2 of `rows.jsonl`
+          help: use the tokenizer that belongs to the model, or keep `ab` out of the rows: it is in `rows.jsonl`, line 2
     "#]],
     );
 }

@@ -162,8 +162,13 @@ fn the_audit_accounts_for_every_row() {
     let audit = serde_json::to_value(case.load().unwrap().audit).unwrap();
     let expected = serde_json::json!({
         "rows": 7,
-        "dropped": {"too_long": 0, "empty": 1, "untrained": 1},
+        "dropped": {
+            "too_long": 0, "empty": 1, "untrained": 1, "filtered": 0, "repeats": 0, "unmixed": 0,
+        },
         "cut": 2,
+        "split": 0,
+        "pieces": 0,
+        "repeated": 0,
         "longest_row": 9,
         "empty_responses": 1,
         "duplicates": 2,

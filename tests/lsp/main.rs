@@ -298,7 +298,7 @@ fn a_block_offers_the_keys_that_are_not_written_what_is_needed_first() {
     assert_eq!(labels, ["every", "keep"]);
     let items = editor.complete("hift 1\ntokenizer t { too§ }");
     let cut = items.iter().find(|item| item["label"] == "too_long").unwrap();
-    assert_eq!(cut["textEdit"]["newText"], "too_long = ${1|cut,drop,fail|}");
+    assert_eq!(cut["textEdit"]["newText"], "too_long = ${1|cut,cut_left,split,drop,fail|}");
     assert!(cut["documentation"]["value"].as_str().unwrap().contains("Longer rows lose their end."));
     assert_eq!(cut["detail"], "default cut");
     // Other tools' names find it.

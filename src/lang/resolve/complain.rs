@@ -110,8 +110,12 @@ impl Checker<'_, '_> {
             format!("{} takes {}, not {is}", asked.subject(), described(forms)),
         )
         .label(value.span, is);
-        let single = forms.iter().any(|form| matches!(form, Form::List(_, None)))
-            && matches!(value.term, Term::Word(_) | Term::Text(_) | Term::Number(_));
+        let is_number = |form: &Form| matches!(form, Form::Whole(_) | Form::Real(_) | Form::Amount(_));
+        let single = forms.iter().any(|form| match (form, &value.term) {
+            (Form::List(inner, None), Term::Number(_)) => inner.iter().any(is_number),
+            (Form::List(_, None), Term::Word(_) | Term::Text(_)) => true,
+            _ => false,
+        });
         let problem = match single {
             // The one value of a list.
             true => problem.help(format!("write `[{value}]`")).fix(value.span, format!("[{value}]")),
@@ -525,7 +529,8 @@ pub(super) fn described(forms: &'static [Form]) -> String {
                 Form::Block(kinds) => format!("the name of {} block", article(&kinds.join(" or "))),
                 Form::List(inner, None) => format!("a list in `[]` (each {})", described(inner)),
                 Form::List(inner, Some(n)) => format!("a list of {n} in `[]` (each {})", described(inner)),
-                Form::Record(..) => "names in `{}` (each with a list)".into(),
+                Form::Record([Form::List(..)], _) => "names in `{}` (each with a list)".into(),
+                Form::Record(inner, _) => format!("names in `{{}}` (each with {})", described(inner)),
             })
         })
         .collect();

@@ -93,6 +93,17 @@ impl Datum {
         }
     }
 
+    /// Kinds and names of the blocks that it names, however deep.
+    pub fn blocks<'d>(&'d self, found: &mut HashSet<(&'static str, &'d str)>) {
+        match self {
+            Datum::Block(kind, name) => drop(found.insert((kind, name.as_str()))),
+            Datum::List(values) => values.iter().for_each(|value| value.value.blocks(found)),
+            Datum::Call(_, of) => of.iter().for_each(|(_, value)| value.value.blocks(found)),
+            Datum::Record(values) => values.iter().for_each(|(_, value)| value.value.blocks(found)),
+            Datum::Number(_) | Datum::Amount(..) | Datum::Boolean(_) | Datum::Text(_) | Datum::Word(_) => {}
+        }
+    }
+
     /// The texts of a list.
     pub fn texts(&self) -> Option<Vec<Setting<String>>> {
         match self {

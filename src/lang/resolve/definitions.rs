@@ -4,9 +4,9 @@
 
 use crate::lang::names::{nearest, quoted};
 use crate::lang::pipeline::{
-    Advance, Algorithm, Data, Decline, Format, Groups, Holdout, Horizon, LossOn, Mark, Model, Optimizer,
-    Order, Origin, Precision, Rate, Recompute, Rest, Schedule, Setting, Shuffle, Source, Split, Tail,
-    Timescale, Tokenizer, TooLong, Warmup, Weights,
+    Advance, Algorithm, Data, Decline, Filter, Format, Groups, Holdout, Horizon, LossOn, Mark, Model,
+    Optimizer, Order, Origin, Part, Precision, ROLES, Rate, Recompute, Rest, Schedule, Setting, Shuffle,
+    Source, Split, Stop, Tail, Test, Timescale, Tokenizer, TooLong, Tools, Warmup, Weigh, Weights,
 };
 use crate::lang::schema::{ALGORITHMS, AlgorithmKeys, Preset, Unit};
 use crate::problem::{Problem, Problems};
@@ -15,47 +15,280 @@ use crate::units::Bytes;
 use super::complain::missing;
 use super::datum::{Checked, Datum, Fields};
 
-pub(super) fn data(checked: &Checked) -> Option<Data> {
+/// The data that a block means. `find` gives the other data blocks, which a mix needs.
+pub(super) fn data<'d>(
+    checked: &Checked,
+    find: &dyn Fn(&str) -> Option<&'d Checked<'d>>,
+    problems: &mut Problems,
+) -> Option<Data> {
     let fields = &checked.fields;
-    Some(Data {
+    let mix = match fields.get("source").map(|source| &source.value) {
+        Some(Datum::Call("mix", of)) => Some(of),
+        _ => None,
+    };
+    let source = match mix {
+        Some(of) => {
+            let mixed = mix_of(checked, of, find, problems)?;
+            fields.read("source", |_| Some(mixed))
+        }
+        None => fields.read("source", source_of),
+    }?;
+    let written = |key: &str| checked.block.entries.iter().find(|entry| entry.name.text == key);
+    let format = match (mix, written("format")) {
+        (Some(_), None) => Setting::default(Format::OfParts),
+        (None, None) => {
+            if !checked.block.damaged {
+                problems.push(missing(
+                    checked.block,
+                    "format",
+                    "add `format = instruct(prompt = \"{instruction}\\n\", response = \"{output}\")`, `chat`, `text` or another".into(),
+                ));
+            }
+            return None;
+        }
+        (Some(_), Some(_)) | (None, Some(_)) => fields.read("format", format)?,
+    };
+    if mix.is_some() {
+        // What a block of the mix says cannot be said again for all of them.
+        for key in ["format", "filter", "holdout"] {
+            if let Some(entry) = written(key) {
+                problems.push(
+                    Problem::new(
+                        "hift::lang::conflict",
+                        format!("the blocks of a mix have their own `{key}`"),
+                    )
+                    .label(entry.name.span, "does nothing")
+                    .label_at(source.span(), "because of this")
+                    .help(format!("remove it; write `{key}` in the blocks that are mixed")),
+                );
+            }
+        }
+    }
+    let data = Data {
         name: checked.name.clone(),
         span: checked.head(),
-        source: fields.read("source", |source| match source {
-            Datum::Call("json", of) => Some(Source::Json { path: of.text("path")?.value }),
-            Datum::Call("text", of) => {
-                Some(Source::Text { path: of.text("path")?.value, separator: of.get("separator")?.text() })
-            }
-            _ => None,
-        })?,
-        format: fields.read("format", |format| match format {
-            Datum::Call("text", of) => Some(Format::Text { column: of.text("column")?.value }),
-            Datum::Call("instruct", of) => Some(Format::Instruct {
-                prompt: of.text("prompt")?.value,
-                response: of.text("response")?.value,
-            }),
-            Datum::Call("tokens", of) => Some(Format::Tokens {
-                input: of.text("input")?.value,
-                labels: of.get("labels")?.text(),
-                label: of.get("label")?.text(),
-                mask: of.get("mask")?.text(),
-            }),
-            Datum::Call("classify", of) => {
-                Some(Format::Classify { text: of.text("text")?.value, label: of.text("label")?.value })
-            }
-            _ => None,
-        })?,
+        source,
+        format,
+        filter: fields.read("filter", filters)?,
+        dedup: fields.boolean("dedup")?,
         holdout: fields.read("holdout", |holdout| match holdout {
             Datum::Word("none") => Some(Holdout::None),
             Datum::Amount(percent, Unit::Percent) => Some(Holdout::Share(percent / 100.0)),
             Datum::Amount(rows, Unit::Rows) => Some(Holdout::Rows(*rows as u64)),
-            _ => None,
+            other => source_of(other).map(|source| Holdout::From(Box::new(source))),
         })?,
         shuffle: fields.read("shuffle", |shuffle| match shuffle {
             Datum::Word("none") => Some(Shuffle::None),
-            Datum::Call("seed", of) => Some(Shuffle::Seed(of.whole("seed")?.value)),
+            Datum::Call("seed", of) => {
+                let seed = of.whole("seed")?.value;
+                Some(if of.boolean("by_length")?.value {
+                    Shuffle::ByLength(seed)
+                } else {
+                    Shuffle::Seed(seed)
+                })
+            }
             _ => None,
         })?,
+    };
+    if let Format::Chat { roles, .. } = &data.format.value {
+        for (name, role) in roles.iter().filter(|(_, role)| !ROLES.contains(&role.as_str())) {
+            problems.push(
+                Problem::new("hift::lang::range", format!("`{name}` cannot mean `{role}`, which is no role"))
+                    .label_at(data.format.span(), "not a role")
+                    .help(format!("write one of {}", quoted(ROLES, "or"))),
+            );
+        }
+    }
+    let separator = |source: &Source| match source {
+        Source::Csv { separator: Some(text), .. } => text.len() != 1,
+        _ => false,
+    };
+    for (source, span) in [
+        (Some(&data.source.value), data.source.span()),
+        (
+            match &data.holdout.value {
+                Holdout::From(source) => Some(&**source),
+                Holdout::None | Holdout::Share(_) | Holdout::Rows(_) => None,
+            },
+            data.holdout.span(),
+        ),
+    ] {
+        if source.is_some_and(separator) {
+            problems.push(
+                Problem::new("hift::lang::range", "`separator` of `csv` is one character of ASCII")
+                    .label_at(span, "more or less than one")
+                    .help("write, for example, `separator = \";\"`, or `\"\\t\"` for a tab"),
+            );
+        }
+    }
+    Some(data)
+}
+
+/// A source that has files.
+fn source_of(datum: &Datum) -> Option<Source> {
+    let Datum::Call(function, of) = datum else { return None };
+    let path = of.text("path")?.value;
+    Some(match *function {
+        "json" => Source::Json { path },
+        "text" => Source::Text { path, separator: of.get("separator")?.text() },
+        "csv" => Source::Csv {
+            path,
+            separator: of.text("separator").map(|text| text.value),
+            names: of.get("columns").and_then(|names| plain_texts(names)),
+            quotes: of.boolean("quotes").map(|quotes| quotes.value),
+        },
+        "parquet" => Source::Parquet { path },
+        "arrow" => Source::Arrow { path, split: of.text("split").map(|split| split.value) },
+        _ => return None,
     })
+}
+
+fn plain_texts(datum: &Datum) -> Option<Vec<String>> {
+    Some(datum.texts()?.into_iter().map(|text| text.value).collect())
+}
+
+fn mix_of<'d>(
+    checked: &Checked,
+    of: &Fields,
+    find: &dyn Fn(&str) -> Option<&'d Checked<'d>>,
+    problems: &mut Problems,
+) -> Option<Source> {
+    let Datum::List(names) = &of.get("blocks")?.value else { return None };
+    let weights = match of.get("weights").map(|weights| (&weights.value, weights.span())) {
+        Some((Datum::List(weights), span)) if weights.len() != names.len() => {
+            problems.push(
+                Problem::new(
+                    "hift::lang::conflict",
+                    format!("{} blocks are mixed with {} weights", names.len(), weights.len()),
+                )
+                .label_at(span, "not as many as there are blocks")
+                .help("give each block its weight"),
+            );
+            return None;
+        }
+        Some((Datum::List(weights), _)) => {
+            weights.iter().map(|weight| weight.value.real().map(Some)).collect::<Option<Vec<_>>>()?
+        }
+        Some(_) => return None,
+        None => vec![None; names.len()],
+    };
+    let mut parts = Vec::new();
+    for (name, weight) in names.iter().zip(weights) {
+        let Datum::Block(_, block) = &name.value else { return None };
+        let part = find(block)?;
+        let is_mix =
+            matches!(part.fields.get("source").map(|source| &source.value), Some(Datum::Call("mix", _)));
+        if is_mix || part.name == checked.name {
+            problems.push(
+                Problem::new(
+                    "hift::lang::conflict",
+                    format!("`data {block}` is a mix, and mixes cannot be mixed"),
+                )
+                .label_at(name.span(), "a mix in a mix")
+                .help("name its blocks instead"),
+            );
+            return None;
+        }
+        parts.push(Part { data: data(part, find, problems)?, weight });
+    }
+    if parts.is_empty() {
+        problems.push(
+            Problem::new("hift::lang::range", "the mix names no block")
+                .label(checked.head(), "mixes nothing")
+                .help("write, for example, `mix([a, b], weights = [2, 1])`"),
+        );
+        return None;
+    }
+    Some(Source::Mix {
+        parts,
+        by: match of.get("by")?.value.word()? {
+            "rows" => Weigh::Rows,
+            "tokens" => Weigh::Tokens,
+            _ => return None,
+        },
+        stop: match of.get("stop")?.value.word()? {
+            "first" => Stop::First,
+            "all" => Stop::All,
+            _ => return None,
+        },
+    })
+}
+
+fn format(format: &Datum) -> Option<Format> {
+    let column = |text: String| format!("{{{text}}}");
+    match format {
+        Datum::Call("text", of) => Some(Format::Text { column: of.text("column")?.value }),
+        Datum::Call("instruct", of) => {
+            Some(Format::Instruct { prompt: of.text("prompt")?.value, response: of.text("response")?.value })
+        }
+        Datum::Call("completion", of) => Some(Format::Instruct {
+            prompt: column(of.text("prompt")?.value),
+            response: column(of.text("completion")?.value),
+        }),
+        Datum::Call("tokens", of) => Some(Format::Tokens {
+            input: of.text("input")?.value,
+            labels: of.get("labels")?.text(),
+            label: of.get("label")?.text(),
+            mask: of.get("mask")?.text(),
+        }),
+        Datum::Call("classify", of) => {
+            Some(Format::Classify { text: of.text("text")?.value, label: of.text("label")?.value })
+        }
+        Datum::Call("chat", of) => Some(Format::Chat {
+            column: of.get("column")?.text(),
+            tools: match &of.get("tools")?.value {
+                Datum::Word("auto") => Tools::Auto,
+                Datum::Word("none") => Tools::None,
+                other => Tools::Column(other.text()?),
+            },
+            template: of.get("template")?.text(),
+            roles: match of.get("roles").map(|roles| &roles.value) {
+                Some(Datum::Record(roles)) => roles
+                    .iter()
+                    .map(|(name, role)| Some((name.value.clone(), role.value.text()?)))
+                    .collect::<Option<_>>()?,
+                Some(_) => return None,
+                None => Vec::new(),
+            },
+        }),
+        _ => None,
+    }
+}
+
+fn filters(datum: &Datum) -> Option<Vec<Filter>> {
+    let Datum::Record(columns) = datum else { return Some(Vec::new()) };
+    let test = |datum: &Datum| match datum {
+        Datum::Text(text) => Some(Test::Is(vec![text.clone()])),
+        Datum::Boolean(truth) => Some(Test::Is(vec![truth.to_string()])),
+        Datum::List(_) => Some(Test::Is(plain_texts(datum)?)),
+        Datum::Call("not", of) => Some(Test::Not(match &of.get("texts")?.value {
+            Datum::Text(text) => vec![text.clone()],
+            texts => plain_texts(texts)?,
+        })),
+        Datum::Call("at_least", of) => Some(Test::AtLeast(of.real("number")?.value)),
+        Datum::Call("at_most", of) => Some(Test::AtMost(of.real("number")?.value)),
+        _ => None,
+    };
+    columns
+        .iter()
+        .map(|(column, of)| Some(Filter { column: column.clone(), test: test(&of.value)? }))
+        .collect()
+}
+
+/// Whether the rows, or some of a mix, have a class or a number each.
+fn classifies(data: &Data) -> bool {
+    data.parts().iter().any(|part| {
+        matches!(part.format.value, Format::Classify { .. } | Format::Tokens { label: Some(_), .. })
+    })
+}
+
+/// Whether the rows, or some of a mix, have a part that is the response.
+fn responds(data: &Data) -> bool {
+    data.parts().iter().any(|part| matches!(part.format.value, Format::Instruct { .. } | Format::Chat { .. }))
+}
+
+fn chats(data: &Data) -> bool {
+    data.parts().iter().any(|part| matches!(part.format.value, Format::Chat { .. }))
 }
 
 /// A tokenizer as it serves this data; without data (prompts), every token counts.
@@ -66,30 +299,71 @@ pub(super) fn tokenizer(
 ) -> Option<Tokenizer> {
     let fields = &checked.fields;
     let format = data.map(|data| &data.format);
-    let instruct = format.is_some_and(|format| matches!(format.value, Format::Instruct { .. }));
+    let responds = data.is_some_and(responds);
     let loss_on = match fields.get("loss_on") {
-        None if instruct => Setting::default(LossOn::Response),
+        None if responds => Setting::default(LossOn::Response),
         None => Setting::default(LossOn::All),
         // Nothing is learned from prompts.
         Some(_) if data.is_none() => Setting::default(LossOn::All),
-        Some(_) => fields.read("loss_on", |word| match word.word()? {
-            "all" => Some(LossOn::All),
-            "response" => Some(LossOn::Response),
+        Some(_) => fields.read("loss_on", |loss_on| match loss_on {
+            Datum::Word("all") => Some(LossOn::All),
+            Datum::Word("response") => Some(LossOn::Response),
+            Datum::Word("last") => Some(LossOn::Last),
+            Datum::Call("roles", of) => Some(LossOn::Roles(plain_texts(of.get("names")?)?)),
             _ => None,
         })?,
     };
-    if let (LossOn::Response, Some(format), false) = (loss_on.value, format, instruct) {
+    if let (LossOn::Response, Some(format), false) = (&loss_on.value, format, responds) {
         problems.push(
-            Problem::new("hift::lang::conflict", "only `instruct` rows have a response")
+            Problem::new("hift::lang::conflict", "only `instruct` and `chat` rows have a response")
                 .label_at(loss_on.span(), "asks for the response")
                 .label_at(format.span(), "these rows have none")
                 .help("write `loss_on = all`, or give the data `format = instruct(prompt = ..., response = ...)`"),
         );
     }
+    if let (LossOn::Last | LossOn::Roles(_), Some(data), Some(format)) = (&loss_on.value, data, format)
+        && !chats(data)
+    {
+        problems.push(
+            Problem::new("hift::lang::conflict", "only `chat` rows have turns")
+                .label_at(loss_on.span(), "asks for turns")
+                .label_at(format.span(), "these rows have none")
+                .help("write `loss_on = all` or `response`, or give the data `format = chat`"),
+        );
+    }
+    let too_long = fields.read("too_long", |word| match word.word()? {
+        "cut" => Some(TooLong::Cut),
+        "cut_left" => Some(TooLong::CutLeft),
+        "split" => Some(TooLong::Split),
+        "drop" => Some(TooLong::Drop),
+        "fail" => Some(TooLong::Fail),
+        _ => None,
+    })?;
+    if let (TooLong::Split, Some(data), Some(format)) = (too_long.value, data, format)
+        && classifies(data)
+    {
+        problems.push(
+            Problem::new("hift::lang::conflict", "a row with a class cannot become several")
+                .label_at(too_long.span(), "splits longer rows")
+                .label_at(format.span(), "each row has one class")
+                .help("write `too_long = cut`, `cut_left` or `drop`"),
+        );
+    }
+    if let LossOn::Roles(names) = &loss_on.value {
+        for name in names.iter().filter(|name| !ROLES.contains(&name.as_str())) {
+            problems.push(
+                Problem::new("hift::lang::range", format!("there is no role `{name}`"))
+                    .label_at(loss_on.span(), "not a role")
+                    .help(format!("write some of {}", quoted(ROLES, "and"))),
+            );
+        }
+    }
     let file = match fields.text("file") {
         Some(file) => Setting { value: Some(file.value), origin: file.origin },
         None => {
-            let tokenised = format.is_some_and(|format| matches!(format.value, Format::Tokens { .. }));
+            let tokenised = data.is_some_and(|data| {
+                data.parts().iter().all(|part| matches!(part.format.value, Format::Tokens { .. }))
+            });
             let written = checked.block.entries.iter().any(|entry| entry.name.text == "file");
             if !tokenised && !written && !checked.block.damaged {
                 problems.push(missing(
@@ -114,12 +388,7 @@ pub(super) fn tokenizer(
         span: checked.head(),
         file,
         max_length: fields.read("max_length", |length| Some(length.whole()))?,
-        too_long: fields.read("too_long", |word| match word.word()? {
-            "cut" => Some(TooLong::Cut),
-            "drop" => Some(TooLong::Drop),
-            "fail" => Some(TooLong::Fail),
-            _ => None,
-        })?,
+        too_long,
         pack: fields.boolean("pack")?,
         loss_on,
         begin: mark("begin")?,

@@ -42,7 +42,14 @@ pub(super) fn explain(all: &Explained) -> Resolved {
     let explainer = Explainer { all, homes, by_name, uses };
     let names = (0..all.bindings.len()).map(|position| explainer.name(position)).collect();
     let stages: Vec<ResolvedBlock> = all.stages.iter().map(|stage| explainer.stage(stage)).collect();
-    let used: HashSet<(&str, &str)> = all.stages.iter().flat_map(|stage| explainer.names_of(stage)).collect();
+    let mut used: HashSet<(&str, &str)> =
+        all.stages.iter().flat_map(|stage| explainer.names_of(stage)).collect();
+    // A mix that is used uses its blocks.
+    let is_used = |block: &&Checked| used.contains(&(block.kind.name, block.name.as_str()));
+    let mixes: Vec<&Checked> = all.definitions.iter().filter(is_used).collect();
+    for mix in mixes {
+        mix.fields.iter().for_each(|(_, value)| value.value.blocks(&mut used));
+    }
     let mut definitions: Vec<&Checked> = all
         .definitions
         .iter()
@@ -336,6 +343,10 @@ fn has_use(checked: &Checked, key: &Key) -> bool {
     match (checked.kind.name, key.name) {
         ("schedule", "horizon") => {
             checked.fields.get("advance").and_then(|advance| advance.value.word()) != Some("per_step")
+        }
+        // Of a mix, its blocks say it.
+        ("data", "filter" | "holdout") => {
+            !matches!(checked.fields.get("source").map(|source| &source.value), Some(Datum::Call("mix", _)))
         }
         _ => true,
     }

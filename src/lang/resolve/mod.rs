@@ -439,14 +439,16 @@ fn unused(
     own: usize,
     problems: &mut Problems,
 ) {
-    let named: HashSet<(&str, &str)> = stages
-        .iter()
-        .flat_map(|stage| stage.fields.iter())
-        .filter_map(|(_, value)| match &value.value {
-            Datum::Block(kind, name) => Some((*kind, name.as_str())),
-            _ => None,
-        })
-        .collect();
+    let mut named = HashSet::new();
+    for stage in stages {
+        stage.fields.iter().for_each(|(_, value)| value.value.blocks(&mut named));
+    }
+    // A mix that is used uses its blocks.
+    let is_named = |block: &&Checked| named.contains(&(block.kind.name, block.name.as_str()));
+    let mixes: Vec<&Checked> = definitions.iter().filter(is_named).collect();
+    for mix in mixes {
+        mix.fields.iter().for_each(|(_, value)| value.value.blocks(&mut named));
+    }
     let bases: HashSet<(&str, &str)> = index
         .blocks
         .iter()

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::lang::edit;
 use crate::lang::pipeline::{
-    Checkpoint, Data, Device, Evaluate, EvaluateDuring, Export, Format, Generate, Holdout, Interval, Length,
-    Metric, Model, Setting, Stage, Tokenizer, Train,
+    Checkpoint, Data, Device, Evaluate, EvaluateDuring, Export, Format, Generate, Interval, Length, Metric,
+    Model, Setting, Stage, Tokenizer, Train,
 };
 use crate::lang::schema::Unit;
 use crate::lang::source::Sources;
@@ -97,8 +97,11 @@ impl<'b, 'f> Builder<'b, 'f> {
         }
     }
 
-    fn data(&self, checked: &Checked) -> Option<Data> {
-        definitions::data(self.named(checked, "data")?)
+    fn data(&mut self, checked: &Checked) -> Option<Data> {
+        let definitions = &self.definitions;
+        let find = |name: &str| definitions.get(&("data", name)).copied();
+        let Datum::Block(_, name) = &checked.fields.get("data")?.value else { return None };
+        definitions::data(find(name)?, &find, self.problems)
     }
 
     fn train(&mut self, checked: &Checked<'f>) -> Option<Train> {
@@ -131,7 +134,7 @@ impl<'b, 'f> Builder<'b, 'f> {
             })
         });
         if let (Some(part), Some(data)) = (part(checked, "evaluate"), &data)
-            && data.holdout.value == Holdout::None
+            && !data.holds_out()
         {
             self.problems.push(
                 Problem::new(
@@ -228,7 +231,9 @@ impl<'b, 'f> Builder<'b, 'f> {
         if let Some(block) = self.definition("tokenizer", &name) {
             return definitions::tokenizer(block, data, self.problems);
         }
-        if data.is_some_and(|data| matches!(data.format.value, Format::Tokens { .. })) {
+        if data.is_some_and(|data| {
+            data.parts().iter().all(|part| matches!(part.format.value, Format::Tokens { .. }))
+        }) {
             return (!written).then(definitions::no_tokenizer);
         }
         let needed = match checked.kind.name {

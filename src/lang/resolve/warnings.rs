@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use crate::lang::MAX_PROBLEMS;
 use crate::lang::pipeline::{
-    Algorithm, Evaluate, Generate, Holdout, Interval, Length, Metric, Order, Origin, Setting, Split, Train,
-    Warmup,
+    Algorithm, Evaluate, Generate, Holdout, Interval, Length, Metric, Order, Origin, Setting, Shuffle,
+    Source, Split, Train, Warmup,
 };
 use crate::lang::syntax::Number;
 use crate::problem::{Problem, Problems, Span};
@@ -21,22 +21,57 @@ pub(super) fn train(stage: &Train, problems: &mut Problems) {
     rate(stage, problems);
     length(stage, problems);
     groups(stage, problems);
-    if let Holdout::Share(share) = *stage.data.holdout
-        && share > 0.5
-    {
-        problems.push(
-            Problem::warning(
-                "hift::lang::large_holdout",
-                format!("`data {}` holds out more rows than it leaves to learn from", stage.data.name),
-            )
-            .label_at(stage.data.holdout.span(), "kept away from training")
-            .help("a few percent are enough to measure on, for example `holdout = 2 %`"),
-        );
-    }
+    rows(stage, problems);
     if let Some(evaluate) = &stage.evaluate {
         repeated(
             "metrics",
             evaluate.metrics.iter().map(|metric| (metric_name(*metric).to_owned(), evaluate.metrics.span())),
+            problems,
+        );
+    }
+}
+
+/// What a stage does with its rows.
+fn rows(stage: &Train, problems: &mut Problems) {
+    for data in stage.data.parts() {
+        if let Holdout::Share(share) = *data.holdout
+            && share > 0.5
+        {
+            problems.push(
+                Problem::warning(
+                    "hift::lang::large_holdout",
+                    format!("`data {}` holds out more rows than it leaves to learn from", data.name),
+                )
+                .label_at(data.holdout.span(), "kept away from training")
+                .help("a few percent are enough to measure on, for example `holdout = 2 %`"),
+            );
+        }
+        if let Holdout::From(source) = &*data.holdout
+            && **source == *data.source
+        {
+            problems.push(
+                Problem::warning(
+                    "hift::lang::same_holdout",
+                    format!("`data {}` is measured on the rows that it is trained on", data.name),
+                )
+                .label_at(data.holdout.span(), "held out")
+                .label_at(data.source.span(), "and trained on")
+                .help("name other rows, or keep some of these away from training: `holdout = 2 %`"),
+            );
+        }
+    }
+    if let Source::Mix { parts, .. } = &*stage.data.source {
+        let span = stage.data.source.span();
+        repeated("mix", parts.iter().map(|part| (part.data.name.clone(), span)), problems);
+    }
+    if let (Shuffle::ByLength(_), true) = (*stage.data.shuffle, *stage.tokenizer.pack) {
+        no_effect(
+            "`by_length` changes nothing where rows are packed",
+            stage.data.shuffle.span(),
+            "groups rows by length",
+            stage.tokenizer.pack.span(),
+            "packed sequences are all about as long",
+            "remove `by_length`, or write `pack = false`",
             problems,
         );
     }
