@@ -23,23 +23,23 @@
  (#any-of? @property
   "accumulate" "advance" "algorithm" "alpha" "always" "begin" "best" "beta1" "betas" "centered" "clip"
   "clip_threshold" "column" "config" "data" "decay" "decay_rate" "device" "dtype" "dwell" "end"
-  "epochs" "eps" "every" "factors" "file" "format" "freeze" "from" "groups" "grow" "holdout" "horizon"
-  "index" "input" "keep" "label" "labels" "layer_decay" "loss_on" "mask" "max_length" "max_new_tokens"
-  "memory_limit" "metrics" "micro_batch" "model" "momentum" "nesterov" "optimizer" "order" "pack"
-  "path" "peak" "periods" "power" "precision" "prompt" "prompts" "rate" "recompute" "redraw"
-  "response" "rotate" "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size"
-  "source" "split" "states" "steps" "tail" "temperature" "text" "timescale" "to" "tokenizer"
+  "epochs" "eps" "every" "factors" "file" "format" "freeze" "from" "groups" "grow" "half" "holdout"
+  "horizon" "index" "input" "keep" "label" "labels" "layer_decay" "loss_on" "mask" "max_length"
+  "max_new_tokens" "memory_limit" "metrics" "micro_batch" "model" "momentum" "nesterov" "optimizer"
+  "order" "pack" "path" "peak" "periods" "power" "precision" "prompt" "prompts" "rate" "recompute"
+  "redraw" "response" "rotate" "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle"
+  "size" "source" "split" "states" "steps" "tail" "temperature" "text" "timescale" "to" "tokenizer"
   "too_long" "trust" "warmup" "weight_decay" "weights"))
 ((argument name: (identifier) @property)
  (#any-of? @property
   "accumulate" "advance" "algorithm" "alpha" "always" "begin" "best" "beta1" "betas" "centered" "clip"
   "clip_threshold" "column" "config" "data" "decay" "decay_rate" "device" "dtype" "dwell" "end"
-  "epochs" "eps" "every" "factors" "file" "format" "freeze" "from" "groups" "grow" "holdout" "horizon"
-  "index" "input" "keep" "label" "labels" "layer_decay" "loss_on" "mask" "max_length" "max_new_tokens"
-  "memory_limit" "metrics" "micro_batch" "model" "momentum" "nesterov" "optimizer" "order" "pack"
-  "path" "peak" "periods" "power" "precision" "prompt" "prompts" "rate" "recompute" "redraw"
-  "response" "rotate" "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size"
-  "source" "split" "states" "steps" "tail" "temperature" "text" "timescale" "to" "tokenizer"
+  "epochs" "eps" "every" "factors" "file" "format" "freeze" "from" "groups" "grow" "half" "holdout"
+  "horizon" "index" "input" "keep" "label" "labels" "layer_decay" "loss_on" "mask" "max_length"
+  "max_new_tokens" "memory_limit" "metrics" "micro_batch" "model" "momentum" "nesterov" "optimizer"
+  "order" "pack" "path" "peak" "periods" "power" "precision" "prompt" "prompts" "rate" "recompute"
+  "redraw" "response" "rotate" "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle"
+  "size" "source" "split" "states" "steps" "tail" "temperature" "text" "timescale" "to" "tokenizer"
   "too_long" "trust" "warmup" "weight_decay" "weights"))
 
 (word (identifier) @variable)
@@ -55,8 +55,8 @@
 ((call function: (identifier) @function.builtin)
  (#any-of? @function.builtin
   "all" "by_layer" "by_size" "classify" "constant" "cosine" "cosine_with_restarts" "cuda" "env"
-  "instruct" "inverse_sqrt" "json" "linear" "named" "polynomial" "random" "sample" "seed" "text"
-  "tokens" "wsd"))
+  "instruct" "inverse_sqrt" "json" "linear" "mixed" "mixed_hi" "named" "polynomial" "random" "sample"
+  "seed" "text" "tokens" "wsd"))
 
 (number) @number
 ((amount unit: (unit) @type.builtin)

@@ -4,9 +4,9 @@
 
 use crate::lang::names::{nearest, quoted};
 use crate::lang::pipeline::{
-    Advance, Algorithm, Data, Decline, Format, Groups, Holdout, Horizon, LossOn, Mark, Model, Optimizer,
-    Order, Origin, Precision, Rate, Recompute, Rest, Schedule, Setting, Shuffle, Source, Split, Tail,
-    Timescale, Tokenizer, TooLong, Warmup, Weights,
+    Advance, Algorithm, Data, Decline, Format, Groups, Half, Holdout, Horizon, LossOn, Mark, Model,
+    Optimizer, Order, Origin, Precision, Rate, Recompute, Rest, Schedule, Setting, Shuffle, Source, Split,
+    Tail, Timescale, Tokenizer, TooLong, Warmup, Weights,
 };
 use crate::lang::schema::{ALGORITHMS, AlgorithmKeys, Preset, Unit};
 use crate::problem::{Problem, Problems};
@@ -154,8 +154,11 @@ pub(super) fn model(checked: &Checked) -> Option<Model> {
             }
             _ => None,
         })?,
-        precision: fields.read("precision", |word| match word.word()? {
-            "fp32" => Some(Precision::Fp32),
+        precision: fields.read("precision", |value| match value {
+            Datum::Word("fp32") => Some(Precision::Fp32),
+            Datum::Word("bf16") => Some(Precision::Bf16),
+            Datum::Call("mixed", of) => Some(Precision::Mixed(half(of)?)),
+            Datum::Call("mixed_hi", of) => Some(Precision::MixedHi(half(of)?)),
             _ => None,
         })?,
         recompute: fields.read("recompute", |word| match word.word()? {
@@ -165,6 +168,14 @@ pub(super) fn model(checked: &Checked) -> Option<Model> {
             _ => None,
         })?,
     })
+}
+
+fn half(of: &Fields) -> Option<Half> {
+    match of.get("half")?.word()? {
+        "bf16" => Some(Half::Bf16),
+        "fp16" => Some(Half::Fp16),
+        _ => None,
+    }
 }
 
 pub(super) fn groups(checked: &Checked, problems: &mut Problems) -> Option<Groups> {
