@@ -16,6 +16,7 @@ use hift::program::{
     BatchShape, ParamId, Program, Settings, State, StepPrograms, forward_only, step_programs,
 };
 use hift::random::Random;
+use hift::units::Dtype;
 
 use common::families::FAMILIES;
 use emulator::Emulator;
@@ -99,7 +100,7 @@ struct Sides {
 impl Sides {
     fn new(model: &Model) -> Self {
         let weights = Weights::Random { config: "".into(), seed: 3 };
-        let mut weights = store::load(model, &weights, std::path::Path::new("")).unwrap();
+        let mut weights = store::load(model, &weights, std::path::Path::new(""), Dtype::F32).unwrap();
         // Norms and biases are drawn as ones and zeros: here they are anything.
         for (idx, (weight, param)) in weights.iter_mut().zip(&model.params).enumerate() {
             let noise = random(weight.elem_count(), idx as u64);
@@ -204,7 +205,7 @@ fn every_family_trains_as_on_the_cpu() {
         machine.backwards = at % 3 == 1;
         let (clip, accumulate) = (if at % 3 == 0 { Some(0.5) } else { None }, at % 4 == 3);
         let programs = step(&model, shape, &STILL, clip, accumulate);
-        let knobs = Knobs { loss_scale: 0.1, rate: 0.5, factors: &[], algorithm: &STILL, weight_decay: 0.1 };
+        let knobs = Knobs { loss_scale: 0.1, unscale: 1.0, noise: 0, rate: 0.5, factors: &[], algorithm: &STILL, weight_decay: 0.1 };
         let batches = [batch(&model, shape, 1), batch(&model, shape, 2)];
         let mut sides = Sides::new(&model);
         check(&machine, name, &model, &programs, &mut sides, &knobs, &batches);
@@ -266,7 +267,7 @@ fn every_optimizer_moves_weights_as_on_the_cpu() {
         }
         // Twice: the second step finds states.
         for seed in 1..3 {
-            let knobs = Knobs { loss_scale: 0.2, rate: 1e-2, factors: &[], algorithm, weight_decay: 0.1 };
+            let knobs = Knobs { loss_scale: 0.2, unscale: 1.0, noise: 0, rate: 1e-2, factors: &[], algorithm, weight_decay: 0.1 };
             let gradients = |store: &mut Store| {
                 let batch = batch(&model, shape, seed);
                 play(&parts.first, store, batch, Vec::new(), &knobs).unwrap().gradients
@@ -287,5 +288,20 @@ fn every_optimizer_moves_weights_as_on_the_cpu() {
             );
             compare(&name, &model, &sides);
         }
+    }
+}
+
+#[test]
+fn every_kernel_agrees_with_the_cpu_over_odd_shapes() {
+    let Some(mut machine) = Emulator::new() else { return };
+    for (dtype, backwards) in [(Dtype::F32, false), (Dtype::Bf16, true), (Dtype::F16, false)] {
+        machine.backwards = backwards;
+        let mut n = 0;
+        gpu::check::compare(&machine, dtype, &mut |compared| {
+            n += 1;
+            assert!(compared.agrees(), "{compared:?}");
+        })
+        .unwrap();
+        assert!(n > 60, "{n} of {dtype}");
     }
 }

@@ -7,7 +7,8 @@ mod common;
 use std::fs;
 
 use hift::data::{Batches, Library};
-use hift::engine::{Store, memory, store};
+use hift::engine::access::bytes;
+use hift::engine::{Parameters, Store, memory, store};
 use hift::estimate::{left_over, play, step};
 use hift::lang::pipeline::{Shuffle, Weights};
 use hift::lang::schema::ALGORITHMS;
@@ -24,6 +25,9 @@ static ALLOCATOR: memory::Counting<std::alloc::System> = memory::Counting(std::a
 /// Bookkeeping that a step may have beside its tensors: shapes, locks, maps of values. The step's own tensors have
 /// megabytes.
 const BOOKKEEPING: u64 = 512 << 10;
+
+const PRECISIONS: [&str; 6] =
+    ["fp32", "bf16", "mixed(bf16)", "mixed(fp16)", "mixed_hi(bf16)", "mixed_hi(fp16)"];
 
 const MODELS: &[(&str, &str)] = &[
     (
@@ -87,21 +91,26 @@ fn the_estimate_is_what_the_allocator_sees_to_the_byte() {
     let row = |i: u32| (0..40).map(|t| ((i * 31 + t * 7) % 96).to_string()).collect::<Vec<_>>().join(",");
     let rows: String = (0..24).map(|i| format!("{{\"ids\": [{}]}}\n", row(i))).collect();
     fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
-    let mut steps = 0;
+    let (mut steps, mut sets) = (0, 0);
     for (name, config) in MODELS {
         let config = format!(
             r#"{{"model_type": "llama", "vocab_size": 96, "max_position_embeddings": 128, {config}}}"#
         );
         fs::write(folder.path().join("config.json"), config).unwrap();
         for (groups, optimizer, train) in SETTINGS {
-            for (pack, recompute, states) in
-                [(false, "none", "host"), (true, "none", "discard"), (false, "blocks", "device")]
-            {
+            let half = PRECISIONS[1 + sets % (PRECISIONS.len() - 1)];
+            sets += 1;
+            for (pack, recompute, states, precision) in [
+                (false, "none", "host", "fp32"),
+                (true, "none", "discard", "fp32"),
+                (false, "blocks", "device", "fp32"),
+                (sets % 2 == 0, ["none", "blocks"][sets / 2 % 2], "host", half),
+            ] {
                 let text = format!(
                     r#"hift 1
 data rows {{ source = json("rows.jsonl") format = tokens(input = "ids") }}
 tokenizer none {{ max_length = 80 tokens pack = {pack} }}
-model tiny {{ weights = random("config.json", seed = 1) recompute = {recompute} }}
+model tiny {{ weights = random("config.json", seed = 1) recompute = {recompute} precision = {precision} }}
 groups g {{ {groups} }}
 schedule s {{ rate = constant(1e-3) states = {states} }}
 {optimizer}
@@ -111,7 +120,7 @@ train t {{ data = rows tokenizer = none model = tiny groups = g schedule = s opt
                 steps += check(
                     folder.path(),
                     &text,
-                    &format!("{name}, {groups}, {optimizer}, {train}, {recompute}"),
+                    &format!("{name}, {groups}, {optimizer}, {train}, {recompute}, {precision}"),
                 );
             }
         }
@@ -122,13 +131,15 @@ train t {{ data = rows tokenizer = none model = tiny groups = g schedule = s opt
     };
     assert!(ALGORITHMS.iter().all(|algorithm| tried(algorithm.name)), "every algorithm is tried");
     for (at, (name, config)) in families::FAMILIES.iter().enumerate() {
-        steps += check_family(name, config, at);
+        for (more, precision) in PRECISIONS.iter().enumerate() {
+            steps += check_family(name, config, at + more, precision);
+        }
     }
     println!("{steps} steps, each equal to its estimate");
 }
 
-/// One setting for each family, in turn.
-fn check_family(name: &str, config: &str, at: usize) -> usize {
+/// One setting for each family and precision, in turn.
+fn check_family(name: &str, config: &str, at: usize, precision: &str) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let ids = |i: u32| (0..40).map(|t| (i * 31 + t * 7) % 40).collect::<Vec<u32>>();
     let rows: String =
@@ -145,14 +156,14 @@ fn check_family(name: &str, config: &str, at: usize) -> usize {
     let text = format!(
         r#"hift 1
 data rows {{ source = json("rows.jsonl") format = tokens(input = "ids"{class}) }}
-model tiny {{ weights = random("config.json", seed = 1) recompute = {recompute} }}
+model tiny {{ weights = random("config.json", seed = 1) recompute = {recompute} precision = {precision} }}
 groups g {{ {groups} }}
 schedule s {{ rate = constant(1e-3) }}
 {optimizer}
 train t {{ data = rows model = tiny groups = g schedule = s optimizer = o steps = 20 {train} }}
 "#
     );
-    check(folder.path(), &text, &format!("{name}, {groups}, {optimizer}, {train}, {recompute}"))
+    check(folder.path(), &text, &format!("{name}, {groups}, {optimizer}, {train}, {recompute}, {precision}"))
 }
 
 fn check(folder: &std::path::Path, text: &str, name: &str) -> usize {
@@ -164,8 +175,11 @@ fn check(folder: &std::path::Path, text: &str, name: &str) -> usize {
     let dataset = library.get(&plan.data, &plan.tokenizer, &limits).unwrap();
     let weights = Weights::Random { config: "config.json".into(), seed: 1 };
     let empty = memory::live();
-    let mut store = Store::new(store::load(&plan.model.model, &weights, folder).unwrap());
-    assert_eq!(memory::live() - empty, plan.model.bytes.0, "{name}: weights");
+    let precision = plan.model.precision;
+    let kept = store::load(&plan.model.model, &weights, folder, precision.kept()).unwrap();
+    let mut store = Store::of(Parameters::of(kept, precision).unwrap());
+    let parameters = plan.model.bytes.0 + plan.model.masters.0;
+    assert_eq!(memory::live() - empty, parameters, "{name}: weights and masters");
 
     let mut batches = Batches::new(&dataset.train, plan.micro_batch, plan.accumulate, Shuffle::None);
     let mut stepper = Stepper::new(plan);
@@ -192,14 +206,12 @@ fn check(folder: &std::path::Path, text: &str, name: &str) -> usize {
     carried(plan);
     drop(batches);
     let states: u64 = (0..plan.model.model.params.len())
-        .flat_map(|i| {
-            store.states_of(ParamId(i)).iter().map(|t| 4 * t.elem_count() as u64).collect::<Vec<_>>()
-        })
+        .flat_map(|i| store.states_of(ParamId(i)).iter().map(bytes).collect::<Vec<_>>())
         .sum();
     assert_eq!(
         memory::live() - empty,
-        plan.model.bytes.0 + states,
-        "{name}: weights and states are all there is"
+        parameters + states,
+        "{name}: weights, masters and states are all there is"
     );
     steps
 }

@@ -7,8 +7,10 @@
 //! Reading order: [`mod@play`] (one program with byte counters), then [`estimate`] (all programs of a plan, with what
 //! is resident around them), [`paper`] (the paper's own sums).
 //!
-//! On the CPU the device's memory is the host's, and the figures are exact: the engine allocates what the programs
-//! say and nothing else. Left out are the program itself, its libraries' scratch, and what an allocator rounds up.
+//! A peak is that of the device. On the CPU the device's memory is the host's: masters and states that rest between
+//! turns are in it, whatever group trains, and the figures are exact: the engine allocates what the programs say and
+//! nothing else. On a device with memory of its own a group's step has the masters and states of that group there, and
+//! what rests on the host is a figure of its own. Left out are the program itself, its libraries' scratch, and what an allocator rounds up.
 //!
 //! This room must not know tensors or files.
 
@@ -17,11 +19,11 @@ pub mod play;
 
 use serde::Serialize;
 
-use crate::lang::pipeline::{Recompute, Rest};
-use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, Plan, StagePlan, TrainPlan};
+use crate::lang::pipeline::{Device, Precision, Recompute, Rest};
+use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, Group, ModelPlan, Plan, StagePlan, TrainPlan};
 use crate::program::builder::BatchShape;
 use crate::program::forward_only;
-use crate::units::{Bytes, Dtype};
+use crate::units::Bytes;
 
 pub use play::{Breakdown, Peak, left_over, play};
 
@@ -48,6 +50,8 @@ pub struct StageEstimate {
     /// For a train stage: one entry per group, in the order of their turns.
     pub groups: Vec<GroupEstimate>,
     pub peak: Bytes,
+    /// Masters and states that rest in the host's memory between turns, where that is not the device's.
+    pub host: Bytes,
     /// Host memory beside the tensors: token ids and labels of all rows. None if nobody has looked at the rows.
     pub data: Option<Bytes>,
     /// One checkpoint, or the export.
@@ -118,13 +122,39 @@ pub fn peak(plan: &TrainPlan, threads: usize) -> Bytes {
     (0..plan.groups.len()).map(|group| step(plan, group, threads).peak).max().unwrap_or_default()
 }
 
+/// What is there during the whole step of a group beside the weights.
+#[derive(Debug, Clone, Copy, Default)]
+struct Resting {
+    masters: Bytes,
+    states: Bytes,
+    /// Of both, what is elsewhere, in the host's memory.
+    host: Bytes,
+}
+
+fn resting(plan: &TrainPlan, group: &Group) -> Resting {
+    let apart = match plan.device {
+        Device::Auto | Device::Cpu => false,
+        Device::Cuda(_) => true,
+    };
+    let of_group = Bytes(4 * group.n_elements);
+    // What is fetched keeps its place on the host.
+    let (masters, masters_away) = match plan.model.precision {
+        Precision::Fp32 | Precision::Bf16 => (Bytes(0), Bytes(0)),
+        Precision::MixedHi(_) if apart => (of_group, plan.model.masters),
+        Precision::Mixed(_) | Precision::MixedHi(_) => (plan.model.masters, Bytes(0)),
+    };
+    let (states, states_away) = match plan.states {
+        Rest::Host if apart => (plan.state_bytes(group), plan.all_state_bytes()),
+        Rest::Device | Rest::Host => (plan.all_state_bytes(), Bytes(0)),
+        Rest::Discard => (plan.state_bytes(group), Bytes(0)),
+    };
+    Resting { masters, states, host: masters_away + states_away }
+}
+
 /// The highest point of one step of a group on the largest batch.
 pub fn step(plan: &TrainPlan, group: usize, threads: usize) -> GroupEstimate {
     let programs = plan.programs(group, plan.largest_batch(), threads);
-    let states = match plan.states {
-        Rest::Device | Rest::Host => plan.all_state_bytes(),
-        Rest::Discard => plan.state_bytes(&plan.groups[group]),
-    };
+    let resting = resting(plan, &plan.groups[group]);
     let times = |name: &str| match name {
         "further micro-batches" => plan.accumulate - 1,
         _ => 1,
@@ -137,7 +167,8 @@ pub fn step(plan: &TrainPlan, group: usize, threads: usize) -> GroupEstimate {
         .max_by_key(|(_, peak)| peak.by.total())
         .expect("a step has a program");
     highest.by.weights = plan.model.bytes;
-    highest.by.states = states;
+    highest.by.masters = resting.masters;
+    highest.by.states = resting.states;
     GroupEstimate {
         names: plan.groups[group].names.clone(),
         n_elements: plan.groups[group].n_elements,
@@ -153,20 +184,21 @@ pub fn step(plan: &TrainPlan, group: usize, threads: usize) -> GroupEstimate {
 fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
     let groups: Vec<GroupEstimate> = (0..plan.groups.len()).map(|group| step(plan, group, threads)).collect();
     let weights = plan.model.bytes;
-    let resting = match plan.states {
-        Rest::Device | Rest::Host => plan.all_state_bytes(),
-        Rest::Discard => Bytes(0),
-    };
+    let rests: Vec<Resting> = plan.groups.iter().map(|group| resting(plan, group)).collect();
+    let most = |of: &dyn Fn(&Resting) -> Bytes| rests.iter().map(of).max().unwrap_or_default();
+    // Between steps the last group's are still there.
+    let beside = most(&|rest| rest.masters + rest.states);
     let steps = groups.iter().map(|group| group.peak).max().unwrap_or_default();
-    let mut phases = vec![Phase { name: "load", bytes: weights }, Phase { name: "train", bytes: steps }];
+    let loaded = weights + most(&|rest| rest.masters);
+    let mut phases = vec![Phase { name: "load", bytes: loaded }, Phase { name: "train", bytes: steps }];
     if plan.evaluate.is_some() {
         let seq = plan.rows.map_or(plan.seq, |rows| rows.longest_holdout.max(1));
         let shape = BatchShape { seq: seq as usize, ..plan.largest_batch() };
         let program = plan.evaluation(shape, threads);
-        phases.push(Phase { name: "evaluate", bytes: weights + resting + play(&program).by.total() });
+        phases.push(Phase { name: "evaluate", bytes: weights + beside + play(&program).by.total() });
     }
     // Tensors are written from where they lie.
-    phases.push(Phase { name: "save", bytes: weights + resting });
+    phases.push(Phase { name: "save", bytes: weights + beside });
     let flops = plan.steps.map(|steps| {
         let shares = plan.visits.shares(steps, plan.dwell, groups.len());
         shares.iter().zip(&groups).map(|(steps, group)| steps * group.flops as f64).sum()
@@ -180,17 +212,19 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
         peak: phases.iter().map(|phase| phase.bytes).max().unwrap_or_default(),
         phases,
         groups,
+        host: most(&|rest| rest.host),
         // An id and a label for each token.
         data: plan.rows.map(|rows| Bytes(8 * rows.tokens)),
-        disk: weights + states,
+        // Masters say what their weights are.
+        disk: Bytes(plan.model.precision.kept().size() * plan.model.n_elements) + states,
         flops,
     }
 }
 
 fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
     let shape = BatchShape { batch: plan.micro_batch as usize, seq: plan.seq as usize, packed: plan.packed };
-    let program = forward_only(&plan.model.model.loss(shape), threads);
-    let weights = plan.model.bytes;
+    let program = forward_only(&plan.model.loss(shape), threads);
+    let weights = loaded(&plan.model, plan.from.is_some(), plan.device);
     let bytes = weights + play(&program).by.total();
     let batches = plan.rows.map(|rows| {
         let rows = if rows.holdout > 0 { rows.holdout } else { rows.train };
@@ -201,6 +235,7 @@ fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
         phases: vec![Phase { name: "load", bytes: weights }, Phase { name: "evaluate", bytes }],
         groups: Vec::new(),
         peak: bytes,
+        host: Bytes(0),
         data: plan.rows.map(|rows| Bytes(8 * rows.tokens)),
         disk: Bytes(0),
         flops: batches.map(|batches| batches as f64 * program.flops() as f64),
@@ -211,28 +246,38 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
     let model = &plan.model.model;
     // The longest that a prompt can become: the whole context.
     let shape = BatchShape { batch: 1, seq: model.positions, packed: false };
-    let program = forward_only(&model.logits(shape), threads);
-    let weights = plan.model.bytes;
+    let program = forward_only(&plan.model.logits(shape), threads);
+    let weights = loaded(&plan.model, plan.from.is_some(), plan.device);
     let bytes = weights + play(&program).by.total();
     StageEstimate {
         name: plan.name.clone(),
         phases: vec![Phase { name: "load", bytes: weights }, Phase { name: "generate", bytes }],
         groups: Vec::new(),
         peak: bytes,
+        host: Bytes(0),
         data: None,
         disk: Bytes(0),
         flops: None,
     }
 }
 
+/// The weights of a stage that trains nothing. Masters that training has left are kept for an export.
+fn loaded(model: &ModelPlan, trained: bool, device: Device) -> Bytes {
+    match device {
+        Device::Auto | Device::Cpu if trained => model.bytes + model.masters,
+        Device::Auto | Device::Cpu | Device::Cuda(_) => model.bytes,
+    }
+}
+
 fn export(plan: &ExportPlan) -> StageEstimate {
-    let weights = plan.model.bytes;
-    // One tensor at a time is converted; 32-bit tensors are written from where they lie.
-    let largest = plan.model.model.params.iter().map(|param| param.elements()).max().unwrap_or(0);
-    let staged = match plan.dtype {
-        Dtype::F32 | Dtype::U32 => Bytes(0),
-        Dtype::F16 | Dtype::Bf16 => Bytes(plan.dtype.size() * largest),
+    let kept = plan.model.precision.kept();
+    let weights = match plan.from {
+        Some(_) => loaded(&plan.model, true, Device::Cpu),
+        None => Bytes(kept.size() * plan.model.n_elements),
     };
+    // One tensor at a time is converted; what has the type already is written from where it lies.
+    let largest = plan.model.model.params.iter().map(|param| param.elements()).max().unwrap_or(0);
+    let staged = if plan.dtype == kept { Bytes(0) } else { Bytes(plan.dtype.size() * largest) };
     StageEstimate {
         name: plan.name.clone(),
         phases: vec![
@@ -241,6 +286,7 @@ fn export(plan: &ExportPlan) -> StageEstimate {
         ],
         groups: Vec::new(),
         peak: weights + staged,
+        host: Bytes(0),
         data: None,
         disk: Bytes(plan.dtype.size() * plan.model.n_elements),
         flops: None,

@@ -3,10 +3,11 @@
 //! Each value knows whether it was written (and where) or took its default, so that later rooms can point
 //! at it. Paths are as written; [`Pipeline::path`] makes them absolute relative to the file's folder.
 
+use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::problem::Span;
 use crate::units::{Bytes, Dtype};
@@ -368,10 +369,85 @@ pub enum Weights {
     Random { config: String, seed: u64 },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+/// The numbers that a model is computed in, and those that are kept to learn with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     Fp32,
+    /// Half weights, rounded at random when they change, and nothing else.
+    Bf16,
+    /// Half weights, and 32-bit masters of all of them where they are computed with.
+    Mixed(Half),
+    /// Half weights; 32-bit masters rest on the host but for those of the active group.
+    MixedHi(Half),
+}
+
+/// 16 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    Bf16,
+    Fp16,
+}
+
+impl Half {
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Half::Bf16 => Dtype::Bf16,
+            Half::Fp16 => Dtype::F16,
+        }
+    }
+}
+
+impl Precision {
+    /// Of weights and activations.
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Precision::Fp32 => Dtype::F32,
+            Precision::Bf16 => Dtype::Bf16,
+            Precision::Mixed(half) | Precision::MixedHi(half) => half.dtype(),
+        }
+    }
+
+    /// Of what is kept, and exported: masters where there are some.
+    pub fn kept(self) -> Dtype {
+        if self.has_masters() { Dtype::F32 } else { self.dtype() }
+    }
+
+    pub fn has_masters(self) -> bool {
+        match self {
+            Precision::Fp32 | Precision::Bf16 => false,
+            Precision::Mixed(_) | Precision::MixedHi(_) => true,
+        }
+    }
+
+    /// Whether the loss is scaled, since small gradients would vanish.
+    pub fn is_scaled(self) -> bool {
+        match self {
+            Precision::Fp32 | Precision::Bf16 => false,
+            Precision::Mixed(half) | Precision::MixedHi(half) => half == Half::Fp16,
+        }
+    }
+}
+
+/// As it is written.
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |half: &Half| match half {
+            Half::Bf16 => "bf16",
+            Half::Fp16 => "fp16",
+        };
+        match self {
+            Precision::Fp32 => f.write_str("fp32"),
+            Precision::Bf16 => f.write_str("bf16"),
+            Precision::Mixed(half) => write!(f, "mixed({})", name(half)),
+            Precision::MixedHi(half) => write!(f, "mixed_hi({})", name(half)),
+        }
+    }
+}
+
+impl Serialize for Precision {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

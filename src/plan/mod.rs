@@ -24,13 +24,15 @@ use serde::Serialize;
 
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{
-    Algorithm, Data, Device, Evaluate, Export, Format, Generate, Interval, Length, Metric, Recompute, Rest,
-    Setting, Shuffle, Stage, Tokenizer, Train, Weights,
+    Algorithm, Data, Device, Evaluate, Export, Format, Generate, Interval, Length, Metric, Precision,
+    Recompute, Rest, Setting, Shuffle, Stage, Tokenizer, Train, Weights,
 };
 use crate::model::{Model, Target, Task};
 use crate::problem::{Problem, Problems, Span};
 use crate::program::builder::BatchShape;
-use crate::program::{ParamId, Program, Settings, StepPrograms, forward_only, step_programs};
+use crate::program::{
+    Graph, ParamId, Program, Settings, StepPrograms, forward_only, precision, step_programs,
+};
 use crate::units::{Bytes, Dtype};
 
 pub use group::Group;
@@ -132,12 +134,28 @@ pub struct ModelPlan {
     pub weights: Weights,
     pub family: &'static str,
     pub n_elements: u64,
+    pub precision: Precision,
+    /// The weights as they are computed with.
     pub bytes: Bytes,
+    /// Their 32-bit masters, all of them.
+    pub masters: Bytes,
     #[serde(skip)]
     pub model: Arc<Model>,
     /// Where the pipeline names the weights.
     #[serde(skip)]
     pub span: Option<Span>,
+}
+
+impl ModelPlan {
+    /// The forward pass to the loss, in the plan's precision.
+    pub fn loss(&self, shape: BatchShape) -> Graph {
+        precision::lower(self.model.loss(shape), self.precision.dtype())
+    }
+
+    /// The forward pass to logits, in the plan's precision.
+    pub fn logits(&self, shape: BatchShape) -> Graph {
+        precision::lower(self.model.logits(shape), self.precision.dtype())
+    }
 }
 
 /// A train stage.
@@ -280,16 +298,18 @@ impl TrainPlan {
             active: &active,
             states: &|id| optimizer::states(&self.algorithm, model, id),
             clip: self.clip.map(|clip| clip as f32),
+            masters: self.model.precision.has_masters(),
+            scaled: self.model.precision.is_scaled(),
             accumulate: self.accumulate > 1,
             recompute_blocks: self.recompute_blocks,
             threads,
         };
-        step_programs(&model.loss(shape), &settings)
+        step_programs(&self.model.loss(shape), &settings)
     }
 
     /// The program that evaluates batches of `shape`.
     pub fn evaluation(&self, shape: BatchShape, threads: usize) -> Program {
-        forward_only(&self.model.model.loss(shape), threads)
+        forward_only(&self.model.loss(shape), threads)
     }
 
     /// Optimizer states of a group.
@@ -315,7 +335,7 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
     let mut problems = Problems::default();
     let mut stages = Vec::new();
     let mut warnings: Vec<Problem> = Vec::new();
-    let mut models: Vec<(Weights, Result<ModelPlan, ()>)> = Vec::new();
+    let mut models: Vec<(Weights, Precision, Result<ModelPlan, ()>)> = Vec::new();
     for stage in &pipeline.stages {
         let block = match stage {
             Stage::Train(stage) => &stage.model,
@@ -323,11 +343,13 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
             Stage::Generate(stage) => &stage.model,
             Stage::Export(stage) => &stage.model,
         };
-        let known =
-            models.iter().find(|(weights, _)| *weights == *block.weights).map(|(_, model)| model.clone());
+        let known = models
+            .iter()
+            .find(|(weights, precision, _)| (weights, precision) == (&*block.weights, &*block.precision))
+            .map(|(.., model)| model.clone());
         let model = known.unwrap_or_else(|| {
             let model = read_model(pipeline, block, world).map_err(|found| problems.0.extend(found.0));
-            models.push((block.weights.value.clone(), model.clone()));
+            models.push((block.weights.value.clone(), *block.precision, model.clone()));
             model
         });
         let Ok(model) = model else { continue };
@@ -409,7 +431,9 @@ pub fn read_model(
         weights: block.weights.value.clone(),
         family: model.family,
         n_elements: model.n_elements(),
-        bytes: model.bytes(),
+        precision: *block.precision,
+        bytes: Bytes(block.precision.dtype().size() * model.n_elements()),
+        masters: if block.precision.has_masters() { model.bytes() } else { Bytes(0) },
         model: Arc::new(model),
         span,
     })

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::units::Bytes;
+use crate::units::{Bytes, Dtype};
 
 /// Self-attention of one block: who sees whom, and in which shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -102,6 +102,8 @@ pub enum Op {
     Add,
     /// `(a) -> a`, in storage of its own
     Copy,
+    /// `(a) -> a`, in numbers of another type
+    Cast { to: Dtype },
     /// `(x [rows, hidden], w [vocab, hidden], labels [rows]) -> [2]`: the sum of the cross entropies of `x wᵀ` and the
     /// number of labels that are the first choice. At most `chunk` rows of logits exist at a time; `softcap` bends them
     /// as [`Activation::Tanh`] does.
@@ -119,10 +121,13 @@ pub enum Op {
     SquaredErrorGrad,
     /// `(g) -> [1]`: the sum of the squares
     SumSquares { accumulate: bool },
-    /// `(sum of squares [1]) -> [1]`: `min(1, max_norm / (norm + 1e-6))`
-    ClipFactor { max_norm: f32 },
-    /// `(w, g, states..., clip factor?) -> ()`: changes the weight and its states in place
-    Update { states: usize, clipped: bool },
+    /// `(sum of squares [1]) -> [1]`: what gradients are multiplied by. They come scaled by `s`, which a step is told:
+    /// `1 / s`, times `min(1, max_norm / (norm / s + 1e-6))` where they are clipped; 0 where the sum is no number.
+    GradFactor { max_norm: Option<f32> },
+    /// `(w, g, master?, states..., factor?) -> ()`: changes the weight and its states in place. With a `master`, that
+    /// is what changes, and the weight becomes its nearest half number; a half weight without one is rounded at random.
+    /// A factor of 0 changes nothing.
+    Update { master: bool, states: usize, scaled: bool },
 }
 
 impl Op {
@@ -171,6 +176,7 @@ impl Op {
             Op::Scale { .. } => "scale",
             Op::Add => "add",
             Op::Copy => "copy",
+            Op::Cast { .. } => "cast",
             Op::LinearCrossEntropy { .. } => "linear_cross_entropy",
             Op::LinearCrossEntropyGrad { .. } => "linear_cross_entropy_grad",
             Op::CrossEntropy => "cross_entropy",
@@ -178,7 +184,7 @@ impl Op {
             Op::SquaredError => "squared_error",
             Op::SquaredErrorGrad => "squared_error_grad",
             Op::SumSquares { .. } => "sum_squares",
-            Op::ClipFactor { .. } => "clip_factor",
+            Op::GradFactor { .. } => "grad_factor",
             Op::Update { .. } => "update",
         }
     }
@@ -270,7 +276,7 @@ impl Op {
                 assert!(inputs[0] == inputs[1] && inputs[1] == inputs[2]);
                 vec![shape(1), shape(2)]
             }
-            Op::Copy | Op::Activate(_) | Op::Scale { .. } => vec![shape(0)],
+            Op::Copy | Op::Cast { .. } | Op::Activate(_) | Op::Scale { .. } => vec![shape(0)],
             Op::LinearCrossEntropy { .. } => {
                 assert_eq!(inputs[0][1], inputs[1][1]);
                 assert_eq!([inputs[0][0]], inputs[2]);
@@ -292,16 +298,68 @@ impl Op {
                 vec![vec![2]]
             }
             Op::CrossEntropyGrad | Op::SquaredErrorGrad => vec![vec![2], shape(0)],
-            Op::SumSquares { .. } | Op::ClipFactor { .. } => vec![vec![1]],
+            Op::SumSquares { .. } | Op::GradFactor { .. } => vec![vec![1]],
             Op::Update { .. } => vec![],
         }
     }
 
-    /// Scratch in bytes that is held while the operation runs, beyond its inputs and outputs.
-    pub fn workspace(&self, inputs: &[&[usize]], threads: usize) -> Bytes {
+    /// The types of the outputs, from those of the inputs, of an operation of the forward pass. Sums over a row are
+    /// formed in 32 bits whatever these are; results are rounded once.
+    pub fn dtypes(&self, inputs: &[Dtype]) -> Vec<Dtype> {
+        match self {
+            Op::Embed { .. }
+            | Op::Linear { .. }
+            | Op::RmsNorm { .. }
+            | Op::LayerNorm { .. }
+            | Op::Rope { .. }
+            | Op::Columns { .. }
+            | Op::Activate(_)
+            | Op::Gated(_)
+            | Op::Scale { .. }
+            | Op::Add
+            | Op::Copy => vec![inputs[0]],
+            Op::Attention(_) => vec![inputs[0], Dtype::F32],
+            // Angles of far positions would fall together in half numbers.
+            Op::RopeTable { .. } => vec![Dtype::F32],
+            Op::Cast { to } => vec![*to],
+            Op::LinearCrossEntropy { .. } | Op::CrossEntropy | Op::SquaredError => vec![Dtype::F32],
+            op @ (Op::EmbedGrad { .. }
+            | Op::LinearGradInput { .. }
+            | Op::LinearGradWeight { .. }
+            | Op::LinearGradBias { .. }
+            | Op::RmsNormGradInput { .. }
+            | Op::RmsNormGradWeight { .. }
+            | Op::LayerNormGradInput { .. }
+            | Op::LayerNormGradWeight { .. }
+            | Op::AttentionGrad(_)
+            | Op::ColumnsGrad { .. }
+            | Op::ActivateGrad(_)
+            | Op::GatedGrad(_)
+            | Op::LinearCrossEntropyGrad { .. }
+            | Op::CrossEntropyGrad
+            | Op::SquaredErrorGrad
+            | Op::SumSquares { .. }
+            | Op::GradFactor { .. }
+            | Op::Update { .. }) => panic!("{} does not stand inside a forward pass", op.name()),
+        }
+    }
+
+    /// Whether the first input must be in 32 bits: what a loss reads from memory.
+    pub fn reads_wide(&self) -> bool {
+        matches!(self, Op::CrossEntropy | Op::SquaredError)
+    }
+
+    /// Scratch in bytes that is held while the operation runs, beyond its inputs and outputs. `dtype` is what it
+    /// computes on: half numbers are summed in 32 bits.
+    pub fn workspace(&self, inputs: &[&[usize]], dtype: Dtype, threads: usize) -> Bytes {
+        let half = dtype.size() < 4;
         let floats = match self {
-            Op::Attention(spec) => threads * spec.scratch(),
-            Op::AttentionGrad(spec) => threads * spec.grad_scratch(),
+            Op::Attention(spec) => threads * (spec.scratch() + if half { spec.sums() } else { 0 }),
+            Op::AttentionGrad(spec) => {
+                threads * (spec.grad_scratch() + if half { spec.grad_sums() } else { 0 })
+            }
+            // A half weight without a master is widened, changed, and rounded at random.
+            Op::Update { master: false, .. } if half => inputs[0].iter().product(),
             Op::LinearCrossEntropy { chunk, .. } | Op::LinearCrossEntropyGrad { chunk, .. } => {
                 chunk.min(&inputs[0][0]) * inputs[1][0]
             }
@@ -328,12 +386,13 @@ impl Op {
             | Op::Scale { .. }
             | Op::Add
             | Op::Copy
+            | Op::Cast { .. }
             | Op::CrossEntropy
             | Op::CrossEntropyGrad
             | Op::SquaredError
             | Op::SquaredErrorGrad
             | Op::SumSquares { .. }
-            | Op::ClipFactor { .. }
+            | Op::GradFactor { .. }
             | Op::Update { .. } => 0,
         };
         Bytes(4 * floats as u64)
@@ -344,7 +403,11 @@ impl Op {
         let elements = |i: usize| inputs[i].iter().product::<usize>() as u64;
         // `rows x features` times the other side of the product.
         match self {
-            Op::Embed { .. } | Op::Copy | Op::Columns { .. } | Op::ColumnsGrad { accumulate: false, .. } => 0,
+            Op::Embed { .. }
+            | Op::Copy
+            | Op::Cast { .. }
+            | Op::Columns { .. }
+            | Op::ColumnsGrad { accumulate: false, .. } => 0,
             Op::EmbedGrad { .. }
             | Op::Add
             | Op::Scale { .. }
@@ -378,7 +441,7 @@ impl Op {
             Op::CrossEntropyGrad => 6 * elements(0),
             Op::SquaredError => 3 * elements(0),
             Op::SumSquares { .. } => 2 * elements(0),
-            Op::ClipFactor { .. } => 3,
+            Op::GradFactor { .. } => 3,
             Op::Update { states, .. } => (4 + 6 * *states as u64) * elements(0),
         }
     }
@@ -413,12 +476,13 @@ impl Op {
             | Op::Scale { .. }
             | Op::Add
             | Op::Copy
+            | Op::Cast { .. }
             | Op::LinearCrossEntropy { .. }
             | Op::CrossEntropy
             | Op::CrossEntropyGrad
             | Op::SquaredError
             | Op::SquaredErrorGrad
-            | Op::ClipFactor { .. }
+            | Op::GradFactor { .. }
             | Op::Update { .. } => false,
         }
     }
@@ -455,12 +519,13 @@ impl Op {
             | Op::AttentionGrad(_)
             | Op::Columns { .. }
             | Op::ColumnsGrad { .. }
+            | Op::Cast { .. }
             | Op::LinearCrossEntropy { .. }
             | Op::LinearCrossEntropyGrad { .. }
             | Op::CrossEntropy
             | Op::SquaredError
             | Op::SumSquares { .. }
-            | Op::ClipFactor { .. }
+            | Op::GradFactor { .. }
             | Op::Update { .. } => &[],
         }
     }
@@ -490,6 +555,7 @@ impl Op {
             | Op::Scale { .. }
             | Op::Add
             | Op::Copy
+            | Op::Cast { .. }
             | Op::LinearCrossEntropy { .. }
             | Op::LinearCrossEntropyGrad { .. }
             | Op::CrossEntropy
@@ -497,7 +563,7 @@ impl Op {
             | Op::SquaredError
             | Op::SquaredErrorGrad
             | Op::SumSquares { .. }
-            | Op::ClipFactor { .. }
+            | Op::GradFactor { .. }
             | Op::Update { .. } => false,
         }
     }
@@ -509,10 +575,24 @@ fn out_in(shape: &[usize], transposed: bool) -> [usize; 2] {
 }
 
 impl AttentionSpec {
+    /// Queries of a tile.
+    fn queries(&self) -> usize {
+        if self.seq <= 512 { self.seq.min(64) } else { 128 }
+    }
+
     /// Floats of scratch per thread, forward: one tile of scores, never `seq x seq`.
     fn scratch(&self) -> usize {
-        let queries = if self.seq <= 512 { self.seq.min(64) } else { 128 };
-        queries * self.seq.min(256)
+        self.queries() * self.seq.min(256)
+    }
+
+    /// What half numbers need beside that: the results of a tile's queries.
+    fn sums(&self) -> usize {
+        self.queries() * self.head_dim
+    }
+
+    /// The same in reverse: a tile's gradients of queries, and those of a head's keys and values.
+    fn grad_sums(&self) -> usize {
+        (self.queries() + 2 * self.seq) * self.head_dim
     }
 
     /// Floats of scratch per thread, reverse: a tile of probabilities and one of their gradients.

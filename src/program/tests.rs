@@ -38,6 +38,8 @@ fn programs(model: &Model, layers: &[&str], change: impl FnOnce(&mut Settings<'_
             ["m", "v"].map(|name| State { name, shape: shape.clone(), dtype: Dtype::F32 }).into()
         },
         clip: None,
+        masters: false,
+        scaled: false,
         accumulate: false,
         recompute_blocks: false,
         threads: 2,
@@ -140,7 +142,7 @@ fn clipping_makes_all_gradients_wait() {
         unreachable!("nothing accumulates")
     };
     let first = program.instrs.iter().position(|instr| matches!(instr.op, Op::Update { .. })).unwrap();
-    let factor = program.instrs.iter().position(|instr| matches!(instr.op, Op::ClipFactor { .. })).unwrap();
+    let factor = program.instrs.iter().position(|instr| matches!(instr.op, Op::GradFactor { .. })).unwrap();
     assert_eq!(first, factor + 1);
     assert!(program.instrs[first..].iter().all(|instr| matches!(instr.op, Op::Update { .. })));
 }

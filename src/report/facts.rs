@@ -206,7 +206,9 @@ fn read_stage(plan: &Json, figures: &Json) -> Result<StageFacts, String> {
         facts.take(&mut model, "weights", "model", Unit::Text);
         facts.take(&mut model, "family", "family", Unit::Text);
         facts.take(&mut model, "n_elements", "parameters", Unit::Count);
+        facts.take(&mut model, "precision", "precision", Unit::Text);
         facts.take(&mut model, "bytes", "weights", Unit::Bytes);
+        facts.take(&mut model, "masters", "masters", Unit::Bytes);
         facts.rest("model", model);
     }
     let rows = data(&mut facts, &mut plan);
@@ -248,6 +250,7 @@ fn read_stage(plan: &Json, figures: &Json) -> Result<StageFacts, String> {
         facts.take(&mut phase, "bytes", &name, Unit::Bytes);
         facts.rest(&name, phase);
     }
+    facts.take(&mut figures, "host", "host memory of masters and states", Unit::Bytes);
     facts.take(&mut figures, "data", "host memory of the rows", Unit::Bytes);
     let disk = if kind == "train" { "disk a checkpoint" } else { "disk" };
     facts.take(&mut figures, "disk", disk, Unit::Bytes);

@@ -8,6 +8,7 @@ use crate::data::{Batch, IGNORE, Sequences, in_order};
 use crate::engine::{Inputs, Knobs, Store, play, store};
 use crate::lang::pipeline::{Algorithm, Metric};
 use crate::model::{Head, Model, Target};
+use crate::plan::ModelPlan;
 use crate::problem::{Fault, Problem};
 use crate::program::builder::BatchShape;
 use crate::program::forward_only;
@@ -56,7 +57,7 @@ pub fn json(metrics: &[(Metric, f64)]) -> Json {
 }
 
 /// The numbers of a batch, as the engine takes them.
-pub(super) fn inputs(batch: Batch, model: &Model) -> Inputs {
+pub fn inputs(batch: Batch, model: &Model) -> Inputs {
     let Batch { rows, ids, labels, positions, starts, .. } = batch;
     match &model.head {
         Head::Tokens { .. } => Inputs { ids, labels, positions, starts, ..Inputs::default() },
@@ -79,8 +80,15 @@ pub(super) fn inputs(batch: Batch, model: &Model) -> Inputs {
 }
 
 /// Knobs for a pass that trains nothing.
-pub(super) const STILL: Knobs<'static> =
-    Knobs { loss_scale: 0.0, rate: 0.0, factors: &[], algorithm: &Algorithm::Sgd, weight_decay: 0.0 };
+pub(super) const STILL: Knobs<'static> = Knobs {
+    loss_scale: 0.0,
+    unscale: 1.0,
+    noise: 0,
+    rate: 0.0,
+    factors: &[],
+    algorithm: &Algorithm::Sgd,
+    weight_decay: 0.0,
+};
 
 /// Evaluates all of `sequences`, `micro_batch` at a time. None when interrupted: the sums of some of the rows would
 /// pass for those of all.
@@ -88,7 +96,7 @@ pub(super) const STILL: Knobs<'static> =
 /// # Errors
 /// When an operation fails, or the loss is not a number.
 pub fn evaluate(
-    model: &Model,
+    model: &ModelPlan,
     store: &mut Store,
     sequences: &Sequences,
     micro_batch: u64,
@@ -103,8 +111,8 @@ pub fn evaluate(
         let shape = BatchShape { batch: batch.rows, seq: batch.seq, packed: batch.starts.is_some() };
         scores.tokens += batch.trained;
         let program = programs.entry(shape).or_insert_with(|| forward_only(&model.loss(shape), threads));
-        let played =
-            play(program, store, inputs(batch, model), Vec::new(), &STILL).map_err(|e| store::failed(&e))?;
+        let played = play(program, store, inputs(batch, &model.model), Vec::new(), &STILL)
+            .map_err(|e| store::failed(&e))?;
         let sums = played.numbers(0);
         scores.nll += f64::from(sums[0]);
         scores.correct += f64::from(sums[1]);

@@ -177,7 +177,7 @@ fn write(plan: &ExportPlan, weights: &[Tensor], order: &Order<'_>, writing: &Pat
     let model = &plan.model.model;
     let names = model.params.iter().map(|param| param.name.clone());
     let tensors: Vec<(String, Tensor)> = names.zip(weights.iter().cloned()).collect();
-    files::write(&writing.join(WEIGHTS), &tensors, plan.dtype)?;
+    files::write(&writing.join(WEIGHTS), &tensors, Some(plan.dtype))?;
 
     let mut config = model.config.clone();
     let dtype = match plan.dtype {

@@ -51,7 +51,7 @@ pub fn generate(
 /// The logits of the token after `ids`.
 fn logits(plan: &GeneratePlan, store: &mut Store, ids: &[u32]) -> Result<Vec<f32>, Problem> {
     let shape = BatchShape { batch: 1, seq: ids.len(), packed: false };
-    let program = forward_only(&plan.model.model.logits(shape), rayon::current_num_threads());
+    let program = forward_only(&plan.model.logits(shape), rayon::current_num_threads());
     let inputs = Inputs {
         ids: ids.to_vec(),
         positions: (0..ids.len() as u32).collect(),

@@ -6,14 +6,13 @@
 #   tests/gpu/build.sh                 cargo build --release --features cuda
 #   tests/gpu/build.sh check ...       any other cargo command; --features cuda is added
 #
-# Settings:  CUDA_COMPUTE_CAP  of candle's own kernels (80; hift's are compiled when it runs)
-#            CUDA_MINOR        of the compiler: not newer than the driver that will run it (13.0)
-#            CUDA_WORK         where compiler and link tables go (target/cuda)
-# Needs:     python3 with venv, gcc, g++, binutils, cargo; x86-64 Linux.
+# Settings:  CUDA_MINOR        of the libraries that it will find: their bindings are chosen by it (13.0)
+#            CUDA_WORK         where the link tables go (target/cuda)
+# Needs:     gcc, binutils, python3, cargo; x86-64 Linux.
 #
-# 1. nvcc comes from PyPI. 2. candle links the CUDA libraries by name. The linker is given archives of those names that
-# hold a table of jumps: the first call of a function opens the library and looks the function up, and where there is none
-# gives an error code, which candle reports. The functions' names are read from cudarc's bindings.
+# candle links the CUDA libraries by name. The linker is given archives of those names that hold a table of jumps: the
+# first call of a function opens the library and looks the function up, and where there is none gives an error code, which
+# candle reports. The functions' names are read from cudarc's bindings. candle's own kernels are left out: see nvcc, here.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ $# -gt 0 ] || set -- build --release
@@ -22,15 +21,7 @@ MINOR=${CUDA_MINOR:-13.0}
 mkdir -p "$WORK/shim/lib" "$WORK/made"
 WORK=$(cd "$WORK" && pwd)
 
-if [ ! -x "$WORK/venv/bin/python" ]; then
-    python3 -m venv "$WORK/venv"
-    "$WORK/venv/bin/pip" install -q --disable-pip-version-check \
-        "nvidia-cuda-nvcc==$MINOR.*" "nvidia-cuda-crt==$MINOR.*" "nvidia-nvvm==$MINOR.*" \
-        "nvidia-cuda-runtime==$MINOR.*" "nvidia-cuda-cccl==$MINOR.*"
-fi
-CUDA=$("$WORK/venv/bin/python" -c 'import nvidia, os; print(os.path.join(list(nvidia.__path__)[0], "cu13"))')
-
-BINDINGS=$(cargo metadata --format-version 1 --features cuda 2>/dev/null | "$WORK/venv/bin/python" -c '
+BINDINGS=$(cargo metadata --format-version 1 --features cuda 2>/dev/null | python3 -c '
 import json, os, sys
 packages = json.load(sys.stdin)["packages"]
 print(next(os.path.dirname(p["manifest_path"]) for p in packages if p["name"] == "cudarc"))')
@@ -84,12 +75,12 @@ table cublas cublas 1 +libcublasLt.so.13 libcublas.so.13 libcublas.so
 table cublasLt cublaslt 1 libcublasLt.so.13 libcublasLt.so
 table curand curand 203 libcurand.so.10 libcurand.so
 table nvrtc nvrtc 1 "+libnvrtc-builtins.so.$MINOR" libnvrtc.so.13 libnvrtc.so
-# The runtime opens the driver by itself.
-cp "$CUDA/lib/libcudart_static.a" "$WORK/shim/lib/libcudart.a"
+# Nothing of the runtime is called: candle's own kernels would.
+rm -f "$WORK/shim/lib/libcudart.a" && ar rcs "$WORK/shim/lib/libcudart.a"
 
-export PATH="$CUDA/bin:$PATH" NVCC="$CUDA/bin/nvcc"
+export NVCC="$PWD/tests/gpu/nvcc" CUDA_MINOR="$MINOR"
 export CUDA_HOME="$WORK/shim"
-export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-80}
+export CUDA_COMPUTE_CAP=80
 export CUDARC_CUDA_VERSION=${CUDARC_CUDA_VERSION:-$(echo "$MINOR" | awk -F. '{ print $1 * 1000 + $2 * 10 }')}
 cargo "$1" --features cuda "${@:2}"
 

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use candle_core::{CpuStorage, Device, Result, Storage, Tensor};
 use half::{bf16, f16};
-use hift::engine::gpu::kernels::{SOURCES, names};
+use hift::engine::gpu::kernels::{names, source};
 use hift::engine::gpu::{Arg, Launch, Machine, Module, Product};
 use hift::units::Dtype;
 use libloading::Library;
@@ -42,8 +42,7 @@ impl Emulator {
         }
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gpu-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let kernels: String = SOURCES.iter().map(|(_, source)| *source).collect::<Vec<_>>().join("\n");
-        fs::write(folder.join("kernels.inc"), kernels).unwrap();
+        fs::write(folder.join("kernels.inc"), source()).unwrap();
         let list: String = names().map(|name| format!("KERNEL({name})\n")).collect();
         fs::write(folder.join("names.inc"), list).unwrap();
         Some(Self { folder, modules: Mutex::default(), backwards: false })

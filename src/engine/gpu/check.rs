@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor};
 
-use crate::lang::pipeline::{Algorithm, Setting};
+use crate::lang::pipeline::Algorithm;
 use crate::program::{Activation, AttentionSpec, Input, Instr, Op, ParamId, Phase, Program, Role, Value, ValueId};
 use crate::random::Random;
 use crate::units::Dtype;

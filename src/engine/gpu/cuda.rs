@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::units::{Bytes, Dtype};
 
-use super::kernels::{DEVICE, Module, SOURCES};
+use super::kernels::{DEVICE, Module, source};
 use super::machine::{Arg, Launch, Machine, Product};
 
 /// Shared memory that a kernel has without asking.
@@ -166,8 +166,7 @@ impl Cuda {
             format!("--gpu-architecture=compute_{major}{minor}"),
         ];
         options.extend(module.defines().map(|(name, value)| format!("-D{name}={value}")));
-        let source: String =
-            std::iter::once(DEVICE).chain(SOURCES.iter().map(|(_, source)| *source)).collect::<Vec<_>>().join("\n");
+        let source = format!("{DEVICE}\n{}", source());
         let mut hash = Sha256::new();
         hash.update(&source);
         for option in &options {

@@ -1,5 +1,6 @@
 //! The sources of the kernels, and what they are compiled for.
 
+use crate::engine::cpu::optimizer::eight_bit;
 use crate::program::{Op, Program, Role};
 use crate::units::Dtype;
 
@@ -15,6 +16,18 @@ pub const SOURCES: [(&str, &str); 6] = [
     ("attention.cu", include_str!("kernels/attention.cu")),
     ("optimizer.cu", include_str!("kernels/optimizer.cu")),
 ];
+
+/// All kernels as one text, to be compiled behind [`DEVICE`] or what stands in for it.
+pub fn source() -> String {
+    let [common, rest @ ..] = SOURCES.map(|(_, source)| source);
+    [&[common, &table("SIGNED", true), &table("UNSIGNED", false)][..], &rest].concat().join("\n")
+}
+
+/// What the codes of an 8-bit moment stand for.
+fn table(name: &str, signed: bool) -> String {
+    let values = eight_bit::values(signed).map(|x| format!("{x:e}f")).join(", ");
+    format!("static __device__ const float {name}[256] = {{ {values} }};\n")
+}
 
 /// What the sources are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -11,6 +11,7 @@
 //!
 //! This room must not know models, plans or files; only [`cuda`] knows that there is a driver.
 
+pub mod check;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod kernels;

@@ -5,6 +5,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::program::{Activation, AttentionSpec, Input, Instr, Op, Program, Role, ValueId};
+use crate::random::Random;
 use crate::units::Dtype;
 
 use super::super::player::{Inputs, Knobs, Played};
@@ -42,7 +43,12 @@ pub fn play(
                 let at = carried.iter().position(|(known, _)| *known == param);
                 carried.swap_remove(at.expect("a gradient is carried for every one that comes in")).1
             }
-            Role::Weight(_) | Role::State(..) | Role::Activation | Role::Flow | Role::Scalar => {
+            Role::Weight(_)
+            | Role::Master(_)
+            | Role::State(..)
+            | Role::Activation
+            | Role::Flow
+            | Role::Scalar => {
                 unreachable!("only batches and gradients come in")
             }
         });
@@ -63,6 +69,7 @@ pub fn play(
         match program.value(*id).role {
             Role::Gradient(param) => played.gradients.push((param, tensor)),
             Role::Weight(_)
+            | Role::Master(_)
             | Role::State(..)
             | Role::Input(_)
             | Role::Activation
@@ -112,17 +119,10 @@ impl Desk<'_> {
         self.machine.fresh(&[n], Dtype::F32)
     }
 
-    /// The parts of a sum of [`blocks`] doubles.
-    pub fn parts(&self, blocks: usize) -> Result<Tensor> {
-        self.floats(2 * blocks)
-    }
-
-    /// `out[0] = (that or 0) + sum of x x` over `n` numbers.
-    pub fn sum_of_squares(&self, out: u64, accumulate: bool, x: Arg, n: usize) -> Result<()> {
-        let parts = self.parts(blocks(n))?;
-        let at = self.at(&parts)?;
-        self.each("square_parts", n, &[at, x, count(n)])?;
-        self.sum_parts(out, accumulate, at, blocks(n))
+    /// `out[0] = (that or 0) + sum of x x` over `n` numbers; `parts` has room for a double of each block.
+    pub fn sum_of_squares(&self, out: u64, accumulate: bool, x: Arg, n: usize, parts: Arg) -> Result<()> {
+        self.each("square_parts", n, &[parts, x, count(n)])?;
+        self.sum_parts(out, accumulate, parts, blocks(n))
     }
 
     pub fn sum_parts(&self, out: u64, accumulate: bool, parts: Arg, n: usize) -> Result<()> {
@@ -181,6 +181,7 @@ impl Player<'_> {
     fn get(&self, id: ValueId) -> Tensor {
         match self.program.value(id).role {
             Role::Weight(param) => self.store.weights[param.0].clone(),
+            Role::Master(param) => self.store.master(param).clone(),
             Role::State(param, slot) => self.store.state(param, slot).clone(),
             Role::Input(_) | Role::Activation | Role::Flow | Role::Gradient(_) | Role::Scalar => {
                 self.values[id.0].clone().expect("a value is read while it lives")
@@ -359,16 +360,13 @@ impl Player<'_> {
                 let y = self.output(instr, 0)?;
                 self.desk.each("scale", size(0), &[y, input[0], Arg::F32(*factor), count(size(0))])
             }
+            Op::Cast { to } => {
+                let kernel = if *to == Dtype::F32 { "widen" } else { "narrow_to_real" };
+                let y = self.output(instr, 0)?;
+                self.desk.each(kernel, size(0), &[y, input[0], count(size(0))])
+            }
             Op::Add => {
-                let kernel = match program.value(instr.outputs[0]).role {
-                    Role::Gradient(_) => "add_floats",
-                    Role::Weight(_)
-                    | Role::State(..)
-                    | Role::Input(_)
-                    | Role::Activation
-                    | Role::Flow
-                    | Role::Scalar => "add",
-                };
+                let kernel = if dtype(instr.outputs[0]) == Dtype::F32 { "add_floats" } else { "add" };
                 let y = self.output(instr, 0)?;
                 self.desk.each(kernel, size(0), &[y, input[0], input[1], count(size(0))])
             }
@@ -399,26 +397,42 @@ impl Player<'_> {
             Op::SquaredErrorGrad => self.class_loss("squared_error", instr, &input, true),
             Op::SumSquares { accumulate } => {
                 let Arg::Pointer(out) = self.output(instr, 0)? else { unreachable!("an output has a place") };
-                self.desk.sum_of_squares(out, *accumulate, input[0], size(0))
+                let parts = self.desk.floats(2 * blocks(size(0)))?;
+                self.desk.sum_of_squares(out, *accumulate, input[0], size(0), self.desk.at(&parts)?)
             }
-            Op::ClipFactor { max_norm } => {
+            Op::GradFactor { max_norm } => {
                 let out = self.output(instr, 0)?;
-                self.desk.blocks("clip_factor", 1, 32, &[out, input[0], Arg::F32(*max_norm)])
+                let numbers = [max_norm.unwrap_or(0.0), self.knobs.unscale].map(Arg::F32);
+                self.desk.blocks("grad_factor", 1, 32, &[out, input[0], numbers[0], numbers[1]])
             }
-            Op::Update { states, clipped } => {
+            Op::Update { master, states, scaled } => {
                 let value = program.value(instr.inputs[0]);
                 let Role::Weight(param) = value.role else {
                     unreachable!("an update begins with its weight")
                 };
+                let (first, n) = (2 + usize::from(*master), value.elements());
                 let Knobs { rate, factors, algorithm, weight_decay, .. } = *self.knobs;
                 let step = Step {
                     algorithm,
                     rate: rate * factors.get(param.0).unwrap_or(&1.0),
                     weight_decay,
                     count: self.store.count_update(param),
-                    clip: if *clipped { input[2 + states] } else { Arg::Pointer(0) },
+                    clip: if *scaled { input[first + states] } else { Arg::Pointer(0) },
                 };
-                update(&self.desk, &step, &value.shape, input[0], input[1], &tensors[2..2 + states])
+                let states = &tensors[first..first + states];
+                if *master {
+                    return update(&self.desk, &step, &value.shape, [input[2], input[0]], input[1], states);
+                }
+                if value.dtype == Dtype::F32 {
+                    let weights = [input[0], Arg::Pointer(0)];
+                    return update(&self.desk, &step, &value.shape, weights, input[1], states);
+                }
+                let wide = self.desk.floats(n)?;
+                let wide = self.desk.at(&wide)?;
+                self.desk.each("widen", n, &[wide, input[0], count(n)])?;
+                update(&self.desk, &step, &value.shape, [wide, Arg::Pointer(0)], input[1], states)?;
+                let noise = Random::stream(self.knobs.noise, param.0 as u64).next();
+                self.desk.each("round_at_random", n, &[input[0], wide, Arg::U64(noise), count(n)])
             }
         }
     }

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use crate::lang::pipeline::{Algorithm, Setting};
 
 use super::machine::Arg;
-use super::player::{Desk, blocks, count, flag, word};
+use super::player::{BLOCKS, Desk, blocks, count, flag, word};
 
 /// What an update is told beside its tensors.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +20,34 @@ pub struct Step<'a> {
 }
 
 const NONE: Arg = Arg::Pointer(0);
+
+/// What an update may use beside its operands: the parts of two sums, the sums, the means of a factored moment's rows.
+struct Scratch(u64);
+
+/// Bytes of [`Scratch`].
+pub const SCRATCH: usize = 2 * 8 * BLOCKS + 512;
+
+impl Scratch {
+    /// The parts of the first sum, or of the second.
+    fn parts(&self, n: u64) -> Arg {
+        Arg::Pointer(self.0 + n * 8 * BLOCKS as u64)
+    }
+
+    /// Where the first sum lies, or the second.
+    fn sum(&self, n: u64) -> u64 {
+        self.0 + 2 * 8 * BLOCKS as u64 + 4 * n
+    }
+
+    /// Both sums.
+    fn sums(&self) -> Arg {
+        Arg::Pointer(self.sum(0))
+    }
+
+    /// At most 64 means.
+    fn means(&self) -> Arg {
+        Arg::Pointer(self.sum(64))
+    }
+}
 
 /// The constants of Adam's kin, formed as on the CPU.
 struct Adam {
@@ -58,6 +86,8 @@ pub(super) fn update(
 ) -> Result<()> {
     let Step { algorithm, rate: lr, count: t, clip, .. } = *step;
     let n: usize = shape.iter().product();
+    let room = desk.floats(SCRATCH / 4)?;
+    let scratch = Scratch(desk.machine.address(&room)?);
     // Norms and biases do not decay.
     let decay = if shape.len() >= 2 { step.weight_decay } else { 0.0 };
     let state: Vec<Arg> = states.iter().map(|state| desk.at(state)).collect::<Result<_>>()?;
@@ -85,16 +115,13 @@ pub(super) fn update(
         Algorithm::Lamb { betas, eps } => {
             let Adam { bias1, bias2_sqrt, beta1, beta2, eps } = Adam::new(betas, eps, t);
             let tail = [bias1, bias2_sqrt, eps, decay].map(float);
-            let parts = [desk.parts(blocks(n))?, desk.parts(blocks(n))?];
-            let [weights, steps] = [desk.at(&parts[0])?, desk.at(&parts[1])?];
+            let [weights, steps] = [scratch.parts(0), scratch.parts(1)];
             let constants = [1.0 - beta1, beta2, 1.0 - beta2].map(float);
             let head = [weights, steps, p, g, state[0], state[1], clip];
             desk.each("lamb_moments", n, &[&head[..], &constants, &tail, &[count(n)]].concat())?;
-            let sums = desk.floats(2)?;
-            let at = desk.machine.address(&sums)?;
-            desk.sum_parts(at, false, weights, blocks(n))?;
-            desk.sum_parts(at + 4, false, steps, blocks(n))?;
-            let head = [p, low, state[0], state[1], Arg::Pointer(at), clip, float(lr)];
+            desk.sum_parts(scratch.sum(0), false, weights, blocks(n))?;
+            desk.sum_parts(scratch.sum(1), false, steps, blocks(n))?;
+            let head = [p, low, state[0], state[1], scratch.sums(), clip, float(lr)];
             desk.each("lamb_step", n, &[&head[..], &tail, &[count(n)]].concat())
         }
         Algorithm::AdamMini { betas, eps } => {
@@ -111,19 +138,13 @@ pub(super) fn update(
         }
         Algorithm::Lars { momentum, nesterov, trust } => {
             // Norms and biases are not measured, as they do not decay.
-            let sums = match shape.len() {
-                0 | 1 => None,
-                _ => {
-                    let sums = desk.floats(2)?;
-                    let at = desk.machine.address(&sums)?;
-                    desk.sum_of_squares(at, false, p, n)?;
-                    desk.sum_of_squares(at + 4, false, g, n)?;
-                    Some(sums)
-                }
-            };
-            let sums_at = sums.as_ref().map_or(Ok(NONE), |sums| desk.at(sums))?;
+            let sums = if shape.len() < 2 { NONE } else { scratch.sums() };
+            if shape.len() >= 2 {
+                desk.sum_of_squares(scratch.sum(0), false, p, n, scratch.parts(0))?;
+                desk.sum_of_squares(scratch.sum(1), false, g, n, scratch.parts(0))?;
+            }
             let constants = [float(lr), float(**momentum), float(decay), flag(**nesterov), float(**trust)];
-            let head = [p, low, g, state[0], sums_at, clip];
+            let head = [p, low, g, state[0], sums, clip];
             desk.each("sgdm", n, &[&head[..], &constants, &[count(n)]].concat())
         }
         Algorithm::Adagrad { eps } => {
@@ -156,7 +177,7 @@ pub(super) fn update(
                 beta1: beta1.unwrap_or(0.0),
                 smallest: if **scale_parameter { 1e-3 } else { 0.0 },
             };
-            adafactor.update(desk, shape, &state, beta1.is_some())
+            adafactor.update(desk, &scratch, shape, &state, beta1.is_some())
         }
         Algorithm::Lion { betas } => plain_lion(lion(betas)),
         Algorithm::Adamw8bit { betas, eps } | Algorithm::Adam8bit { betas, eps } => {
@@ -165,9 +186,7 @@ pub(super) fn update(
                 // A small tensor.
                 return plain_adam(constants);
             }
-            let [with_sign, without_sign] = maps(desk)?;
-            let maps = [desk.at(&with_sign)?, desk.at(&without_sign)?];
-            let head = [p, low, g, state[0], state[1], state[2], state[3], maps[0], maps[1], clip];
+            let head = [p, low, g, state[0], state[1], state[2], state[3], clip];
             let blocks = n.div_ceil(crate::plan::optimizer::BLOCK);
             desk.blocks("adam_8bit", blocks, 256, &[&head[..], &constants, &[count(n)]].concat())
         }
@@ -175,21 +194,11 @@ pub(super) fn update(
             if state.len() == 1 {
                 return plain_lion(lion(betas));
             }
-            let [with_sign, _] = maps(desk)?;
-            let head = [p, low, g, state[0], state[1], desk.at(&with_sign)?, clip];
+            let head = [p, low, g, state[0], state[1], clip];
             let blocks = n.div_ceil(crate::plan::optimizer::BLOCK);
             desk.blocks("lion_8bit", blocks, 256, &[&head[..], &lion(betas), &[count(n)]].concat())
         }
     }
-}
-
-/// The values that codes stand for, with and without sign.
-fn maps(desk: &Desk<'_>) -> Result<[Tensor; 2]> {
-    let upload = |signed| {
-        let words = crate::engine::cpu::optimizer::eight_bit::values(signed).map(f32::to_bits).to_vec();
-        desk.machine.upload(words, &[256])
-    };
-    Ok([upload(true)?, upload(false)?])
 }
 
 struct Adafactor {
@@ -210,13 +219,13 @@ impl Adafactor {
     fn update(
         &self,
         desk: &Desk<'_>,
+        scratch: &Scratch,
         shape: &[usize],
         state: &[Arg],
         averaged: bool,
     ) -> Result<()> {
         let Self { p, low, g, clip, n, constants, .. } = *self;
             let (rows, columns, n_rows, n_columns, m);
-        let means;
         let means_at = match *shape {
             [.., r, c] => {
                 (rows, columns, n_rows, n_columns) = (state[0], state[1], r, c);
@@ -227,8 +236,8 @@ impl Adafactor {
                 let args = [&[columns, g, clip][..], &constants, &[word(r), word(c)]].concat();
                 let grid = [c.div_ceil(32) as u32, outer as u32, 1];
                 desk.grid("adafactor_columns", grid, [32, 16, 1], 0, &args)?;
-                means = desk.floats(outer)?;
-                let at = desk.at(&means)?;
+                assert!(outer <= 64, "adafactor: matrices of more than 64 sheets");
+                let at = scratch.means();
                 desk.blocks("adafactor_mean", outer, 256, &[at, rows, word(r)])?;
                 at
             }
@@ -243,19 +252,16 @@ impl Adafactor {
                 NONE
             }
         };
-        let sums = desk.floats(2)?;
-        let at = desk.machine.address(&sums)?;
-        let parts = desk.parts(blocks(n))?;
-        let parts = desk.at(&parts)?;
+        let parts = scratch.parts(0);
         let sizes = [word(n_rows), word(n_columns), count(n)];
         let args = [&[parts, g, rows, columns, means_at, clip][..], &sizes].concat();
         desk.each("adafactor_squares", n, &args)?;
-        desk.sum_parts(at, false, parts, blocks(n))?;
+        desk.sum_parts(scratch.sum(0), false, parts, blocks(n))?;
         if self.smallest > 0.0 {
-            desk.sum_of_squares(at + 4, false, p, n)?;
+            desk.sum_of_squares(scratch.sum(1), false, p, n, parts)?;
         }
         let numbers = [self.lr, self.smallest, self.clip_threshold, self.decay, self.beta1, 1.0 - self.beta1];
-        let head = [p, low, g, m, rows, columns, means_at, Arg::Pointer(at), clip];
+        let head = [p, low, g, m, rows, columns, means_at, scratch.sums(), clip];
         desk.each("adafactor_step", n, &[&head[..], &numbers.map(float), &sizes].concat())
     }
 }

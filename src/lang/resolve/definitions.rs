@@ -4,7 +4,7 @@
 
 use crate::lang::names::{nearest, quoted};
 use crate::lang::pipeline::{
-    Advance, Algorithm, Data, Decline, Filter, Format, Groups, Holdout, Horizon, LossOn, Mark, Model,
+    Advance, Algorithm, Data, Decline, Filter, Format, Groups, Half, Holdout, Horizon, LossOn, Mark, Model,
     Optimizer, Order, Origin, Part, Precision, ROLES, Rate, Recompute, Rest, Schedule, Setting, Shuffle,
     Source, Split, Stop, Tail, Test, Timescale, Tokenizer, TooLong, Tools, Warmup, Weigh, Weights,
 };
@@ -423,8 +423,11 @@ pub(super) fn model(checked: &Checked) -> Option<Model> {
             }
             _ => None,
         })?,
-        precision: fields.read("precision", |word| match word.word()? {
-            "fp32" => Some(Precision::Fp32),
+        precision: fields.read("precision", |value| match value {
+            Datum::Word("fp32") => Some(Precision::Fp32),
+            Datum::Word("bf16") => Some(Precision::Bf16),
+            Datum::Call("mixed", of) => Some(Precision::Mixed(half(of)?)),
+            Datum::Call("mixed_hi", of) => Some(Precision::MixedHi(half(of)?)),
             _ => None,
         })?,
         recompute: fields.read("recompute", |word| match word.word()? {
@@ -434,6 +437,14 @@ pub(super) fn model(checked: &Checked) -> Option<Model> {
             _ => None,
         })?,
     })
+}
+
+fn half(of: &Fields) -> Option<Half> {
+    match of.get("half")?.word()? {
+        "bf16" => Some(Half::Bf16),
+        "fp16" => Some(Half::Fp16),
+        _ => None,
+    }
 }
 
 pub(super) fn groups(checked: &Checked, problems: &mut Problems) -> Option<Groups> {

@@ -277,7 +277,7 @@ __device__ inline void pack(unsigned char* codes, float* scales, const float* va
 // Adam whose moments are codes: a block of 256 threads for each 256 numbers that share a scale.
 extern "C" __global__ void adam_8bit(
     float* p, real* low, const float* g, unsigned char* m, float* m_scales, unsigned char* v, float* v_scales,
-    const float* with_sign, const float* without_sign, const float* clip, float keep, float l2,
+    const float* clip, float keep, float l2,
     float one_minus_beta1, float beta2, float one_minus_beta2, float bias2_sqrt, float eps, float minus_step_size,
     u64 n) {
     float f = factor(clip);
@@ -287,20 +287,20 @@ extern "C" __global__ void adam_8bit(
     float m1 = 0.0f, v1 = 0.0f;
     if (there) {
         float x = p[i], d = g[i] * f + l2 * x;
-        m1 = with_sign[m[i]] * m_scales[blockIdx.x];
-        v1 = without_sign[v[i]] * v_scales[blockIdx.x];
+        m1 = SIGNED[m[i]] * m_scales[blockIdx.x];
+        v1 = UNSIGNED[v[i]] * v_scales[blockIdx.x];
         x *= keep;
         m1 += one_minus_beta1 * (d - m1);
         v1 = v1 * beta2 + one_minus_beta2 * d * d;
         put(p, low, i, x + minus_step_size * m1 / (root(v1) / bias2_sqrt + eps));
     }
     __syncthreads();
-    pack(m, m_scales, with_sign, m1, i, there);
-    pack(v, v_scales, without_sign, v1, i, there);
+    pack(m, m_scales, SIGNED, m1, i, there);
+    pack(v, v_scales, UNSIGNED, v1, i, there);
 }
 
 extern "C" __global__ void lion_8bit(
-    float* p, real* low, const float* g, unsigned char* m, float* m_scales, const float* with_sign, const float* clip,
+    float* p, real* low, const float* g, unsigned char* m, float* m_scales, const float* clip,
     float scale, float keep, float beta1, float one_minus_beta1, float beta2, float one_minus_beta2, float lr, u64 n) {
     float f = factor(clip);
     if (f == 0.0f) return;
@@ -309,10 +309,10 @@ extern "C" __global__ void lion_8bit(
     float m1 = 0.0f;
     if (there) {
         float d = g[i] * f;
-        m1 = with_sign[m[i]] * m_scales[blockIdx.x];
+        m1 = SIGNED[m[i]] * m_scales[blockIdx.x];
         put(p, low, i, p[i] * keep - lr * lion_direction(m1, d, beta1, one_minus_beta1));
         m1 = beta2 * m1 + one_minus_beta2 * d;
     }
     __syncthreads();
-    pack(m, m_scales, with_sign, m1, i, there);
+    pack(m, m_scales, SIGNED, m1, i, there);
 }
