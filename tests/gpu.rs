@@ -189,8 +189,16 @@ fn step(
 ) -> StepPrograms {
     let states = |id: ParamId| -> Vec<State> { hift::plan::optimizer::states(algorithm, model, id) };
     let active = vec![true; model.params.len()];
-    let settings =
-        Settings { active: &active, states: &states, clip, accumulate, recompute_blocks: false, threads: 1 };
+    let settings = Settings {
+        active: &active,
+        states: &states,
+        clip,
+        masters: false,
+        scaled: false,
+        accumulate,
+        recompute_blocks: false,
+        threads: 1,
+    };
     step_programs(&model.loss(shape), &settings)
 }
 
@@ -205,7 +213,15 @@ fn every_family_trains_as_on_the_cpu() {
         machine.backwards = at % 3 == 1;
         let (clip, accumulate) = (if at % 3 == 0 { Some(0.5) } else { None }, at % 4 == 3);
         let programs = step(&model, shape, &STILL, clip, accumulate);
-        let knobs = Knobs { loss_scale: 0.1, unscale: 1.0, noise: 0, rate: 0.5, factors: &[], algorithm: &STILL, weight_decay: 0.1 };
+        let knobs = Knobs {
+            loss_scale: 0.1,
+            unscale: 1.0,
+            noise: 0,
+            rate: 0.5,
+            factors: &[],
+            algorithm: &STILL,
+            weight_decay: 0.1,
+        };
         let batches = [batch(&model, shape, 1), batch(&model, shape, 2)];
         let mut sides = Sides::new(&model);
         check(&machine, name, &model, &programs, &mut sides, &knobs, &batches);
@@ -267,7 +283,15 @@ fn every_optimizer_moves_weights_as_on_the_cpu() {
         }
         // Twice: the second step finds states.
         for seed in 1..3 {
-            let knobs = Knobs { loss_scale: 0.2, unscale: 1.0, noise: 0, rate: 1e-2, factors: &[], algorithm, weight_decay: 0.1 };
+            let knobs = Knobs {
+                loss_scale: 0.2,
+                unscale: 1.0,
+                noise: 0,
+                rate: 1e-2,
+                factors: &[],
+                algorithm,
+                weight_decay: 0.1,
+            };
             let gradients = |store: &mut Store| {
                 let batch = batch(&model, shape, seed);
                 play(&parts.first, store, batch, Vec::new(), &knobs).unwrap().gradients

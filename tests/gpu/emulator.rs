@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_void};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 
@@ -13,6 +13,7 @@ use hift::engine::gpu::kernels::{names, source};
 use hift::engine::gpu::{Arg, Launch, Machine, Module, Product};
 use hift::units::Dtype;
 use libloading::Library;
+use tempfile::TempDir;
 
 type Call = unsafe extern "C" fn(
     name: *const c_char,
@@ -27,7 +28,7 @@ type Call = unsafe extern "C" fn(
 static TURN: Mutex<()> = Mutex::new(());
 
 pub struct Emulator {
-    folder: PathBuf,
+    folder: TempDir,
     modules: Mutex<HashMap<Module, Library>>,
     /// The threads of a block take their turns from the last to the first: a missing barrier shows.
     pub backwards: bool,
@@ -40,17 +41,17 @@ impl Emulator {
             println!("skipped: there is no C++ compiler");
             return None;
         }
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gpu-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("kernels.inc"), source()).unwrap();
+        // One of its own: a library that is open must not be written again.
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("kernels.inc"), source()).unwrap();
         let list: String = names().map(|name| format!("KERNEL({name})\n")).collect();
-        fs::write(folder.join("names.inc"), list).unwrap();
+        fs::write(folder.path().join("names.inc"), list).unwrap();
         Some(Self { folder, modules: Mutex::default(), backwards: false })
     }
 
     fn compile(&self, module: Module) -> Library {
         let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gpu");
-        let to = self.folder.join(format!("{}-{}.so", module.real, module.head_dim));
+        let to = self.folder.path().join(format!("{}-{}.so", module.real, module.head_dim));
         let defines = module.defines().map(|(name, value)| format!("-D{name}={value}"));
         let done = Command::new("c++")
             .args([
@@ -63,7 +64,7 @@ impl Emulator {
                 "-fPIC",
                 "-I",
             ])
-            .arg(&self.folder)
+            .arg(self.folder.path())
             .args(defines)
             .arg(own.join("emulate.cpp"))
             .arg("-o")
@@ -74,12 +75,6 @@ impl Emulator {
         #[allow(unsafe_code, reason = "the kernels of a GPU, compiled for the CPU")]
         // SAFETY: the library was made just now and has no initializers of its own.
         unsafe { Library::new(&to) }.unwrap()
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

@@ -114,7 +114,8 @@ impl Cuda {
         let context = self.cuda.cuda_stream().context().clone();
         #[allow(unsafe_code, reason = "a call of the driver")]
         // SAFETY: the context is alive.
-        unsafe { result::device::get_default_mem_pool(context.cu_device()) }.map_err(|e| failed("its memory pool", e))
+        unsafe { result::device::get_default_mem_pool(context.cu_device()) }
+            .map_err(|e| failed("its memory pool", e))
     }
 
     fn set_pool(&self, attribute: sys::CUmemPool_attribute, mut value: u64) -> Result<()> {
@@ -122,7 +123,8 @@ impl Cuda {
         let at = std::ptr::from_mut(&mut value).cast::<c_void>();
         #[allow(unsafe_code, reason = "a call of the driver")]
         // SAFETY: these attributes are 64-bit numbers.
-        unsafe { result::mem_pool::set_attribute(pool, attribute, at) }.map_err(|e| failed("its memory pool", e))
+        unsafe { result::mem_pool::set_attribute(pool, attribute, at) }
+            .map_err(|e| failed("its memory pool", e))
     }
 
     fn ask_pool(&self, attribute: sys::CUmemPool_attribute) -> Result<u64> {
@@ -161,10 +163,8 @@ impl Cuda {
     /// The kernels for `module`, from disk or compiled now.
     fn compile(&self, module: Module) -> Result<Loaded> {
         let (major, minor) = self.capability;
-        let mut options = vec![
-            "--std=c++17".to_owned(),
-            format!("--gpu-architecture=compute_{major}{minor}"),
-        ];
+        let mut options =
+            vec!["--std=c++17".to_owned(), format!("--gpu-architecture=compute_{major}{minor}")];
         options.extend(module.defines().map(|(name, value)| format!("-D{name}={value}")));
         let source = format!("{DEVICE}\n{}", source());
         let mut hash = Sha256::new();
@@ -178,7 +178,8 @@ impl Cuda {
         let text = match known {
             Some(text) => text,
             None => {
-                let options = CompileOptions { options, name: Some("hift.cu".to_owned()), ..CompileOptions::default() };
+                let options =
+                    CompileOptions { options, name: Some("hift.cu".to_owned()), ..CompileOptions::default() };
                 let ptx = compile_ptx_with_opts(&source, options)
                     .map_err(|e| failed("NVRTC does not compile the kernels", format!("{e:?}")))?;
                 let text = ptx.to_src();
@@ -242,7 +243,10 @@ impl Machine for Cuda {
 
     fn address(&self, tensor: &Tensor) -> Result<u64> {
         let (storage, layout) = tensor.storage_and_layout();
-        debug_assert!(layout.is_contiguous() && layout.start_offset() == 0, "tensors own their storage whole");
+        debug_assert!(
+            layout.is_contiguous() && layout.start_offset() == 0,
+            "tensors own their storage whole"
+        );
         let Storage::Cuda(storage) = &*storage else {
             return Err(Error::Msg("a tensor is not on the device".to_owned()));
         };

@@ -72,11 +72,12 @@ impl Module {
     /// Rows of the tile that a block of the attention kernels owns, and of those that it goes through; as
     /// `attention.cu` has it.
     fn tiles(&self) -> (usize, usize) {
-        match (self.real.size(), self.head_dim <= 128) {
-            (2, true) => (64, 64),
-            (2, false) => (64, 32),
-            (_, true) => (64, 32),
-            (_, false) => (32, 16),
+        match (self.real.size(), self.head_dim) {
+            (2, ..=128) => (64, 64),
+            (2, _) => (32, 32),
+            (_, ..=64) => (64, 32),
+            (_, ..=128) => (32, 32),
+            (_, _) => (16, 16),
         }
     }
 

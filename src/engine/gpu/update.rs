@@ -225,7 +225,7 @@ impl Adafactor {
         averaged: bool,
     ) -> Result<()> {
         let Self { p, low, g, clip, n, constants, .. } = *self;
-            let (rows, columns, n_rows, n_columns, m);
+        let (rows, columns, n_rows, n_columns, m);
         let means_at = match *shape {
             [.., r, c] => {
                 (rows, columns, n_rows, n_columns) = (state[0], state[1], r, c);

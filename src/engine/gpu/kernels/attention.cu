@@ -8,11 +8,12 @@
 //
 // Source: Dao 2023, "FlashAttention-2", algorithms 1 and 2.
 
+// So that the tiles of the reverse pass fit into 99 KiB of shared memory, which most GPUs have for a block.
 #if REAL_BYTES == 2
-#define WARPS 4
+#define WARPS (HEAD_DIM <= 128 ? 4 : 2)
 #define OTHERS (HEAD_DIM <= 128 ? 64 : 32)
 #else
-#define WARPS (HEAD_DIM <= 128 ? 4 : 2)
+#define WARPS (HEAD_DIM <= 64 ? 4 : HEAD_DIM <= 128 ? 2 : 1)
 #define OTHERS (HEAD_DIM <= 128 ? 32 : 16)
 #endif
 
