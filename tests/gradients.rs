@@ -178,7 +178,7 @@ impl Work {
             masters: false,
             scaled: false,
             accumulate: way.accumulate,
-            recompute_blocks,
+            recompute: &|_| recompute_blocks,
             threads: rayon::current_num_threads(),
         };
         let knobs = Knobs {

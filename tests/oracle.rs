@@ -9,11 +9,11 @@ use std::fs;
 use hift::data::{Batches, Library};
 use hift::engine::access::bytes;
 use hift::engine::{Parameters, Store, memory, store};
-use hift::estimate::{left_over, play, step};
+use hift::estimate::{left_over, peak, play, step};
 use hift::lang::pipeline::{Shuffle, Weights};
 use hift::lang::schema::ALGORITHMS;
 use hift::model::Head;
-use hift::plan::{StagePlan, TrainPlan};
+use hift::plan::{RunAgain, StagePlan, TrainPlan};
 use hift::program::{ParamId, StepPrograms};
 use hift::run::train::Stepper;
 
@@ -125,6 +125,7 @@ train t {{ data = rows tokenizer = none model = tiny groups = g schedule = s opt
             }
         }
     }
+    steps += check_budget(folder.path());
     let tried = |name: &str| {
         let word = format!("algorithm = {name} ");
         SETTINGS.iter().any(|(_, optimizer, _)| optimizer.contains(&word))
@@ -136,6 +137,56 @@ train t {{ data = rows tokenizer = none model = tiny groups = g schedule = s opt
         }
     }
     println!("{steps} steps, each equal to its estimate");
+}
+
+/// With room for the numbers of some blocks and not of all.
+fn check_budget(folder: &std::path::Path) -> usize {
+    let (_, config) = MODELS[0];
+    let config = config.replace("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 6");
+    let config =
+        format!(r#"{{"model_type": "llama", "vocab_size": 96, "max_position_embeddings": 128, {config}}}"#);
+    fs::write(folder.join("config.json"), config).unwrap();
+    let text = |recompute: &str, limit: u64| {
+        format!(
+            r#"hift 1
+data rows {{ source = json("rows.jsonl") format = tokens(input = "ids") }}
+model tiny {{ weights = random("config.json", seed = 1) recompute = {recompute} precision = mixed(bf16) }}
+groups g {{ split = by_layer(1) }}
+schedule s {{ rate = constant(1e-3) }}
+optimizer adamw {{ }}
+train t {{
+    data = rows model = tiny groups = g schedule = s optimizer = adamw
+    steps = 20 micro_batch = 8 memory_limit = {limit} B
+}}
+"#
+        )
+    };
+    let train = |text: &str| {
+        let mut library = Library::new(folder.to_path_buf(), &|| false);
+        let mut plan = planned(&pipeline(folder, text), &mut library).unwrap();
+        let StagePlan::Train(train) = plan.stages.remove(0) else { panic!("one stage") };
+        train
+    };
+    let threads = rayon::current_num_threads();
+    let [most, least] = ["none", "blocks"].map(|word| peak(&train(&text(word, 1 << 40)), threads).0);
+    assert!(least < most);
+    let limit = least + (most - least) / 3;
+    let text = text("auto", limit);
+    let settled = train(&text);
+    let RunAgain::Blocks(of_groups) = &settled.run_again else { panic!("{:?}", settled.run_again) };
+    let counts: Vec<usize> = of_groups.iter().map(Vec::len).collect();
+    assert!(counts[0] > 1 && counts[0] < 6, "some of the six blocks: {counts:?}");
+    assert!(counts.is_sorted_by(|a, b| a >= b), "the higher the group, the fewer: {counts:?}");
+    assert_eq!(counts.last(), Some(&0), "the head needs none");
+    for (group, blocks) in of_groups.iter().enumerate() {
+        assert!(step(&settled, group, threads).peak.0 <= limit, "group {group} fits");
+        if let Some((_, fewer)) = blocks.split_last() {
+            let mut other = settled.clone();
+            other.run_again = RunAgain::Blocks(vec![fewer.to_vec(); of_groups.len()]);
+            assert!(step(&other, group, threads).peak.0 > limit, "group {group} needs all of {blocks:?}");
+        }
+    }
+    check(folder, &text, "a budget")
 }
 
 /// One setting for each family and precision, in turn.

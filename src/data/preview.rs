@@ -29,6 +29,8 @@ pub struct Segment {
 pub struct Seen {
     pub id: u32,
     /// As in the vocabulary; the id in words without a tokenizer.
+    pub token: String,
+    /// What it adds to the text. A token that ends inside a character adds nothing, the one that completes it adds it.
     pub text: String,
     /// Whether the position before has to predict it.
     pub trained: bool,
@@ -41,20 +43,26 @@ pub fn preview(
     target: Option<&Target>,
     n: usize,
 ) -> Vec<Preview> {
-    let seen = |(t, &id): (usize, &u32), labels: &[u32]| Seen {
+    let seen = |t: usize, id: u32, text: String, labels: &[u32]| Seen {
         id,
-        text: encoder.and_then(|encoder| encoder.token_text(id)).unwrap_or_else(|| id.to_string()),
+        token: encoder.and_then(|encoder| encoder.token_text(id)).unwrap_or_else(|| id.to_string()),
+        text,
         trained: target.is_none() && t > 0 && labels[t - 1] != IGNORE,
     };
     let one = |sequence: super::Sequence<'_>| {
-        let whole = [sequence.ids.len() as u32];
+        let whole = vec![sequence.ids.len() as u32];
         let mut start = 0;
         let segment = |&length: &u32| {
             let range = start..start + length as usize;
             start = range.end;
             let (ids, labels) = (&sequence.ids[range.clone()], &sequence.labels[range]);
+            let texts = match encoder {
+                Some(encoder) => encoder.texts(ids),
+                None => ids.iter().map(|id| format!("{id} ")).collect(),
+            };
+            let tokens = ids.iter().zip(texts).enumerate();
             Segment {
-                tokens: ids.iter().enumerate().map(|token| seen(token, labels)).collect(),
+                tokens: tokens.map(|(t, (&id, text))| seen(t, id, text, labels)).collect(),
                 text: encoder.map(|encoder| encoder.decode(ids)).unwrap_or_default(),
                 class: target.and_then(|target| {
                     let label = labels.iter().find(|label| **label != IGNORE)?;
@@ -62,7 +70,7 @@ pub fn preview(
                 }),
             }
         };
-        Preview { segments: sequence.segments.unwrap_or(&whole).iter().map(segment).collect() }
+        Preview { segments: sequence.segments.clone().unwrap_or(whole).iter().map(segment).collect() }
     };
     sequences.iter().take(n).map(one).collect()
 }

@@ -167,7 +167,8 @@ pub fn load(
             .map(|param| draw(param, *seed))
             .collect::<Result<_>>()
             .map_err(|e| failed(&e).into()),
-        Weights::Directory { path } => {
+        Weights::Directory { .. } | Weights::Hub { .. } => {
+            let path = weights.directory().expect("the plan has read its configuration");
             let directory = Directory::require(&folder.join(path))?;
             let problems = directory.check(model);
             if problems.has_errors() {

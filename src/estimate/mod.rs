@@ -4,7 +4,7 @@
 //! Plan ──settle──▶ Plan ──estimate──▶ Estimate { stages: [{ phases, groups, peak }] }
 //! ```
 //!
-//! Reading order: [`mod@play`] (one program with byte counters), then [`estimate`] (all programs of a plan, with what
+//! Reading order: [`mod@play`] (one program with byte counters), [`budget`] (what runs again so that a step fits), then [`estimate`] (all programs of a plan, with what
 //! is resident around them), [`paper`] (the paper's own sums).
 //!
 //! A peak is that of the device. On the CPU the device's memory is the host's: masters and states that rest between
@@ -14,17 +14,19 @@
 //!
 //! This room must not know tensors or files.
 
+pub mod budget;
 pub mod paper;
 pub mod play;
 
 use serde::Serialize;
 
-use crate::lang::pipeline::{Device, Precision, Recompute, Rest};
+use crate::lang::pipeline::{Device, Precision, Rest};
 use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, Group, ModelPlan, Plan, StagePlan, TrainPlan};
 use crate::program::builder::BatchShape;
-use crate::program::forward_only;
+use crate::program::{StepPrograms, forward_only};
 use crate::units::Bytes;
 
+pub use budget::settle;
 pub use play::{Breakdown, Peak, left_over, play};
 
 /// The version of the estimate in `plan.json`.
@@ -52,8 +54,11 @@ pub struct StageEstimate {
     pub peak: Bytes,
     /// Masters and states that rest in the host's memory between turns, where that is not the device's.
     pub host: Bytes,
-    /// Host memory beside the tensors: token ids and labels of all rows. None if nobody has looked at the rows.
+    /// Host memory beside the tensors: token ids and labels of all rows, and their order. None if nobody has looked at
+    /// the rows.
     pub data: Option<Bytes>,
+    /// What of them lies in a file of the token cache instead, which the system holds in memory as far as there is room.
+    pub mapped: Option<Bytes>,
     /// One checkpoint, or the export.
     pub disk: Bytes,
     /// Floating-point operations of the whole stage, where its length is known.
@@ -79,19 +84,6 @@ pub struct GroupEstimate {
     pub operation: String,
     /// Floating-point operations of one step on the largest batch.
     pub flops: u64,
-}
-
-/// Decides what the plan leaves to the budget: a stage with `recompute = auto` runs its blocks again if it would be
-/// above its `memory_limit` otherwise.
-pub fn settle(mut plan: Plan, threads: usize) -> Plan {
-    for stage in &mut plan.stages {
-        if let StagePlan::Train(train) = stage
-            && train.recompute == Recompute::Auto
-        {
-            train.recompute_blocks = train.memory_limit.is_some_and(|limit| peak(train, threads) > limit);
-        }
-    }
-    plan
 }
 
 /// Plays every program of the plan with byte counters.
@@ -153,7 +145,10 @@ fn resting(plan: &TrainPlan, group: &Group) -> Resting {
 
 /// The highest point of one step of a group on the largest batch.
 pub fn step(plan: &TrainPlan, group: usize, threads: usize) -> GroupEstimate {
-    let programs = plan.programs(group, plan.largest_batch(), threads);
+    step_of(plan, group, &plan.programs(group, plan.largest_batch(), threads))
+}
+
+fn step_of(plan: &TrainPlan, group: usize, programs: &StepPrograms) -> GroupEstimate {
     let resting = resting(plan, &plan.groups[group]);
     let times = |name: &str| match name {
         "further micro-batches" => plan.accumulate - 1,
@@ -213,8 +208,8 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
         phases,
         groups,
         host: most(&|rest| rest.host),
-        // An id and a label for each token.
-        data: plan.rows.map(|rows| Bytes(8 * rows.tokens)),
+        data: plan.rows.map(|rows| rows.memory),
+        mapped: plan.rows.map(|rows| rows.mapped),
         // Masters say what their weights are.
         disk: Bytes(plan.model.precision.kept().size() * plan.model.n_elements) + states,
         flops,
@@ -236,7 +231,8 @@ fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
         groups: Vec::new(),
         peak: bytes,
         host: Bytes(0),
-        data: plan.rows.map(|rows| Bytes(8 * rows.tokens)),
+        data: plan.rows.map(|rows| rows.memory),
+        mapped: plan.rows.map(|rows| rows.mapped),
         disk: Bytes(0),
         flops: batches.map(|batches| batches as f64 * program.flops() as f64),
     }
@@ -256,6 +252,7 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
         peak: bytes,
         host: Bytes(0),
         data: None,
+        mapped: None,
         disk: Bytes(0),
         flops: None,
     }
@@ -288,6 +285,7 @@ fn export(plan: &ExportPlan) -> StageEstimate {
         peak: weights + staged,
         host: Bytes(0),
         data: None,
+        mapped: None,
         disk: Bytes(plan.dtype.size() * plan.model.n_elements),
         flops: None,
     }

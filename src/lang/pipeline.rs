@@ -69,6 +69,9 @@ pub struct Pipeline {
     /// `param` values as they apply, after `--set`.
     pub params: Vec<(String, String)>,
     pub stages: Vec<Stage>,
+    /// What the repositories that it names stood for when they were fetched.
+    #[serde(skip)]
+    pub snapshots: Vec<Snapshot>,
 }
 
 impl Pipeline {
@@ -135,7 +138,8 @@ impl Data {
             | Source::Text { .. }
             | Source::Csv { .. }
             | Source::Parquet { .. }
-            | Source::Arrow { .. } => vec![self],
+            | Source::Arrow { .. }
+            | Source::Hub { .. } => vec![self],
         }
     }
 
@@ -220,8 +224,45 @@ pub enum Source {
     Parquet { path: String },
     /// `arrow("file.arrow")`: an IPC file or stream; a folder is one that `save_to_disk` has written.
     Arrow { path: String, split: Option<String> },
+    /// `hub("org/name")`: its files are known once they are fetched.
+    Hub {
+        repository: Repository,
+        /// Which files.
+        pick: Pick,
+        /// Where those are, in the order of their names; empty until they are fetched.
+        #[serde(skip)]
+        files: Vec<String>,
+    },
     /// `mix([a, b], weights = [2, 1])`: the rows of other data blocks, never of mixes.
     Mix { parts: Vec<Part>, by: Weigh, stop: Stop },
+}
+
+/// `hub("org/name", revision = "main")`: a repository on the Hugging Face Hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Repository {
+    pub name: String,
+    /// A branch, a tag or a commit.
+    pub revision: String,
+}
+
+/// Which files of a dataset's repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pick {
+    /// Those that this pattern matches.
+    Files(String),
+    /// Those whose paths name this split.
+    Split(String),
+}
+
+/// What a repository was when it was fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// As it stands in lock files: `hub:org/name@main`, `hub:datasets/org/name@main`.
+    pub label: String,
+    pub commit: String,
+    /// Where its files are: an absolute path.
+    pub folder: String,
 }
 
 /// How a row becomes what the model reads.
@@ -295,6 +336,9 @@ pub struct Tokenizer {
     pub span: Span,
     /// A `tokenizer.json`. Not needed where every data block that it serves is in `tokens` format.
     pub file: Setting<Option<String>>,
+    /// The repository whose `tokenizer.json` it is, where `file` names one; `file` is its path once it is fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hub: Option<Repository>,
     /// In tokens; without it, what the model's positions allow.
     pub max_length: Setting<Option<u64>>,
     pub too_long: Setting<TooLong>,
@@ -365,8 +409,28 @@ pub struct Model {
 pub enum Weights {
     /// A Hugging Face directory: `config.json` and safetensors, single or sharded.
     Directory { path: String },
+    /// `hub("org/name")`: such a directory, once it is fetched.
+    Hub {
+        repository: Repository,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        commit: Option<String>,
+        /// Where it is.
+        #[serde(skip)]
+        path: Option<String>,
+    },
     /// `random("config.json", seed = 1)`: a fresh start, drawn as the family's reference draws it.
     Random { config: String, seed: u64 },
+}
+
+impl Weights {
+    /// The directory that they lie in; None for a fresh start, and for a repository that is not fetched.
+    pub fn directory(&self) -> Option<&str> {
+        match self {
+            Weights::Directory { path } => Some(path),
+            Weights::Hub { path, .. } => path.as_deref(),
+            Weights::Random { .. } => None,
+        }
+    }
 }
 
 /// The numbers that a model is computed in, and those that are kept to learn with.
@@ -457,7 +521,7 @@ pub enum Recompute {
     None,
     /// Only the input of each block is kept; the block runs again when its turn in reverse comes.
     Blocks,
-    /// `none` where that fits `memory_limit`, else `blocks`.
+    /// The cheapest blocks that leave `memory_limit` enough room, for each group.
     Auto,
 }
 

@@ -410,6 +410,48 @@ const ARROW: Form = Form::Function(&Function {
     doc: "Arrow IPC files or streams, mapped into memory.",
 });
 
+const HUB_NAME: Key =
+    required("name", &[Form::Text], "\"org/name\"", "The repository's name, as it stands in its address.");
+const HUB_REVISION: Key = default(
+    "revision",
+    &[Form::Text],
+    "\"main\"",
+    "\"v1.0\"",
+    "A branch, a tag or a commit. A branch stays at the commit that was first fetched, or that the lock file \
+     names, until `hift lock` asks for a newer one.",
+);
+/// A repository of a model or of its tokenizer.
+const HUB: Form = Form::Function(&Function {
+    name: "hub",
+    arguments: &[HUB_NAME, HUB_REVISION],
+    doc: "A repository on the Hugging Face Hub. What the Hub's own cache lacks is fetched into it; otherwise \
+          nothing touches the network. `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_ENDPOINT` and \
+          `HF_HUB_OFFLINE` mean what they mean elsewhere.",
+});
+const HUB_ROWS: Form = Form::Function(&Function {
+    name: "hub",
+    arguments: &[
+        HUB_NAME,
+        HUB_REVISION,
+        depends(
+            "files",
+            &[Form::Text],
+            "those of the split",
+            "\"data/train-*.parquet\"",
+            "The file, or a pattern of files. Their names say how they are read: `.parquet`, `.jsonl`, `.json`, \
+             `.csv`, `.tsv`, `.txt` or `.arrow`, with `.gz` or `.zst` behind it or not.",
+        ),
+        depends(
+            "split",
+            &[Form::Text],
+            "`train`, where `files` is left out",
+            "\"validation\"",
+            "The files with this word in their path; those of a repository that names no splits are all `train`.",
+        ),
+    ],
+    doc: "A dataset on the Hugging Face Hub, fetched into the Hub's own cache if it is not there.",
+});
+
 /// What a path of a source may be.
 const FILES: &str = "The file, packed by gzip or zstd or not, or a pattern of files such as `data/*.jsonl`, read in the order of their names.";
 
@@ -458,7 +500,7 @@ const DATA: &[Key] = &[
                 ],
                 doc: "The rows of other data blocks; what each holds out is held out.",
             }),
-            Form::Soon("hub"),
+            HUB_ROWS,
         ],
         "json(\"data/train.jsonl\")",
         "The files that rows come from, or the blocks. Columns are the fields of a JSON object, those of a table, or `text`.",
@@ -647,6 +689,7 @@ const DATA: &[Key] = &[
             PARQUET,
             ARROW,
             TEXT,
+            HUB_ROWS,
         ],
         "none",
         "2 %",
@@ -693,7 +736,7 @@ const MARK: &[Form] = &[
 const TOKENIZER: &[Key] = &[
     depends(
         "file",
-        &[Form::Path],
+        &[Form::Path, HUB],
         "needed unless all data that it serves is in `tokens` format",
         "\"models/llama/tokenizer.json\"",
         "A `tokenizer.json` as Hugging Face writes it; it lies beside the model's weights. What \
@@ -787,7 +830,7 @@ const MODEL: &[Key] = &[
                 doc: "A fresh start, drawn as the model's family draws it. A plan needs nothing but the \
                       configuration, so this is also the way to plan for a model that is not there.",
             }),
-            Form::Soon("hub"),
+            HUB,
         ],
         "\"models/llama\"",
         "The weights to start from: a Hugging Face directory with `config.json` and safetensors, in one \
@@ -834,7 +877,7 @@ const MODEL: &[Key] = &[
                 "Only the input of each block is kept; the block runs again when its turn in reverse \
                      comes. About a third more work where the embedding trains, less further up.",
             ),
-            Form::Word("auto", "`none` where that fits `memory_limit`, else `blocks`."),
+            Form::Word("auto", "For each group as few blocks as `memory_limit` asks for; none where everything fits."),
         ],
         "none",
         "auto",

@@ -28,7 +28,7 @@ use crate::lang::pipeline::{
     Recompute, Rest, Setting, Shuffle, Stage, Tokenizer, Train, Weights,
 };
 use crate::model::{Model, Target, Task};
-use crate::problem::{Problem, Problems, Span};
+use crate::problem::{Fault, Problem, Problems, Span};
 use crate::program::builder::BatchShape;
 use crate::program::{
     Graph, ParamId, Program, Settings, StepPrograms, forward_only, precision, step_programs,
@@ -76,6 +76,13 @@ pub struct Rows {
     pub longest: u64,
     /// Tokens of the longest sequence held out.
     pub longest_holdout: u64,
+    /// What ids, labels and their order take in memory. That depends on the cache: the same plan may need less the next
+    /// time.
+    #[serde(skip)]
+    pub memory: Bytes,
+    /// What lies in a file that is mapped into memory: the system takes it back where it needs room.
+    #[serde(skip)]
+    pub mapped: Bytes,
 }
 
 /// The whole run, decided.
@@ -196,14 +203,34 @@ pub struct TrainPlan {
     pub seq: u64,
     pub packed: bool,
     pub recompute: Recompute,
-    /// Keep only what enters each block. With `auto`, [`crate::estimate::settle`] decides.
-    pub recompute_blocks: bool,
+    /// What that comes to. With `auto`, [`crate::estimate::settle`] decides.
+    pub run_again: RunAgain,
     pub shuffle: Shuffle,
     pub seed: u64,
     pub device: Device,
     pub memory_limit: Option<Bytes>,
     pub evaluate: Option<EvaluateEvery>,
     pub checkpoint: Option<CheckpointEvery>,
+}
+
+/// Blocks that run again in reverse instead of keeping what they computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunAgain {
+    None,
+    All,
+    /// For each group those that its step has no room for.
+    Blocks(Vec<Vec<usize>>),
+}
+
+impl RunAgain {
+    fn has(&self, group: usize, block: usize) -> bool {
+        match self {
+            RunAgain::None => false,
+            RunAgain::All => true,
+            RunAgain::Blocks(of_groups) => of_groups[group].contains(&block),
+        }
+    }
 }
 
 /// Evaluation in the course of training.
@@ -289,6 +316,17 @@ impl TrainPlan {
 
     /// The programs of one step of `group` on batches of `shape`.
     pub fn programs(&self, group: usize, shape: BatchShape, threads: usize) -> StepPrograms {
+        self.programs_with(group, shape, threads, &|block| self.run_again.has(group, block))
+    }
+
+    /// The same, with other blocks that run again.
+    pub fn programs_with(
+        &self,
+        group: usize,
+        shape: BatchShape,
+        threads: usize,
+        recompute: &dyn Fn(usize) -> bool,
+    ) -> StepPrograms {
         let model = &self.model.model;
         let mut active = vec![false; model.params.len()];
         for id in &self.groups[group].params {
@@ -301,7 +339,7 @@ impl TrainPlan {
             masters: self.model.precision.has_masters(),
             scaled: self.model.precision.is_scaled(),
             accumulate: self.accumulate > 1,
-            recompute_blocks: self.recompute_blocks,
+            recompute,
             threads,
         };
         step_programs(&self.model.loss(shape), &settings)
@@ -412,8 +450,17 @@ pub fn read_model(
         false => problem,
     };
     let config = match &*block.weights {
-        Weights::Directory { path } => pipeline.path(path).join("config.json"),
+        Weights::Directory { path } | Weights::Hub { path: Some(path), .. } => {
+            pipeline.path(path).join("config.json")
+        }
         Weights::Random { config, .. } => pipeline.path(config),
+        Weights::Hub { repository, path: None, .. } => {
+            let what = format!("`{}` is on the Hub, and was not fetched", repository.name);
+            let problem = Problem::of(Fault::Missing, "hift::plan::not_fetched", what);
+            return Err(placed(problem)
+                .help("`hift run FILE` fetches it; this program may have been built without what it needs to run")
+                .into());
+        }
     };
     let model = world.read(&config).and_then(|text| {
         Model::from_config(&text).map_err(|mut problem| {
@@ -422,7 +469,7 @@ pub fn read_model(
         })
     });
     let model = model.map_err(placed)?;
-    if let Weights::Directory { path } = &*block.weights {
+    if let Some(path) = block.weights.directory() {
         let checked = world.check_weights(&pipeline.path(path), &model);
         checked.map_err(|found| Problems(found.0.into_iter().map(placed).collect()))?;
     }
@@ -640,7 +687,10 @@ fn train(
         seq,
         packed,
         recompute: *stage.model.recompute,
-        recompute_blocks: *stage.model.recompute == Recompute::Blocks,
+        run_again: match *stage.model.recompute {
+            Recompute::Blocks => RunAgain::All,
+            Recompute::None | Recompute::Auto => RunAgain::None,
+        },
         shuffle: *stage.data.shuffle,
         seed: *stage.seed,
         device: *stage.device,

@@ -19,8 +19,8 @@ pub struct Settings<'a> {
     pub scaled: bool,
     /// Several forward passes per update.
     pub accumulate: bool,
-    /// Keep only what enters each block.
-    pub recompute_blocks: bool,
+    /// Of which blocks only what enters them is kept: they run again in reverse.
+    pub recompute: &'a dyn Fn(usize) -> bool,
     pub threads: usize,
 }
 
@@ -69,9 +69,7 @@ pub fn step_programs(graph: &Graph, settings: &Settings<'_>) -> StepPrograms {
     let pass = |carried| {
         let mut draft = reverse(graph, settings.active, carried);
         recompute::cheap(&mut draft);
-        if settings.recompute_blocks {
-            recompute::blocks(&mut draft);
-        }
+        recompute::blocks(&mut draft, settings.recompute);
         draft
     };
     let micro_batch = |draft: Draft| {

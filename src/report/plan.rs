@@ -5,7 +5,9 @@ use std::fmt::Write;
 use crate::estimate::{Breakdown, Estimate, GroupEstimate, StageEstimate};
 use crate::lang::pipeline::{Algorithm, Device, Precision, Rest, Setting, Weights};
 use crate::plan::rate::Shape;
-use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, StagePlan, TrainPlan, Visits};
+use crate::plan::{
+    EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, RunAgain, StagePlan, TrainPlan, Visits,
+};
 use crate::units::{Bytes, Count};
 
 use super::table::table;
@@ -57,6 +59,10 @@ fn line(text: &mut String, name: &str, what: &str) {
 fn model(plan: &ModelPlan) -> String {
     let from = match &plan.weights {
         Weights::Directory { path } => path.clone(),
+        Weights::Hub { repository, commit, .. } => {
+            let at = commit.as_ref().unwrap_or(&repository.revision);
+            format!("hub {} at {}", repository.name, at.chars().take(12).collect::<String>())
+        }
         Weights::Random { config, seed } => format!("fresh from {config}, seed {seed}"),
     };
     let numbers = match plan.precision {
@@ -226,7 +232,14 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
         Device::Auto | Device::Cpu => format!("cpu, {threads} threads"),
         Device::Cuda(n) => format!("cuda({n})"),
     };
-    let recompute = if plan.recompute_blocks { ", blocks run again in reverse" } else { "" };
+    let recompute = match &plan.run_again {
+        RunAgain::None => String::new(),
+        RunAgain::All => ", blocks run again in reverse".to_string(),
+        RunAgain::Blocks(of_groups) => {
+            let most = of_groups.iter().map(Vec::len).max().unwrap_or(0);
+            format!(", up to {most} blocks run again in reverse")
+        }
+    };
     line(text, "device", &format!("{device}{recompute}"));
     text.push('\n');
     let _ = writeln!(text, "{}", groups(&figures.groups));
@@ -312,7 +325,9 @@ fn phases(text: &mut String, figures: &StageEstimate) {
     line(text, "phases", &list.join(" · "));
     let resting =
         (figures.host > Bytes(0)).then(|| format!("{} of masters and states at rest", figures.host));
-    let data = figures.data.map(|data| format!("{data} for the rows' ids and labels"));
+    let mapped = figures.mapped.filter(|mapped| mapped.0 > 0);
+    let mapped = mapped.map_or(String::new(), |mapped| format!("; {mapped} mapped from the token cache"));
+    let data = figures.data.map(|data| format!("{data} for the rows' ids and labels{mapped}"));
     let host: Vec<String> = resting.into_iter().chain(data).collect();
     if !host.is_empty() {
         line(text, "host", &host.join(", "));

@@ -242,7 +242,7 @@ fn check_weights(order: &Order<'_>, watch: &mut dyn Watch) -> Result<(), Problem
     let mut noted = Vec::new();
     for stage in order.plan.stages.iter().filter(|stage| stage.from().is_none()) {
         let plan = stage.model();
-        let Weights::Directory { path } = &plan.weights else { continue };
+        let Some(path) = plan.weights.directory() else { continue };
         match Directory::require(&order.folder.join(path)) {
             Ok(directory) => {
                 let drawn = directory.left_out(&plan.model);
@@ -336,7 +336,7 @@ fn parameters(order: &Order<'_>, results: &[Trained], stage: &StagePlan) -> Resu
         None => {
             let plan = stage.model();
             let path = match &plan.weights {
-                Weights::Directory { .. } => order.folder.clone(),
+                Weights::Directory { .. } | Weights::Hub { .. } => order.folder.clone(),
                 Weights::Random { .. } => PathBuf::new(),
             };
             // Masters are for learning and for exports; to evaluate, what is computed with is enough.

@@ -409,7 +409,7 @@ impl<'a> Stepper<'a> {
         };
         let n = rows.len();
         for (idx, rows) in rows.iter().enumerate() {
-            let lengths = rows.iter().map(|row| dataset.train.get(*row as usize).ids.len() as u64);
+            let lengths = rows.iter().map(|row| dataset.train.length(*row as usize) as u64);
             tokens += lengths.sum::<u64>();
             let batch = Batch::new(&dataset.train, rows);
             let shape = BatchShape { batch: batch.rows, seq: batch.seq, packed: batch.starts.is_some() };
