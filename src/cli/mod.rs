@@ -8,6 +8,8 @@ pub mod check;
 pub mod completions;
 pub mod diff;
 pub mod disk;
+#[cfg(feature = "run")]
+pub mod doctor;
 pub mod explain;
 pub mod fmt;
 mod git;
@@ -103,6 +105,9 @@ enum Command {
     /// Show a model's layers, or rows as the model will see them
     #[cfg(feature = "run")]
     Inspect(inspect::Inspect),
+    /// Say what this machine computes with, and compare every kernel of its GPUs with the CPU
+    #[cfg(feature = "run")]
+    Doctor(doctor::Doctor),
     /// Write a commented pipeline to start from
     New(new::New),
     /// Print what a shell needs to complete commands and options
@@ -147,6 +152,8 @@ pub fn main() -> ExitCode {
         Command::Lock(command) => command.run(),
         #[cfg(feature = "run")]
         Command::Inspect(command) => command.run(),
+        #[cfg(feature = "run")]
+        Command::Doctor(command) => command.run(),
         Command::New(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),

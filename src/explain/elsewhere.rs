@@ -386,6 +386,11 @@ pub(super) const TABLE: &[Explanation] = &[
         "`hift explain` without a code lists all of them.",
     ),
     told(
+        "cli::unsound_device",
+        "A GPU does not compute what the CPU does.",
+        "`hift doctor` compares every kernel with the CPU's, over odd shapes and in every type of numbers. Those that differ by more than rounding are listed; what is trained there cannot be trusted.",
+    ),
+    told(
         "cli::no_data",
         "The pipeline has no data block of that name.",
         "`hift inspect FILE NAME` shows the rows of one data block, as a stage of the pipeline sees them.",
