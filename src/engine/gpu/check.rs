@@ -249,7 +249,7 @@ fn cases() -> Vec<Case> {
     for spec in attentions {
         let rows = spec.batch * spec.seq;
         let (q, kv) = ([rows, spec.heads * spec.head_dim], [rows, spec.kv_heads * spec.head_dim]);
-        let starts = || spec.packed.then(|| Starts(rows, spec.seq));
+        let starts = || spec.packed.then_some(Starts(rows, spec.seq));
         cases.push(Case::new(Op::Attention(spec), with(vec![real(&q), real(&kv), real(&kv)], starts())));
         let operands =
             vec![real(&q), real(&q), real(&kv), real(&kv), Operand::Attended(0), Operand::Attended(1)];
