@@ -24,6 +24,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("groups", "layers"),
     ("schedule", "hift"),
     ("optimizer", "adamw"),
+    ("hook", "note"),
     ("train", "sft"),
 ];
 

@@ -14,8 +14,8 @@
 (block kind: (identifier) @variable)
 ((block kind: (identifier) @keyword)
  (#any-of? @keyword
-  "checkpoint" "data" "evaluate" "export" "generate" "groups" "model" "optimizer" "profile" "schedule"
-  "tokenizer" "train"))
+  "checkpoint" "data" "divergence" "evaluate" "export" "generate" "groups" "hook" "model" "optimizer"
+  "profile" "schedule" "tokenizer" "train"))
 
 (entry key: (identifier) @variable)
 (argument name: (identifier) @variable)
@@ -50,10 +50,11 @@
 ((word (identifier) @constant.builtin)
  (#any-of? @constant.builtin
   "accuracy" "adafactor" "adagrad" "adam" "adam8bit" "adam_mini" "adamw" "adamw8bit" "all" "auto"
-  "bf16" "blocks" "bottom_up" "cosine" "cpu" "cut" "cut_left" "cycles" "device" "discard" "drop"
-  "fail" "first" "fp16" "fp32" "host" "importance" "joined" "lamb" "lars" "last" "linear" "lion"
-  "lion8bit" "loss" "never" "none" "per_cycle" "per_short_cycle" "per_step" "perplexity" "response"
-  "rmsprop" "rows" "sgd" "sgdm" "split" "sqrt" "steps" "tokens" "top_down" "warmup"))
+  "best" "bf16" "blocks" "bottom_up" "cosine" "cpu" "cut" "cut_left" "cycles" "device" "discard"
+  "drop" "fail" "failure" "first" "fp16" "fp32" "host" "importance" "interruption" "joined" "lamb"
+  "lars" "last" "linear" "lion" "lion8bit" "loss" "never" "none" "per_cycle" "per_short_cycle"
+  "per_step" "perplexity" "response" "rmsprop" "rows" "sgd" "sgdm" "split" "sqrt" "steps" "stop"
+  "success" "tokens" "top_down" "warmup"))
 
 (call function: (identifier) @function)
 ((call function: (identifier) @function.builtin)
