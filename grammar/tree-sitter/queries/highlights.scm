@@ -26,12 +26,12 @@
   "decay" "decay_rate" "dedup" "device" "dtype" "dwell" "end" "epochs" "eps" "every" "factors" "file"
   "files" "filter" "format" "freeze" "from" "groups" "grow" "half" "holdout" "horizon" "index" "input"
   "keep" "label" "labels" "layer_decay" "loss_on" "mask" "max_length" "max_new_tokens" "memory_limit"
-  "metrics" "micro_batch" "model" "momentum" "name" "names" "nesterov" "number" "optimizer" "order"
-  "pack" "path" "peak" "periods" "power" "precision" "prompt" "prompts" "quotes" "rate" "recompute"
-  "redraw" "response" "revision" "roles" "rotate" "scale_parameter" "schedule" "seed" "separator"
-  "shape" "shuffle" "size" "source" "split" "states" "steps" "stop" "tail" "temperature" "template"
-  "text" "texts" "timescale" "to" "tokenizer" "too_long" "tools" "trust" "warmup" "weight_decay"
-  "weights"))
+  "metrics" "micro_batch" "model" "momentum" "name" "names" "nesterov" "number" "on" "optimizer"
+  "order" "pack" "path" "patience" "peak" "periods" "power" "precision" "prompt" "prompts" "quotes"
+  "rate" "recompute" "redraw" "response" "result" "revision" "roles" "rotate" "run" "scale_parameter"
+  "schedule" "seed" "separator" "shape" "shuffle" "size" "source" "spike" "split" "states" "steps"
+  "stop" "tail" "temperature" "template" "text" "texts" "then" "times" "timescale" "to" "tokenizer"
+  "too_long" "tools" "trust" "warmup" "weight_decay" "weights"))
 ((argument name: (identifier) @property)
  (#any-of? @property
   "accumulate" "advance" "algorithm" "alpha" "always" "begin" "best" "beta1" "betas" "blocks" "by"
@@ -39,12 +39,12 @@
   "decay" "decay_rate" "dedup" "device" "dtype" "dwell" "end" "epochs" "eps" "every" "factors" "file"
   "files" "filter" "format" "freeze" "from" "groups" "grow" "half" "holdout" "horizon" "index" "input"
   "keep" "label" "labels" "layer_decay" "loss_on" "mask" "max_length" "max_new_tokens" "memory_limit"
-  "metrics" "micro_batch" "model" "momentum" "name" "names" "nesterov" "number" "optimizer" "order"
-  "pack" "path" "peak" "periods" "power" "precision" "prompt" "prompts" "quotes" "rate" "recompute"
-  "redraw" "response" "revision" "roles" "rotate" "scale_parameter" "schedule" "seed" "separator"
-  "shape" "shuffle" "size" "source" "split" "states" "steps" "stop" "tail" "temperature" "template"
-  "text" "texts" "timescale" "to" "tokenizer" "too_long" "tools" "trust" "warmup" "weight_decay"
-  "weights"))
+  "metrics" "micro_batch" "model" "momentum" "name" "names" "nesterov" "number" "on" "optimizer"
+  "order" "pack" "path" "patience" "peak" "periods" "power" "precision" "prompt" "prompts" "quotes"
+  "rate" "recompute" "redraw" "response" "result" "revision" "roles" "rotate" "run" "scale_parameter"
+  "schedule" "seed" "separator" "shape" "shuffle" "size" "source" "spike" "split" "states" "steps"
+  "stop" "tail" "temperature" "template" "text" "texts" "then" "times" "timescale" "to" "tokenizer"
+  "too_long" "tools" "trust" "warmup" "weight_decay" "weights"))
 
 (word (identifier) @variable)
 ((word (identifier) @constant.builtin)
@@ -61,8 +61,8 @@
  (#any-of? @function.builtin
   "all" "arrow" "at_least" "at_most" "by_layer" "by_size" "chat" "classify" "completion" "constant"
   "cosine" "cosine_with_restarts" "csv" "cuda" "env" "hub" "instruct" "inverse_sqrt" "json" "linear"
-  "mix" "mixed" "mixed_hi" "named" "not" "parquet" "polynomial" "random" "roles" "sample" "seed"
-  "text" "tokens" "wsd"))
+  "mix" "mixed" "mixed_hi" "named" "not" "parquet" "polynomial" "random" "roles" "roll_back" "sample"
+  "seed" "text" "tokens" "wsd"))
 
 (number) @number
 ((amount unit: (unit) @type.builtin)
