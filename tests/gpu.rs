@@ -196,7 +196,7 @@ fn step(
         masters: false,
         scaled: false,
         accumulate,
-        recompute_blocks: false,
+        recompute: &|_| false,
         threads: 1,
     };
     step_programs(&model.loss(shape), &settings)

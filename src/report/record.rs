@@ -330,11 +330,11 @@ mod tests {
               last heard of  2026-01-02T03:04:05.000Z
         "#]]
         .assert_eq(&status(&record(evaluate)));
-        expect![[r#"
-              run    state  stage step   loss held-out  last heard of
-              runs/p killed sft    2/8 3.9000   3.5000  2026-01-02T03:04:05
-        "#]]
-        .assert_eq(&list(&[record(evaluate)]));
+        assert_eq!(
+            list(&[record(evaluate)]),
+            "  run    state  stage step   loss held-out  last heard of\n  \
+             runs/p killed sft    2/8 3.9000   3.5000  2026-01-02T03:04:05\n"
+        );
     }
 
     #[test]
