@@ -121,7 +121,9 @@ fn crontab(words: &[String], folder: &Path, every: Duration) -> Result<String, P
         1 => "* * * * *".to_string(),
         2..60 if 60 % minutes == 0 => format!("*/{minutes} * * * *"),
         60 => "0 * * * *".to_string(),
-        61..1440 if minutes.is_multiple_of(60) && 24_u64.is_multiple_of(minutes / 60) => format!("0 */{} * * *", minutes / 60),
+        61..1440 if minutes.is_multiple_of(60) && 24_u64.is_multiple_of(minutes / 60) => {
+            format!("0 */{} * * *", minutes / 60)
+        }
         1440 => "0 0 * * *".to_string(),
         _ => {
             let text = format!("cron cannot call every {minutes} minutes");
