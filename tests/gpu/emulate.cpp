@@ -4,7 +4,7 @@
 
 extern "C" int hift_launch(
     const char* name, const unsigned* grid, const unsigned* block, unsigned shared_bytes, int from_the_last,
-    void** args) {
+    int n, void** args) {
     run_kernel = nullptr;
     int n_args = -1;
 #define KERNEL(known) \
@@ -14,6 +14,7 @@ extern "C" int hift_launch(
     }
 #include "names.inc"
     if (!run_kernel) return -1;
+    if (n_args != n) return n_args;
     backwards = from_the_last;
     kernel_args = args;
     gridDim = {grid[0], grid[1], grid[2]};

@@ -21,6 +21,7 @@ type Call = unsafe extern "C" fn(
     block: *const u32,
     shared_bytes: u32,
     backwards: i32,
+    n_args: i32,
     args: *mut *mut c_void,
 ) -> i32;
 
@@ -135,7 +136,15 @@ impl Machine for Emulator {
         let rc = unsafe {
             let call = library.get::<Call>(b"hift_launch").unwrap();
             let (grid, block) = (launch.grid.as_ptr(), launch.block.as_ptr());
-            call(name.as_ptr(), grid, block, launch.shared_bytes, self.backwards.into(), args.as_mut_ptr())
+            call(
+                name.as_ptr(),
+                grid,
+                block,
+                launch.shared_bytes,
+                self.backwards.into(),
+                args.len() as i32,
+                args.as_mut_ptr(),
+            )
         };
         assert_eq!(rc, launch.args.len() as i32, "{}: arguments", launch.kernel);
         Ok(())

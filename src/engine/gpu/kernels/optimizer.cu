@@ -228,7 +228,7 @@ extern "C" __global__ void adafactor_vector(
 
 extern "C" __global__ void adafactor_squares(
     double* parts, const float* g, const float* rows, const float* columns, const float* means, const float* clip,
-    float scale, u32 n_rows, u32 n_columns, u64 n) {
+    u32 n_rows, u32 n_columns, u64 n) {
     float f = factor(clip);
     if (f == 0.0f) return;
     double sum = 0.0;
@@ -301,7 +301,7 @@ extern "C" __global__ void adam_8bit(
 
 extern "C" __global__ void lion_8bit(
     float* p, real* low, const float* g, unsigned char* m, float* m_scales, const float* clip,
-    float scale, float keep, float beta1, float one_minus_beta1, float beta2, float one_minus_beta2, float lr, u64 n) {
+    float keep, float beta1, float one_minus_beta1, float beta2, float one_minus_beta2, float lr, u64 n) {
     float f = factor(clip);
     if (f == 0.0f) return;
     u64 i = (u64)blockIdx.x * 256 + threadIdx.x;
