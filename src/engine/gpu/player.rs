@@ -218,12 +218,17 @@ impl Player<'_> {
             }
             Op::EmbedGrad { n, offset, accumulate } => {
                 let (rows, hidden) = (dims(0)[0], dims(0)[1]);
+                let kernel = if dtype(instr.outputs[0]) == Dtype::F32 { "embed_grad" } else { "pick_grad" };
                 let dw = self.output(instr, 0)?;
-                if !accumulate {
-                    self.desk.each("fill_words", n * hidden, &[dw, Arg::U32(0), count(n * hidden)])?;
+                match (accumulate, kernel) {
+                    (true, _) => {}
+                    (false, "embed_grad") => {
+                        self.desk.each("fill_words", n * hidden, &[dw, Arg::U32(0), count(n * hidden)])?;
+                    }
+                    (false, _) => self.desk.each("clear_reals", n * hidden, &[dw, count(n * hidden)])?,
                 }
                 let args = [dw, input[0], input[1], word(*offset), word(hidden), word(rows)];
-                self.desk.blocks("embed_grad", rows, row_threads(hidden), &args)
+                self.desk.blocks(kernel, rows, row_threads(hidden), &args)
             }
             Op::Linear { bias, transposed } => {
                 let (m, k, n) = (dims(0)[0], dims(0)[1], dims(1)[usize::from(*transposed)]);

@@ -136,18 +136,32 @@ extern "C" __global__ void embed(real* y, const real* table, const u32* ids, u32
 }
 
 // d_table[ids[row] + offset] += dy[row], in the order of the rows: a block for each row that is the first with its id.
-extern "C" __global__ void embed_grad(
-    float* d_table, const real* dy, const u32* ids, u32 offset, u32 hidden, u32 rows) {
+template <class T> __device__ inline void gather_grad(
+    T* d_table, const real* dy, const u32* ids, u32 offset, u32 hidden, u32 rows) {
     u32 row = blockIdx.x, id = ids[row];
     int known = 0;
     for (u32 i = threadIdx.x; i < row; i += blockDim.x) known |= ids[i] == id;
     if (__syncthreads_or(known)) return;
-    float* sum = d_table + (u64)(id + offset) * hidden;
+    T* sum = d_table + (u64)(id + offset) * hidden;
     for (u32 other = row; other < rows; other++) {
         if (ids[other] != id) continue;
         const real* from = dy + (u64)other * hidden;
-        for (u32 i = threadIdx.x; i < hidden; i += blockDim.x) sum[i] += wide(from[i]);
+        for (u32 i = threadIdx.x; i < hidden; i += blockDim.x) sum[i] = narrow<T>(wide(sum[i]) + wide(from[i]));
     }
+}
+
+extern "C" __global__ void embed_grad(
+    float* d_table, const real* dy, const u32* ids, u32 offset, u32 hidden, u32 rows) {
+    gather_grad(d_table, dy, ids, offset, hidden, rows);
+}
+
+// The same where the rows were picked out of activations.
+extern "C" __global__ void pick_grad(real* dx, const real* dy, const u32* ids, u32 offset, u32 hidden, u32 rows) {
+    gather_grad(dx, dy, ids, offset, hidden, rows);
+}
+
+extern "C" __global__ void clear_reals(real* y, u64 n) {
+    each(n, [&](u64 i) { y[i] = narrow<real>(0.0f); });
 }
 
 // Cosines, then sines, of position times inverse frequency: [rows, 2 half], in 32-bit floats.
