@@ -183,7 +183,14 @@ fn gpus() -> (Vec<Gpu>, Option<String>) {
     for ordinal in 0.. {
         match Cuda::new(ordinal, None) {
             Ok(machine) => gpus.push(look(ordinal, &machine)),
-            Err(error) if gpus.is_empty() => return (gpus, Some(format!("no device: {error}"))),
+            Err(error) if gpus.is_empty() => {
+                let error = error.to_string();
+                let why = match error.lines().next().unwrap_or_default() {
+                    line if line.contains("CUDA_ERROR_NO_DEVICE") => "no driver, or it finds no GPU",
+                    line => line,
+                };
+                return (gpus, Some(format!("no device: {why}")));
+            }
             Err(_) => break,
         }
     }
@@ -196,7 +203,10 @@ fn look(ordinal: usize, machine: &crate::engine::gpu::cuda::Cuda) -> Gpu {
     use crate::units::Dtype;
 
     let (about, json) = match machine.about() {
-        Err(error) => (vec![error.to_string()], Json::Null),
+        Err(error) => {
+            let error = error.to_string();
+            (vec![error.lines().next().unwrap_or_default().to_owned()], Json::Null)
+        }
         Ok(about) => {
             let (major, minor) = about.capability;
             let lines = vec![
@@ -224,7 +234,11 @@ fn look(ordinal: usize, machine: &crate::engine::gpu::cuda::Cuda) -> Gpu {
             }
         });
         kernels.counts.push((dtype.to_string(), agree, all));
-        result = result.and(done.map_err(|error| format!("{dtype}: {error}")));
+        let first_line = |error: candle_core::Error| {
+            let error = error.to_string();
+            format!("{dtype}: {}", error.lines().next().unwrap_or_default())
+        };
+        result = result.and(done.map_err(first_line));
     }
     Gpu { ordinal, about, json, kernels: result.map(|()| kernels) }
 }
