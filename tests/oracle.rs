@@ -131,25 +131,49 @@ train t {{ data = rows tokenizer = none model = tiny groups = g schedule = s opt
 fn check_family(name: &str, config: &str, at: usize) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let ids = |i: u32| (0..40).map(|t| (i * 31 + t * 7) % 40).collect::<Vec<u32>>();
-    let rows: String =
-        (0..24).map(|i| format!("{{\"ids\": {:?}, \"class\": {}}}\n", ids(i), i % 2)).collect();
+    let words =
+        |i: u32, n: usize| ids(i).iter().take(n).map(|id| format!("w{}", id.max(&5))).collect::<Vec<_>>();
+    let row = |i: u32| {
+        let labels: Vec<u32> = ids(i).iter().map(|id| id % 3).collect();
+        let text = words(i, 30).join(" ");
+        format!(
+            r#"{{"ids": {:?}, "class": {}, "labels": {labels:?}, "question": "{}", "context": "{text}",
+                "answers": {{"text": ["{}"], "answer_start": [0]}}}}"#,
+            ids(i),
+            i % 2,
+            words(i + 1, 7).join(" "),
+            words(i, 3).join(" "),
+        )
+        .replace('\n', " ")
+    };
+    let rows: String = (0..24).map(|i| row(i) + "\n").collect();
     fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
     fs::write(folder.path().join("config.json"), config).unwrap();
     let model = hift::model::Model::from_config(config).unwrap();
-    let class = match model.head {
-        Head::Tokens { .. } => "",
-        Head::Sequence { .. } => r#", label = "class""#,
+    let format = match model.head {
+        Head::Tokens { .. } => r#"tokens(input = "ids")"#,
+        Head::Sequence { .. } => r#"tokens(input = "ids", label = "class")"#,
+        Head::Labels { .. } => r#"tokens(input = "ids", labels = "labels")"#,
+        Head::Span { .. } => "question",
     };
+    let tokenizer = match model.head {
+        Head::Span { .. } => "tokenizer words { file = \"tokenizer.json\" }",
+        Head::Tokens { .. } | Head::Sequence { .. } | Head::Labels { .. } => {
+            "tokenizer words { pack = false }"
+        }
+    };
+    fs::write(folder.path().join("tokenizer.json"), common::word_tokenizer(40)).unwrap();
     let (groups, optimizer, train) = SETTINGS[at % SETTINGS.len()];
     let recompute = ["none", "blocks"][at / SETTINGS.len() % 2];
     let text = format!(
         r#"hift 1
-data rows {{ source = json("rows.jsonl") format = tokens(input = "ids"{class}) }}
+data rows {{ source = json("rows.jsonl") format = {format} }}
+{tokenizer}
 model tiny {{ weights = random("config.json", seed = 1) recompute = {recompute} }}
 groups g {{ {groups} }}
 schedule s {{ rate = constant(1e-3) }}
 {optimizer}
-train t {{ data = rows model = tiny groups = g schedule = s optimizer = o steps = 20 {train} }}
+train t {{ data = rows tokenizer = words model = tiny groups = g schedule = s optimizer = o steps = 20 {train} }}
 "#
     );
     check(folder.path(), &text, &format!("{name}, {groups}, {optimizer}, {train}, {recompute}"))

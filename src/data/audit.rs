@@ -31,6 +31,8 @@ pub struct Audit {
     pub longest_row: u64,
     /// Rows whose response holds nothing but white space.
     pub empty_responses: u64,
+    /// Questions whose answer was cut away: they are trained as having none.
+    pub lost_answers: u64,
     /// Rows that are the same, token by token, as an earlier one.
     pub duplicates: u64,
     /// Held-out rows that are also trained on.
@@ -110,6 +112,9 @@ pub(super) struct Counts {
     pub continues: Vec<u32>,
     pub longest_row: u64,
     pub empty_responses: u64,
+    /// Questions whose answer stands in no piece of the text that is used.
+    #[serde(default)]
+    pub lost_answers: u64,
     /// Of `dropped.untrained`: cutting took all that carried a loss.
     pub trained_part_cut: u64,
     /// Rows whose own text begins, or ends, with the mark that is put there too.
@@ -133,6 +138,7 @@ impl Counts {
         self.pieces += other.pieces;
         self.longest_row = self.longest_row.max(other.longest_row);
         self.empty_responses += other.empty_responses;
+        self.lost_answers += other.lost_answers;
         self.trained_part_cut += other.trained_part_cut;
         self.begins_marked += other.begins_marked;
         self.ends_marked += other.ends_marked;

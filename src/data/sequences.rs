@@ -1,10 +1,13 @@
 //! Token ids with what each position must predict, stored flat.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use arrow_buffer::ScalarBuffer;
 
-/// The label of a position that predicts nothing.
+use super::question::Passage;
+
+/// The label of a position that predicts or is given nothing.
 pub const IGNORE: u32 = u32::MAX;
 
 /// Rows of token ids and labels, one behind the other: 8 bytes a token. Selections share them with what they are
@@ -15,6 +18,8 @@ pub struct Sequences {
     labels: Words,
     places: Vec<Place>,
     segments: Option<Segments>,
+    /// Of questions: for each sequence the text that it holds a piece of.
+    passages: Option<Vec<Arc<Passage>>>,
 }
 
 /// Where a sequence stands among the ids.
@@ -92,6 +97,8 @@ pub struct Sequence<'s> {
     pub labels: &'s [u32],
     /// The lengths of the rows that are packed in it; `None` where sequences are not packed.
     pub segments: Option<&'s [u32]>,
+    /// Of questions: the text that the sequence holds a piece of.
+    pub passage: Option<&'s Passage>,
 }
 
 impl Sequences {
@@ -138,6 +145,7 @@ impl Sequences {
             ids: &self.ids[range.clone()],
             labels: &self.labels[range],
             segments: self.segments.as_ref().map(|segments| &segments.lengths[span(&segments.ends, i)]),
+            passage: self.passages.as_ref().map(|passages| &*passages[i]),
         }
     }
 
@@ -154,6 +162,11 @@ impl Sequences {
         self.labels.own().extend_from_slice(labels);
     }
 
+    /// The text that the sequence added last holds a piece of. Every sequence has one, or none.
+    pub(super) fn passage(&mut self, passage: Passage) {
+        self.passages.get_or_insert_default().push(Arc::new(passage));
+    }
+
     /// The same, ready to be selected from without being copied.
     pub(super) fn share(self) -> Self {
         Self { ids: self.ids.share(), labels: self.labels.share(), ..self }
@@ -166,6 +179,10 @@ impl Sequences {
             labels: self.labels.clone(),
             places: rows.iter().map(|row| self.places[*row as usize]).collect(),
             segments: None,
+            passages: self
+                .passages
+                .as_ref()
+                .map(|passages| rows.iter().map(|row| passages[*row as usize].clone()).collect()),
         }
     }
 
@@ -173,6 +190,9 @@ impl Sequences {
     pub(super) fn append(&mut self, other: &Self) {
         for Sequence { ids, labels, .. } in other.iter() {
             self.push(ids, labels);
+        }
+        if let Some(passages) = &other.passages {
+            self.passages.get_or_insert_default().extend(passages.iter().cloned());
         }
     }
 
@@ -208,6 +228,7 @@ impl Sequences {
             labels: Words::Shared(labels),
             places: offsets.windows(2).map(place).collect(),
             segments: None,
+            passages: None,
         }
     }
 
@@ -242,6 +263,8 @@ impl Sequences {
             labels: Words::Own(all_labels),
             places,
             segments: Some(segments),
+            // Rows with an answer are never packed.
+            passages: None,
         };
         joined.share()
     }

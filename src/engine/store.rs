@@ -22,12 +22,14 @@ pub struct Store {
     states: Vec<Vec<Tensor>>,
     /// How often each parameter was updated; Adam's bias correction counts these.
     updates: Vec<u64>,
+    /// Keys and values that outlive a pass, while texts are continued.
+    pub caches: Vec<Tensor>,
 }
 
 impl Store {
     pub fn new(weights: Vec<Tensor>) -> Self {
         let n = weights.len();
-        Self { weights, states: vec![Vec::new(); n], updates: vec![0; n] }
+        Self { weights, states: vec![Vec::new(); n], updates: vec![0; n], caches: Vec::new() }
     }
 
     /// The n-th state of a parameter.
@@ -64,6 +66,13 @@ impl Store {
                     states.iter().map(|state| zeros(&state.shape, state.dtype)).collect::<Result<_>>()?;
             }
         }
+        Ok(())
+    }
+
+    /// Makes room for keys and values. What it holds is written before it is read.
+    pub fn make_caches(&mut self, shapes: &[Vec<usize>]) -> Result<()> {
+        self.caches.clear();
+        self.caches = shapes.iter().map(|shape| fresh(shape, |_| {})).collect::<Result<_>>()?;
         Ok(())
     }
 

@@ -18,7 +18,7 @@ pub mod play;
 use serde::Serialize;
 
 use crate::lang::pipeline::{Recompute, Rest};
-use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, Plan, StagePlan, TrainPlan};
+use crate::plan::{Decoding, EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, StagePlan, TrainPlan};
 use crate::program::builder::BatchShape;
 use crate::program::forward_only;
 use crate::units::{Bytes, Dtype};
@@ -189,7 +189,7 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
 
 fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
     let shape = BatchShape { batch: plan.micro_batch as usize, seq: plan.seq as usize, packed: plan.packed };
-    let program = forward_only(&plan.model.model.loss(shape), threads);
+    let program = forward_only(&plan.model.model.evaluation(shape), threads);
     let weights = plan.model.bytes;
     let bytes = weights + play(&program).by.total();
     let batches = plan.rows.map(|rows| {
@@ -208,21 +208,43 @@ fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
 }
 
 fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
-    let model = &plan.model.model;
-    // The longest that a prompt can become: the whole context.
-    let shape = BatchShape { batch: 1, seq: model.positions, packed: false };
-    let program = forward_only(&model.logits(shape), threads);
-    let weights = plan.model.bytes;
-    let bytes = weights + play(&program).by.total();
+    let (weights, cache, pass) =
+        continuing(&plan.model, &plan.decoding, plan.prompt_tokens, plan.prompts.len(), threads);
+    let bytes = weights + cache + pass;
     StageEstimate {
         name: plan.name.clone(),
-        phases: vec![Phase { name: "load", bytes: weights }, Phase { name: "generate", bytes }],
+        phases: vec![
+            Phase { name: "load", bytes: weights },
+            Phase { name: "cache", bytes: weights + cache },
+            Phase { name: "generate", bytes },
+        ],
         groups: Vec::new(),
         peak: bytes,
         data: None,
         disk: Bytes(0),
         flops: None,
     }
+}
+
+/// What continuing texts takes: the weights, the keys and values that are kept, and the higher of the longest prompt's pass
+/// and a pass of one token for each text. Without a look at the prompts, one may be as long as the model has positions.
+fn continuing(
+    model: &ModelPlan,
+    decoding: &Decoding,
+    prompt_tokens: Option<u64>,
+    prompts: usize,
+    threads: usize,
+) -> (Bytes, Bytes, Bytes) {
+    let positions = model.model.positions as u64;
+    let longest = prompt_tokens.unwrap_or(positions).max(1);
+    let cache = decoding.cache(longest, positions, prompts as u64);
+    let shapes = model.model.caches(cache);
+    let kept = shapes.iter().map(|shape| Bytes(4 * shape.iter().product::<usize>() as u64)).sum();
+    let pass = |batch, seq| {
+        let shape = BatchShape { batch, seq, packed: false };
+        play(&forward_only(&model.model.continuation(shape, cache), threads)).by.total()
+    };
+    (model.bytes, kept, pass(1, longest as usize).max(pass(cache.sequences, 1)))
 }
 
 fn export(plan: &ExportPlan) -> StageEstimate {

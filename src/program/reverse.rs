@@ -80,6 +80,7 @@ fn wants(graph: &Graph, active: &[bool]) -> Vec<bool> {
         .map(|value| match value.role {
             Role::Weight(param) => active[param.0],
             Role::State(..)
+            | Role::Cache(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow
@@ -115,6 +116,7 @@ impl Pass {
         let role = match role {
             Role::Weight(param) => Role::Gradient(param),
             Role::State(..)
+            | Role::Cache(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow
@@ -161,6 +163,7 @@ impl Pass {
             Op::LinearCrossEntropy { chunk, softcap } => (chunk, softcap),
             Op::CrossEntropy => return self.loss_alone(loss, Op::CrossEntropyGrad),
             Op::SquaredError => return self.loss_alone(loss, Op::SquaredErrorGrad),
+            Op::SpanCrossEntropy { seq } => return self.loss_alone(loss, Op::SpanCrossEntropyGrad { seq }),
             _ => panic!("{} is not a loss", loss.op.name()),
         };
         let [x, weight, labels] = loss.inputs[..] else { panic!("a loss has x, w and labels") };
@@ -304,6 +307,10 @@ impl Pass {
             | Op::CrossEntropyGrad
             | Op::SquaredError
             | Op::SquaredErrorGrad
+            | Op::SpanCrossEntropy { .. }
+            | Op::SpanCrossEntropyGrad { .. }
+            | Op::CacheWrite
+            | Op::CachedAttention(_)
             | Op::SumSquares { .. }
             | Op::ClipFactor { .. }
             | Op::Update { .. }) => panic!("{} does not stand inside a forward pass", op.name()),

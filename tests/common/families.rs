@@ -107,6 +107,24 @@ pub const FAMILIES: &[(&str, &str)] = &[
             "num_attention_heads": 2, "max_position_embeddings": 64, "num_labels": 1}"#,
     ),
     (
+        "bert for words",
+        r#"{"model_type": "bert", "architectures": ["BertForTokenClassification"], "vocab_size": 40, "hidden_size": 16,
+            "intermediate_size": 28, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64,
+            "id2label": {"0": "O", "1": "B-X", "2": "I-X"}}"#,
+    ),
+    (
+        "roberta for answers",
+        r#"{"model_type": "roberta", "architectures": ["RobertaForQuestionAnswering"], "vocab_size": 40,
+            "hidden_size": 16, "intermediate_size": 28, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "max_position_embeddings": 66, "type_vocab_size": 2}"#,
+    ),
+    (
+        "llama for words",
+        r#"{"model_type": "llama", "architectures": ["LlamaForTokenClassification"], "vocab_size": 40, "hidden_size": 16,
+            "intermediate_size": 28, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "max_position_embeddings": 64, "id2label": {"0": "O", "1": "B-X", "2": "I-X"}}"#,
+    ),
+    (
         "distilbert",
         r#"{"model_type": "distilbert", "vocab_size": 40, "dim": 16, "hidden_dim": 28, "n_layers": 2, "n_heads": 2,
             "max_position_embeddings": 64}"#,

@@ -21,44 +21,51 @@
 (argument name: (identifier) @variable)
 ((entry key: (identifier) @property)
  (#any-of? @property
-  "accumulate" "advance" "algorithm" "alpha" "always" "begin" "best" "beta1" "betas" "blocks" "by"
-  "by_length" "centered" "clip" "clip_threshold" "column" "columns" "completion" "config" "data"
-  "decay" "decay_rate" "dedup" "device" "dtype" "dwell" "end" "epochs" "eps" "every" "factors" "file"
-  "filter" "format" "freeze" "from" "groups" "grow" "holdout" "horizon" "index" "input" "keep" "label"
-  "labels" "layer_decay" "loss_on" "mask" "max_length" "max_new_tokens" "memory_limit" "metrics"
-  "micro_batch" "model" "momentum" "names" "nesterov" "number" "optimizer" "order" "pack" "path"
-  "peak" "periods" "power" "precision" "prompt" "prompts" "quotes" "rate" "recompute" "redraw"
-  "response" "roles" "rotate" "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size"
-  "source" "split" "states" "steps" "stop" "tail" "temperature" "template" "text" "texts" "timescale"
-  "to" "tokenizer" "too_long" "tools" "trust" "warmup" "weight_decay" "weights"))
+  "accumulate" "advance" "algorithm" "alpha" "always" "answers" "beams" "begin" "best" "beta1" "betas"
+  "blocks" "by" "by_length" "centered" "clip" "clip_threshold" "column" "columns" "completion"
+  "config" "context" "data" "decay" "decay_rate" "dedup" "device" "dtype" "dwell" "early_stopping"
+  "end" "epochs" "eps" "every" "factors" "file" "filter" "format" "freeze" "from" "groups" "grow"
+  "holdout" "horizon" "index" "input" "keep" "label" "labels" "layer_decay" "length_penalty" "loss_on"
+  "mask" "max_length" "max_new_tokens" "memory_limit" "metrics" "micro_batch" "model" "momentum"
+  "names" "nesterov" "number" "optimizer" "order" "pack" "path" "peak" "periods" "power" "precision"
+  "prompt" "prompts" "question" "quotes" "rate" "recompute" "redraw" "references" "response" "roles"
+  "rotate" "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size" "source" "split"
+  "states" "steps" "stop" "stride" "tail" "task" "temperature" "template" "text" "texts" "timescale"
+  "to" "tokenizer" "tokens" "too_long" "tools" "top_k" "top_p" "trust" "warmup" "weight_decay"
+  "weights"))
 ((argument name: (identifier) @property)
  (#any-of? @property
-  "accumulate" "advance" "algorithm" "alpha" "always" "begin" "best" "beta1" "betas" "blocks" "by"
-  "by_length" "centered" "clip" "clip_threshold" "column" "columns" "completion" "config" "data"
-  "decay" "decay_rate" "dedup" "device" "dtype" "dwell" "end" "epochs" "eps" "every" "factors" "file"
-  "filter" "format" "freeze" "from" "groups" "grow" "holdout" "horizon" "index" "input" "keep" "label"
-  "labels" "layer_decay" "loss_on" "mask" "max_length" "max_new_tokens" "memory_limit" "metrics"
-  "micro_batch" "model" "momentum" "names" "nesterov" "number" "optimizer" "order" "pack" "path"
-  "peak" "periods" "power" "precision" "prompt" "prompts" "quotes" "rate" "recompute" "redraw"
-  "response" "roles" "rotate" "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size"
-  "source" "split" "states" "steps" "stop" "tail" "temperature" "template" "text" "texts" "timescale"
-  "to" "tokenizer" "too_long" "tools" "trust" "warmup" "weight_decay" "weights"))
+  "accumulate" "advance" "algorithm" "alpha" "always" "answers" "beams" "begin" "best" "beta1" "betas"
+  "blocks" "by" "by_length" "centered" "clip" "clip_threshold" "column" "columns" "completion"
+  "config" "context" "data" "decay" "decay_rate" "dedup" "device" "dtype" "dwell" "early_stopping"
+  "end" "epochs" "eps" "every" "factors" "file" "filter" "format" "freeze" "from" "groups" "grow"
+  "holdout" "horizon" "index" "input" "keep" "label" "labels" "layer_decay" "length_penalty" "loss_on"
+  "mask" "max_length" "max_new_tokens" "memory_limit" "metrics" "micro_batch" "model" "momentum"
+  "names" "nesterov" "number" "optimizer" "order" "pack" "path" "peak" "periods" "power" "precision"
+  "prompt" "prompts" "question" "quotes" "rate" "recompute" "redraw" "references" "response" "roles"
+  "rotate" "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size" "source" "split"
+  "states" "steps" "stop" "stride" "tail" "task" "temperature" "template" "text" "texts" "timescale"
+  "to" "tokenizer" "tokens" "too_long" "tools" "top_k" "top_p" "trust" "warmup" "weight_decay"
+  "weights"))
 
 (word (identifier) @variable)
 ((word (identifier) @constant.builtin)
  (#any-of? @constant.builtin
   "accuracy" "adafactor" "adagrad" "adam" "adam8bit" "adam_mini" "adamw" "adamw8bit" "all" "auto"
-  "bf16" "blocks" "bottom_up" "cosine" "cpu" "cut" "cut_left" "cycles" "device" "discard" "drop"
-  "fail" "first" "fp16" "fp32" "host" "importance" "joined" "lamb" "lars" "last" "linear" "lion"
-  "lion8bit" "loss" "never" "none" "per_cycle" "per_short_cycle" "per_step" "perplexity" "response"
-  "rmsprop" "rows" "sgd" "sgdm" "split" "sqrt" "steps" "tokens" "top_down" "warmup"))
+  "bf16" "bleu" "blocks" "bottom_up" "cosine" "cpu" "cut" "cut_left" "cycles" "device" "discard"
+  "drop" "entity_f1" "entity_precision" "entity_recall" "exact_match" "f1" "fail" "first" "fp16"
+  "fp32" "host" "importance" "joined" "lamb" "lars" "last" "linear" "lion" "lion8bit" "loss"
+  "macro_f1" "matthews" "never" "none" "pearson" "per_cycle" "per_short_cycle" "per_step" "perplexity"
+  "question_answering" "regression" "response" "rmsprop" "rouge_1" "rouge_2" "rouge_l" "rows" "sgd"
+  "sgdm" "spearman" "split" "sqrt" "steps" "tokens" "top_down" "warmup"))
 
 (call function: (identifier) @function)
 ((call function: (identifier) @function.builtin)
  (#any-of? @function.builtin
   "all" "arrow" "at_least" "at_most" "by_layer" "by_size" "chat" "classify" "completion" "constant"
   "cosine" "cosine_with_restarts" "csv" "cuda" "env" "instruct" "inverse_sqrt" "json" "linear" "mix"
-  "named" "not" "parquet" "polynomial" "random" "roles" "sample" "seed" "text" "tokens" "wsd"))
+  "named" "not" "parquet" "polynomial" "question" "random" "roles" "sample" "seed"
+  "sequence_classification" "text" "token_classification" "token_labels" "tokens" "wsd"))
 
 (number) @number
 ((amount unit: (unit) @type.builtin)

@@ -17,6 +17,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod cache;
 pub mod columns;
 pub mod embedding;
 pub mod gated;
