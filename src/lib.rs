@@ -30,8 +30,9 @@
 //! | `weights` | the tensors of a Hugging Face directory | `model` |
 //! | `plan` | which parameters train at which step, at which rate | `lang`, `model`, `program` |
 //! | `estimate` | plays programs with byte counters | `lang`, `plan`, `program` |
+//! | `hub` | repositories on the Hugging Face Hub, as files in its cache | `lang`, `lock`, `weights` |
 //! | `lock` | inputs by content, and what has drifted | |
-//! | `data` | files to token batches, with an audit | `lang`, `lock` |
+//! | `data` | files to token batches, with an audit | `hub`, `lang`, `lock` |
 //! | `engine` | plays programs with tensors; the only room that knows candle | `lang`, `model`, `plan`, `program`, `weights` |
 //! | `run` | executes a plan in a run directory | `data`, `engine`, `estimate`, `lang`, `lock`, `model`, `plan`, `program`, `weights` |
 //! | `explain` | what every code of a problem means, with examples | `lang` |
@@ -64,5 +65,7 @@ pub mod weights;
 pub mod data;
 #[cfg(feature = "run")]
 pub mod engine;
+#[cfg(feature = "run")]
+pub mod hub;
 #[cfg(feature = "run")]
 pub mod run;

@@ -114,9 +114,20 @@ pub struct Listing {
     pub params: Vec<(String, String)>,
     /// Each path once.
     pub files: Vec<Wanted>,
+    /// Folders that are a repository at a commit: where they are, how they are called, the commit.
+    pub repositories: Vec<(PathBuf, String, String)>,
 }
 
 impl Listing {
+    /// How a path stands in a lock, the same on every machine; and the commit, for a file of a repository.
+    fn named(&self, path: String) -> (String, Option<String>) {
+        let found = self.repositories.iter().find_map(|(folder, name, commit)| {
+            let own = Path::new(&path).strip_prefix(folder).ok()?;
+            Some((format!("{name}/{}", own.display()), Some(commit.clone())))
+        });
+        found.unwrap_or((path, None))
+    }
+
     /// Adds a file unless it is there.
     pub fn add(&mut self, file: Wanted) {
         if !self.files.iter().any(|known| known.path == file.path) {
@@ -127,8 +138,11 @@ impl Listing {
     /// Remembers hashes of files that have been read.
     pub fn remember<'h>(&mut self, hashes: impl IntoIterator<Item = &'h Hashed>) {
         for hashed in hashes {
-            if let Some(file) = self.files.iter_mut().find(|file| file.path == hashed.path) {
-                file.hashed = Some(hashed.clone());
+            let is_it =
+                |file: &Wanted| file.path == hashed.path || self.named(file.path.clone()).0 == hashed.path;
+            if let Some(at) = self.files.iter().position(is_it) {
+                let path = self.files[at].path.clone();
+                self.files[at].hashed = Some(Hashed { path, ..hashed.clone() });
             }
         }
     }
@@ -150,7 +164,8 @@ impl Listing {
         for (file, hashed) in self.files.iter().zip(hashed) {
             match hashed {
                 Ok(Some(Hashed { path, sha256, bytes })) => {
-                    inputs.push(Input { role: file.role, path, revision: None, bytes, sha256 });
+                    let (path, revision) = self.named(path);
+                    inputs.push(Input { role: file.role, path, revision, bytes, sha256 });
                 }
                 Ok(None) => return Err(interrupted().into()),
                 Err(error) => {
@@ -174,7 +189,7 @@ impl Listing {
 
     /// Where the pipeline asks for a path.
     fn span(&self, path: &str) -> Option<Span> {
-        self.files.iter().find(|file| file.path == path)?.span
+        self.files.iter().find(|file| self.named(file.path.clone()).0 == path)?.span
     }
 }
 

@@ -29,7 +29,14 @@ impl Random {
         Self(offset ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
+    /// The `n`-th number of the stream that a seed begins, without those before it.
+    #[inline(always)]
+    pub fn nth(seed: u64, n: u64) -> u64 {
+        Self(seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).next()
+    }
+
     /// 64 random bits.
+    #[inline(always)]
     #[allow(clippy::should_implement_trait, reason = "an endless stream is not an iterator to be exhausted")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -81,6 +88,7 @@ mod tests {
         let mut random = Random::new(1_234_567);
         let first: Vec<u64> = (0..3).map(|_| random.next()).collect();
         assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+        assert_eq!(first, [0, 1, 2].map(|n| Random::nth(1_234_567, n)));
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::problem::{Fault, Problem, Problems};
 
 pub use safetensors::Dtype as FileDtype;
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub const SINGLE: &str = "model.safetensors";
+pub const INDEX: &str = "model.safetensors.index.json";
 
 /// Where a tensor lies.
 #[derive(Debug, Clone, PartialEq)]

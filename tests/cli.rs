@@ -703,6 +703,43 @@ fn tokens_are_kept_between_commands() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_full_disk_under_the_token_cache_is_no_failure() {
+    let case = Case::stages();
+    // No file may become larger than a block, and nobody is killed for trying.
+    let said = case.shell("trap '' XFSZ; ulimit -f 1; HIFT_CACHE=cache $HIFT inspect p.hift --rows 1");
+    assert!(!said.works().out.contains("cache"), "{}", said.out);
+    assert_eq!(names(&case.path("cache")), Vec::<String>::new());
+    assert_eq!(said.out, case.run("inspect p.hift --rows 1").works().out);
+}
+
+#[test]
+fn a_run_does_not_mind_that_its_data_changes() {
+    let case = Case::new().with("param steps = 8", "param steps = 300");
+    case.run("run p.hift --dir whole").works();
+    let whole = case.weights("out/final");
+    for cache in ["", "cache"] {
+        fs::remove_dir_all(case.path("out")).unwrap();
+        let rows = fs::read(case.path("rows.jsonl")).unwrap();
+        let mut command = case.command("run p.hift --resume never --progress json");
+        command.env("HIFT_CACHE", cache).stderr(Stdio::piped()).stdout(Stdio::piped());
+        let mut run = command.spawn().unwrap();
+        let mut lines = BufReader::new(run.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("\"step\":5,") {
+            line.clear();
+            assert!(lines.read_line(&mut line).unwrap() > 0, "the run ended too soon");
+        }
+        // In its place, and shorter: what was read must not come from there any more.
+        case.put("rows.jsonl", "{");
+        lines.read_to_string(&mut line).unwrap();
+        assert!(run.wait().unwrap().success(), "{line}");
+        case.put("rows.jsonl", rows);
+        assert!(case.weights("out/final") == whole, "cache `{cache}`");
+    }
+}
+
+#[test]
 fn a_run_leaves_what_it_did() {
     let case = Case::new();
     case.run("run p.hift --set steps=7").works();

@@ -8,11 +8,19 @@ use hift::engine::{Inputs, Knobs, Store, play, store};
 use hift::lang::pipeline::{Algorithm, Weights};
 use hift::model::{Model, Task};
 use hift::program::{BatchShape, CacheShape, forward_only};
+use hift::units::Dtype;
 
 use common::families::FAMILIES;
 
-const STILL: Knobs<'static> =
-    Knobs { loss_scale: 0.0, rate: 0.0, factors: &[], algorithm: &Algorithm::Sgd, weight_decay: 0.0 };
+const STILL: Knobs<'static> = Knobs {
+    loss_scale: 0.0,
+    unscale: 1.0,
+    noise: 0,
+    rate: 0.0,
+    factors: &[],
+    algorithm: &Algorithm::Sgd,
+    weight_decay: 0.0,
+};
 
 /// The logits behind the first `n` of `ids`, by a pass over all of them.
 fn whole(model: &Model, store: &mut Store, ids: &[u32], n: usize) -> Vec<f32> {
@@ -35,7 +43,7 @@ fn check(name: &str, config: &str) {
         return;
     }
     let weights = Weights::Random { config: "config.json".into(), seed: 1 };
-    let mut store = Store::new(store::load(&model, &weights, folder.path()).unwrap());
+    let mut store = Store::new(store::load(&model, &weights, folder.path(), Dtype::F32).unwrap());
     let texts: [Vec<u32>; 2] =
         [(0..12).map(|i| (7 * i + 3) % 40).collect(), (0..12).map(|i| (11 * i + 5) % 40).collect()];
     let (prompts, capacity) = ([5, 2], 14);

@@ -22,6 +22,7 @@ use hift::program::{
     BatchShape, Graph, Op, ParamId, Program, Settings, StepPrograms, forward_only, step_programs,
 };
 use hift::random::Random;
+use hift::units::Dtype;
 use serde_json::Value as Json;
 
 use common::shared;
@@ -153,8 +154,15 @@ impl Work {
     /// Runs a graph forward, with other weights.
     fn forward(&self, weights: &[Vec<f32>], graph: &Graph, inputs: &Inputs) -> Vec<f32> {
         let program = forward_only(graph, rayon::current_num_threads());
-        let knobs =
-            Knobs { loss_scale: 0.0, rate: 0.0, factors: &[], algorithm: &Algorithm::Sgd, weight_decay: 0.0 };
+        let knobs = Knobs {
+            loss_scale: 0.0,
+            unscale: 1.0,
+            noise: 0,
+            rate: 0.0,
+            factors: &[],
+            algorithm: &Algorithm::Sgd,
+            weight_decay: 0.0,
+        };
         play(&program, &mut self.store(weights), inputs.clone(), Vec::new(), &knobs).unwrap().numbers(0)
     }
 
@@ -167,12 +175,16 @@ impl Work {
             active: &is_active,
             states: &|_| Vec::new(),
             clip,
+            masters: false,
+            scaled: false,
             accumulate: way.accumulate,
-            recompute_blocks,
+            recompute: &|_| recompute_blocks,
             threads: rayon::current_num_threads(),
         };
         let knobs = Knobs {
             loss_scale: (1.0 / self.tokens) as f32,
+            unscale: 1.0,
+            noise: 0,
             rate: RATE,
             factors: &[],
             algorithm: &Algorithm::Sgd,
@@ -573,7 +585,7 @@ fn check_real(folder: &Path) {
     let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
     let model = Model::from_config(&read("config.json")).unwrap();
     let reference: Json = serde_json::from_str(&read("reference.json")).unwrap();
-    let weights = store::load(&model, &Weights::Directory { path: ".".into() }, folder).unwrap();
+    let weights = store::load(&model, &Weights::Directory { path: ".".into() }, folder, Dtype::F32).unwrap();
     let weights = weights.iter().map(|weight| weight.flatten_all().unwrap().to_vec1().unwrap()).collect();
     let batch = &reference["batch"];
     let rows: Vec<Vec<u32>> = batch["input_ids"].as_array().unwrap().iter().map(ids).collect();

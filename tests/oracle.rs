@@ -7,12 +7,12 @@ mod common;
 use std::fs;
 
 use hift::data::{Batches, Library};
-use hift::engine::{Store, memory, store};
-use hift::estimate::{left_over, play, step};
+use hift::engine::access::bytes;
+use hift::engine::{Parameters, Store, memory, store};
+use hift::estimate::{left_over, peak, play, step};
 use hift::lang::pipeline::{Shuffle, Weights};
 use hift::lang::schema::ALGORITHMS;
-use hift::model::Head;
-use hift::plan::{StagePlan, TrainPlan};
+use hift::plan::{RunAgain, StagePlan, TrainPlan};
 use hift::program::{ParamId, StepPrograms};
 use hift::run::train::Stepper;
 
@@ -24,6 +24,9 @@ static ALLOCATOR: memory::Counting<std::alloc::System> = memory::Counting(std::a
 /// Bookkeeping that a step may have beside its tensors: shapes, locks, maps of values. The step's own tensors have
 /// megabytes.
 const BOOKKEEPING: u64 = 512 << 10;
+
+const PRECISIONS: [&str; 6] =
+    ["fp32", "bf16", "mixed(bf16)", "mixed(fp16)", "mixed_hi(bf16)", "mixed_hi(fp16)"];
 
 const MODELS: &[(&str, &str)] = &[
     (
@@ -87,21 +90,26 @@ fn the_estimate_is_what_the_allocator_sees_to_the_byte() {
     let row = |i: u32| (0..40).map(|t| ((i * 31 + t * 7) % 96).to_string()).collect::<Vec<_>>().join(",");
     let rows: String = (0..24).map(|i| format!("{{\"ids\": [{}]}}\n", row(i))).collect();
     fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
-    let mut steps = 0;
+    let (mut steps, mut sets) = (0, 0);
     for (name, config) in MODELS {
         let config = format!(
             r#"{{"model_type": "llama", "vocab_size": 96, "max_position_embeddings": 128, {config}}}"#
         );
         fs::write(folder.path().join("config.json"), config).unwrap();
         for (groups, optimizer, train) in SETTINGS {
-            for (pack, recompute, states) in
-                [(false, "none", "host"), (true, "none", "discard"), (false, "blocks", "device")]
-            {
+            let half = PRECISIONS[1 + sets % (PRECISIONS.len() - 1)];
+            sets += 1;
+            for (pack, recompute, states, precision) in [
+                (false, "none", "host", "fp32"),
+                (true, "none", "discard", "fp32"),
+                (false, "blocks", "device", "fp32"),
+                (sets % 2 == 0, ["none", "blocks"][sets / 2 % 2], "host", half),
+            ] {
                 let text = format!(
                     r#"hift 1
 data rows {{ source = json("rows.jsonl") format = tokens(input = "ids") }}
 tokenizer none {{ max_length = 80 tokens pack = {pack} }}
-model tiny {{ weights = random("config.json", seed = 1) recompute = {recompute} }}
+model tiny {{ weights = random("config.json", seed = 1) recompute = {recompute} precision = {precision} }}
 groups g {{ {groups} }}
 schedule s {{ rate = constant(1e-3) states = {states} }}
 {optimizer}
@@ -111,72 +119,92 @@ train t {{ data = rows tokenizer = none model = tiny groups = g schedule = s opt
                 steps += check(
                     folder.path(),
                     &text,
-                    &format!("{name}, {groups}, {optimizer}, {train}, {recompute}"),
+                    &format!("{name}, {groups}, {optimizer}, {train}, {recompute}, {precision}"),
                 );
             }
         }
     }
+    steps += check_budget(folder.path());
     let tried = |name: &str| {
         let word = format!("algorithm = {name} ");
         SETTINGS.iter().any(|(_, optimizer, _)| optimizer.contains(&word))
     };
     assert!(ALGORITHMS.iter().all(|algorithm| tried(algorithm.name)), "every algorithm is tried");
     for (at, (name, config)) in families::FAMILIES.iter().enumerate() {
-        steps += check_family(name, config, at);
+        for (more, precision) in PRECISIONS.iter().enumerate() {
+            steps += check_family(name, config, at + more, precision);
+        }
     }
     println!("{steps} steps, each equal to its estimate");
 }
 
-/// One setting for each family, in turn.
-fn check_family(name: &str, config: &str, at: usize) -> usize {
-    let folder = tempfile::tempdir().unwrap();
-    let ids = |i: u32| (0..40).map(|t| (i * 31 + t * 7) % 40).collect::<Vec<u32>>();
-    let words =
-        |i: u32, n: usize| ids(i).iter().take(n).map(|id| format!("w{}", id.max(&5))).collect::<Vec<_>>();
-    let row = |i: u32| {
-        let labels: Vec<u32> = ids(i).iter().map(|id| id % 3).collect();
-        let text = words(i, 30).join(" ");
+/// With room for the numbers of some blocks and not of all.
+fn check_budget(folder: &std::path::Path) -> usize {
+    let (_, config) = MODELS[0];
+    let config = config.replace("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 6");
+    let config =
+        format!(r#"{{"model_type": "llama", "vocab_size": 96, "max_position_embeddings": 128, {config}}}"#);
+    fs::write(folder.join("config.json"), config).unwrap();
+    let text = |recompute: &str, limit: u64| {
         format!(
-            r#"{{"ids": {:?}, "class": {}, "labels": {labels:?}, "question": "{}", "context": "{text}",
-                "answers": {{"text": ["{}"], "answer_start": [0]}}}}"#,
-            ids(i),
-            i % 2,
-            words(i + 1, 7).join(" "),
-            words(i, 3).join(" "),
+            r#"hift 1
+data rows {{ source = json("rows.jsonl") format = tokens(input = "ids") }}
+model tiny {{ weights = random("config.json", seed = 1) recompute = {recompute} precision = mixed(bf16) }}
+groups g {{ split = by_layer(1) }}
+schedule s {{ rate = constant(1e-3) }}
+optimizer adamw {{ }}
+train t {{
+    data = rows model = tiny groups = g schedule = s optimizer = adamw
+    steps = 20 micro_batch = 8 memory_limit = {limit} B
+}}
+"#
         )
-        .replace('\n', " ")
     };
-    let rows: String = (0..24).map(|i| row(i) + "\n").collect();
-    fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
-    fs::write(folder.path().join("config.json"), config).unwrap();
-    let model = hift::model::Model::from_config(config).unwrap();
-    let format = match model.head {
-        Head::Tokens { .. } => r#"tokens(input = "ids")"#,
-        Head::Sequence { .. } => r#"tokens(input = "ids", label = "class")"#,
-        Head::Labels { .. } => r#"tokens(input = "ids", labels = "labels")"#,
-        Head::Span { .. } => "question",
+    let train = |text: &str| {
+        let mut library = Library::new(folder.to_path_buf(), &|| false);
+        let mut plan = planned(&pipeline(folder, text), &mut library).unwrap();
+        let StagePlan::Train(train) = plan.stages.remove(0) else { panic!("one stage") };
+        train
     };
-    let tokenizer = match model.head {
-        Head::Span { .. } => "tokenizer words { file = \"tokenizer.json\" }",
-        Head::Tokens { .. } | Head::Sequence { .. } | Head::Labels { .. } => {
-            "tokenizer words { pack = false }"
+    let threads = rayon::current_num_threads();
+    let [most, least] = ["none", "blocks"].map(|word| peak(&train(&text(word, 1 << 40)), threads).0);
+    assert!(least < most);
+    let limit = least + (most - least) / 3;
+    let text = text("auto", limit);
+    let settled = train(&text);
+    let RunAgain::Blocks(of_groups) = &settled.run_again else { panic!("{:?}", settled.run_again) };
+    let counts: Vec<usize> = of_groups.iter().map(Vec::len).collect();
+    assert!(counts[0] > 1 && counts[0] < 6, "some of the six blocks: {counts:?}");
+    assert!(counts.is_sorted_by(|a, b| a >= b), "the higher the group, the fewer: {counts:?}");
+    assert_eq!(counts.last(), Some(&0), "the head needs none");
+    for (group, blocks) in of_groups.iter().enumerate() {
+        assert!(step(&settled, group, threads).peak.0 <= limit, "group {group} fits");
+        if let Some((_, fewer)) = blocks.split_last() {
+            let mut other = settled.clone();
+            other.run_again = RunAgain::Blocks(vec![fewer.to_vec(); of_groups.len()]);
+            assert!(step(&other, group, threads).peak.0 > limit, "group {group} needs all of {blocks:?}");
         }
-    };
-    fs::write(folder.path().join("tokenizer.json"), common::word_tokenizer(40)).unwrap();
+    }
+    check(folder, &text, "a budget")
+}
+
+/// One setting for each family and precision, in turn.
+fn check_family(name: &str, config: &str, at: usize, precision: &str) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let blocks = families::rows(folder.path(), config, 24, &|i| i % 2);
     let (groups, optimizer, train) = SETTINGS[at % SETTINGS.len()];
     let recompute = ["none", "blocks"][at / SETTINGS.len() % 2];
     let text = format!(
         r#"hift 1
-data rows {{ source = json("rows.jsonl") format = {format} }}
-{tokenizer}
-model tiny {{ weights = random("config.json", seed = 1) recompute = {recompute} }}
+{blocks}
+model tiny {{ weights = random("config.json", seed = 1) recompute = {recompute} precision = {precision} }}
 groups g {{ {groups} }}
 schedule s {{ rate = constant(1e-3) }}
 {optimizer}
 train t {{ data = rows tokenizer = words model = tiny groups = g schedule = s optimizer = o steps = 20 {train} }}
 "#
     );
-    check(folder.path(), &text, &format!("{name}, {groups}, {optimizer}, {train}, {recompute}"))
+    check(folder.path(), &text, &format!("{name}, {groups}, {optimizer}, {train}, {recompute}, {precision}"))
 }
 
 fn check(folder: &std::path::Path, text: &str, name: &str) -> usize {
@@ -188,8 +216,11 @@ fn check(folder: &std::path::Path, text: &str, name: &str) -> usize {
     let dataset = library.get(&plan.data, &plan.tokenizer, &limits).unwrap();
     let weights = Weights::Random { config: "config.json".into(), seed: 1 };
     let empty = memory::live();
-    let mut store = Store::new(store::load(&plan.model.model, &weights, folder).unwrap());
-    assert_eq!(memory::live() - empty, plan.model.bytes.0, "{name}: weights");
+    let precision = plan.model.precision;
+    let kept = store::load(&plan.model.model, &weights, folder, precision.kept()).unwrap();
+    let mut store = Store::of(Parameters::of(kept, precision).unwrap());
+    let parameters = plan.model.bytes.0 + plan.model.masters.0;
+    assert_eq!(memory::live() - empty, parameters, "{name}: weights and masters");
 
     let mut batches = Batches::new(&dataset.train, plan.micro_batch, plan.accumulate, Shuffle::None);
     let mut stepper = Stepper::new(plan);
@@ -216,14 +247,12 @@ fn check(folder: &std::path::Path, text: &str, name: &str) -> usize {
     carried(plan);
     drop(batches);
     let states: u64 = (0..plan.model.model.params.len())
-        .flat_map(|i| {
-            store.states_of(ParamId(i)).iter().map(|t| 4 * t.elem_count() as u64).collect::<Vec<_>>()
-        })
+        .flat_map(|i| store.states_of(ParamId(i)).iter().map(bytes).collect::<Vec<_>>())
         .sum();
     assert_eq!(
         memory::live() - empty,
-        plan.model.bytes.0 + states,
-        "{name}: weights and states are all there is"
+        parameters + states,
+        "{name}: weights, masters and states are all there is"
     );
     steps
 }

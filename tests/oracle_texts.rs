@@ -46,7 +46,9 @@ generate texts {{
     // The second time the matrix library has its scratch.
     for round in 0..2 {
         let empty = memory::live();
-        let mut store = Store::new(store::load(&plan.model.model, &weights, folder.path()).unwrap());
+        let mut store = Store::new(
+            store::load(&plan.model.model, &weights, folder.path(), plan.model.precision.dtype()).unwrap(),
+        );
         memory::reset_peak();
         let texts = generate(plan, &mut store, folder.path()).unwrap().unwrap();
         assert_eq!(texts.len(), 3);

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use hift::cli::disk::Disk;
 use hift::data::Library;
-use hift::estimate::estimate;
+use hift::estimate::{estimate, settle};
 use hift::lang::pipeline::{Metric, Order, Split};
-use hift::plan::{StagePlan, compile};
+use hift::plan::{RunAgain, StagePlan, compile};
 use hift::run::Ending;
 
 use common::{pipeline, planned, run};
@@ -70,6 +70,27 @@ fn seven_billion_parameters_are_planned_without_weights_in_no_time() {
     assert_eq!(by.kept.0, 4 * (32 * block + tokens * 128), "{by:?}");
     // A fifth of a second is promised; a busy machine may take longer.
     assert!(took < Duration::from_secs(2), "planning took {took:?}");
+}
+
+/// The card that the paper's largest models want, and no more: with masters and states of resting groups on the host.
+#[test]
+fn seven_billion_parameters_fit_a_card_of_24_gb() {
+    let pipeline = pipeline(&folder(), &text("llama-7b-24gb.hift"));
+    let plan = settle(compile(&pipeline, &mut Disk { library: None }).unwrap(), 2);
+    let figures = estimate(&plan, 2);
+    let StagePlan::Train(train) = &plan.stages[0] else { panic!("it trains") };
+    let (n, block) = (6_738_415_616_u64, 202_383_360_u64);
+    let by = figures.stages[0].groups[1].by;
+    // Half weights; the block's masters and moments. All masters and moments have a place on the host.
+    assert_eq!([by.weights.0, by.masters.0, by.states.0], [2 * n, 4 * block, 8 * block]);
+    assert_eq!(figures.stages[0].host.0, 12 * n);
+    let limit = train.memory_limit.unwrap();
+    assert!(figures.stages[0].peak <= limit, "{} of {limit}", figures.stages[0].peak);
+    // What has room is kept: of a block and 4,096 tokens two bytes for six of hidden and two of ffn.
+    let kept = 2 * 4096 * (6 * 4096 + 2 * 11_008);
+    assert!(limit.0 - figures.stages[0].peak.0 < kept, "{} of {limit}", figures.stages[0].peak);
+    let RunAgain::Blocks(blocks) = &train.run_again else { panic!("{:?}", train.run_again) };
+    assert!(blocks[1].len() < 24 && blocks[33].is_empty(), "{blocks:?}");
 }
 
 /// A few steps of a pipeline, in a folder of its own.

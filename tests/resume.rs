@@ -1,5 +1,5 @@
 //! A run that is taken up from any of its checkpoints ends as the uninterrupted one does, to the bit: for every
-//! algorithm, and for every way in which turns follow one another.
+//! algorithm and precision, and for every way in which turns follow one another.
 
 mod common;
 
@@ -10,8 +10,8 @@ use hift::lang::schema::ALGORITHMS;
 
 use common::{fixture, run};
 
-/// What makes a run: groups, schedule, optimizer.
-fn text(groups: &str, schedule: &str, optimizer: &str) -> String {
+/// What makes a run: precision, groups, schedule, optimizer.
+fn text(precision: &str, groups: &str, schedule: &str, optimizer: &str) -> String {
     format!(
         r#"hift 1
 data rows {{
@@ -19,7 +19,7 @@ data rows {{
     format = tokens(input = "input_ids", labels = "labels")
     shuffle = seed(3)
 }}
-model tiny {{ weights = "{}" }}
+model tiny {{ weights = "{}" precision = {precision} }}
 groups g {{ {groups} }}
 schedule s {{ rate = linear(1e-3) {schedule} }}
 optimizer o {{ {optimizer} }}
@@ -48,10 +48,14 @@ fn rows(folder: &Path) {
 }
 
 fn check(groups: &str, schedule: &str, optimizer: &str) {
-    let name = format!("{groups}, {schedule}, {optimizer}");
+    check_in("fp32", groups, schedule, optimizer);
+}
+
+fn check_in(precision: &str, groups: &str, schedule: &str, optimizer: &str) {
+    let name = format!("{precision}, {groups}, {schedule}, {optimizer}");
     let folder = tempfile::tempdir().unwrap();
     rows(folder.path());
-    let text = text(groups, schedule, optimizer);
+    let text = text(precision, groups, schedule, optimizer);
     let path = |path: &str| folder.path().join(path);
     let bytes = |file: &str| fs::read(path(file)).unwrap();
     let (whole, ..) = run(folder.path(), &text).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -87,6 +91,27 @@ fn every_algorithm_goes_on_to_the_bit() {
     }
     check("split = by_layer(2)", "", "algorithm = rmsprop centered = true momentum = 0.9");
     check("split = by_layer(2)", "", "algorithm = adafactor beta1 = 0.9");
+}
+
+#[test]
+fn every_precision_goes_on_to_the_bit() {
+    for (precision, optimizer) in [
+        ("bf16", "adamw"),
+        ("bf16", "adafactor"),
+        ("bf16", "lion8bit"),
+        ("mixed(bf16)", "adamw"),
+        ("mixed(fp16)", "adam_mini"),
+        ("mixed_hi(bf16)", "lars"),
+        ("mixed_hi(fp16)", "adamw"),
+    ] {
+        check_in(precision, "split = by_layer(2)", "", &format!("algorithm = {optimizer}"));
+    }
+    check_in(
+        "bf16",
+        "split = by_layer(1)",
+        "order = importance dwell = 2 steps states = discard",
+        "algorithm = adamw",
+    );
 }
 
 #[test]

@@ -10,12 +10,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use hift::estimate::{estimate, settle};
-use hift::lang::pipeline::{Data, Tokenizer};
+use hift::lang::pipeline::{Data, Stage, Tokenizer, Weights};
 use hift::lang::schema::{self, Form, Key, Kind, Need, Range, Unit};
 use hift::lang::{self, Options, Pipeline};
 use hift::model::Model;
 use hift::plan::{Plan, Rows, World, compile};
 use hift::problem::{Problem, Problems};
+use hift::units::Bytes;
 
 /// A llama of seven layers (embedding, five blocks, head) and a thousand rows, wherever one looks; a model called
 /// `classifier` is one.
@@ -43,6 +44,8 @@ impl World for Table {
             trained_tokens: 30_000,
             longest: 100,
             longest_holdout: 90,
+            memory: Bytes(400_000),
+            mapped: Bytes(0),
         }))
     }
 }
@@ -366,10 +369,26 @@ fn numbers(range: Range, whole: bool) -> Vec<String> {
     tried.iter().filter(|x| range.contains(**x)).map(|x| x.to_string()).collect()
 }
 
+/// The pipeline, with every model of the Hub in the Hub's cache.
+fn fetched(mut pipeline: Pipeline) -> Pipeline {
+    for stage in &mut pipeline.stages {
+        let model = match stage {
+            Stage::Train(stage) => &mut stage.model,
+            Stage::Evaluate(stage) => &mut stage.model,
+            Stage::Generate(stage) => &mut stage.model,
+            Stage::Export(stage) => &mut stage.model,
+        };
+        if let Weights::Hub { path, .. } = &mut model.weights.value {
+            *path = Some("cache".to_owned());
+        }
+    }
+    pipeline
+}
+
 /// The plan of a file and its estimate as JSON, or what is wrong with it.
 fn outcome(text: &str) -> Result<(Plan, String), Problems> {
     let (pipeline, problems) = lang::check(text, &Options::default());
-    let plan = settle(compile(&pipeline.ok_or(problems)?, &mut Table)?, 1);
+    let plan = settle(compile(&fetched(pipeline.ok_or(problems)?), &mut Table)?, 1);
     let json = serde_json::to_string(&plan).unwrap();
     Ok((plan, json))
 }

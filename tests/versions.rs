@@ -94,7 +94,11 @@ impl Case {
         let mut command = Command::new(program);
         command.args(arguments.split_whitespace()).current_dir(self.0.path()).stdin(Stdio::null());
         // Scratch depends on the threads; git on who one is.
-        command.env("RAYON_NUM_THREADS", "2").env("GIT_CONFIG_GLOBAL", "/dev/null").env("NO_COLOR", "1");
+        command
+            .env("RAYON_NUM_THREADS", "2")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("NO_COLOR", "1")
+            .env("HIFT_CACHE", "");
         // Set inside a hook, they would lead to another repository.
         for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
             command.env_remove(name);

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value as Json;
+
+use super::hub::{self, Purpose};
 use super::{Failure, Sets, disk::Disk, options, print, read, replace, show};
 use crate::lang::{self, Fixed, Source};
 use crate::plan;
@@ -93,8 +96,14 @@ impl Check {
             Err(problem) => return nothing(problem.into()),
         };
         let (sources, mut problems) = (reading.loaded.sources, reading.problems);
-        if let Some(pipeline) = reading.pipeline {
-            let planned = self.plan(&pipeline);
+        let mut audits = Vec::new();
+        if let Some(mut pipeline) = reading.pipeline {
+            let settled = hub::settle(&mut pipeline, file, Purpose::Plan { rows: self.data });
+            let (planned, seen) = match settled {
+                Ok(()) => self.plan(&pipeline),
+                Err(problems) => (problems, Vec::new()),
+            };
+            audits = seen;
             #[cfg(feature = "run")]
             let planned = Problems([planned.0, crate::data::check_files(&pipeline).0].concat());
             for problem in planned.0 {
@@ -103,7 +112,9 @@ impl Check {
                 }
             }
         }
-        Checked::new(name, problems, sources, fixed)
+        let mut checked = Checked::new(name, problems, sources, fixed);
+        checked.audits = audits;
+        checked
     }
 
     /// Fixes a file, where that is asked for and changes anything.
@@ -136,14 +147,17 @@ impl Check {
         if !problems.0.is_empty() {
             show(problems, sources);
         }
+        for (text, _) in &checked.audits {
+            print(text)?;
+        }
         if !problems.has_errors() {
             print(&format!("{name}: no mistakes\n"))?;
         }
         Ok(())
     }
 
-    /// What only the model, its weights' headers and, if asked for, the rows can tell.
-    fn plan(&self, pipeline: &lang::Pipeline) -> Problems {
+    /// What only the model, its weights' headers and, if asked for, the rows can tell; and what became of the rows.
+    fn plan(&self, pipeline: &lang::Pipeline) -> (Problems, Vec<(String, Json)>) {
         #[cfg(feature = "run")]
         {
             let mut library = crate::data::Library::new(pipeline.folder.clone(), &|| false);
@@ -151,19 +165,20 @@ impl Check {
             let mut disk = Disk { library: self.data.then_some(&mut library) };
             match plan::compile(pipeline, &mut disk) {
                 Ok(plan) => {
-                    let mut warnings = plan.warnings.clone();
+                    let (mut warnings, mut audits) = (plan.warnings.clone(), Vec::new());
                     if self.data {
                         warnings.extend(super::plan::row_warnings(&plan, &mut library));
+                        audits = super::plan::audits(&plan, &mut library);
                     }
-                    Problems(warnings)
+                    (Problems(warnings), audits)
                 }
-                Err(problems) => problems,
+                Err(problems) => (problems, Vec::new()),
             }
         }
         #[cfg(not(feature = "run"))]
         match plan::compile(pipeline, &mut Disk { library: None }) {
-            Ok(plan) => Problems(plan.warnings),
-            Err(problems) => problems,
+            Ok(plan) => (Problems(plan.warnings), Vec::new()),
+            Err(problems) => (problems, Vec::new()),
         }
     }
 }

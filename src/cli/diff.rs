@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::git::{Object, Revision};
+use super::hub::{self, Purpose};
 use super::{Failure, Machine, Sets, plan, print, threads};
 use crate::estimate;
 use crate::lang::{Outside, Pipeline, Sources};
@@ -98,7 +99,9 @@ impl Diff {
         if path.extension().is_some_and(|extension| extension == "json") {
             return Ok(Side::of_plan(name, &source.text)?);
         }
-        let (sources, pipeline, _) = super::resolve(source, &place, &self.sets, outside)?;
+        let (sources, mut pipeline, _) = super::resolve(source, &place, &self.sets, outside)?;
+        hub::settle(&mut pipeline, &place, Purpose::Plan { rows: !self.no_data })
+            .map_err(|found| Failure::of(found, &sources))?;
         let plan = plan::compile(&pipeline, self.no_data).map_err(|found| Failure::of(found, &sources))?;
         let estimate = estimate::estimate(&plan, threads());
         let json = serde_json::to_string(&plan::json(&plan, &estimate)).expect("a plan is JSON");

@@ -47,14 +47,17 @@ impl World for Disk<'_, '_> {
     ) -> Result<Option<Rows>, Problems> {
         let Some(library) = &mut self.library else { return Ok(None) };
         let dataset = library.get(data, tokenizer, &crate::run::limits(model))?;
-        let (train, holdout) = (&dataset.train, &dataset.holdout);
+        let (train, holdout) = (&dataset.audit.train, &dataset.audit.holdout);
+        let (memory, mapped) = dataset.host();
         Ok(Some(Rows {
-            train: train.len() as u64,
-            holdout: holdout.len() as u64,
-            tokens: train.tokens() + holdout.tokens(),
-            trained_tokens: train.trained() + holdout.trained(),
-            longest: train.longest() as u64,
-            longest_holdout: holdout.longest() as u64,
+            train: train.sequences,
+            holdout: holdout.sequences,
+            tokens: train.tokens + holdout.tokens,
+            trained_tokens: train.trained_tokens + holdout.trained_tokens,
+            longest: train.longest,
+            longest_holdout: holdout.longest,
+            memory,
+            mapped,
         }))
     }
 

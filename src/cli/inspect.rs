@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::disk::Disk;
+use super::hub::{self, Purpose};
 use super::{Failure, Sets, colour, open, print};
 use crate::data::{Encoder, Library, preview};
 use crate::lang::pipeline::{Format, Stage};
@@ -88,7 +89,9 @@ impl Inspect {
     }
 
     fn rows(&self) -> Result<(), Failure> {
-        let (sources, pipeline) = open(&self.target, &self.sets)?;
+        let (sources, mut pipeline) = open(&self.target, &self.sets)?;
+        hub::settle(&mut pipeline, &self.target, Purpose::Plan { rows: true })
+            .map_err(|problems| Failure::of(problems, &sources))?;
         let of_stages = || {
             pipeline.stages.iter().filter_map(|stage| match stage {
                 Stage::Train(stage) => Some((&stage.data, &stage.tokenizer, &stage.model)),

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::hub::{self, Purpose};
 use super::{Failure, Machine, Sets, print, read, resolve};
 use crate::lock::{Listing, Lock, Locked, beside};
 use crate::problem::{Fault, Problem, Problems};
@@ -26,9 +27,11 @@ impl Write {
     pub fn run(self) -> Result<(), Failure> {
         signals::listen();
         let machine = Arc::new(Machine::default());
-        let (sources, pipeline, _) = resolve(read(&self.file)?, &self.file, &self.sets, machine.clone())?;
-        let mut listing = inputs::list(&pipeline, &sources, machine.variables());
+        let (sources, mut pipeline, _) = resolve(read(&self.file)?, &self.file, &self.sets, machine.clone())?;
         let failure = |problems| Failure::of(problems, &sources);
+        let purpose = if self.check { Purpose::Run } else { Purpose::Lock };
+        hub::settle(&mut pipeline, &self.file, purpose).map_err(failure)?;
+        let mut listing = inputs::list(&pipeline, &sources, machine.variables());
         let accept = accept(&self.file, &self.sets);
         if self.check {
             let locked = Locked::read(&self.file, accept)?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lsp_server::Connection;
 
+use super::hub::{self, Purpose};
 use super::{Failure, Machine, disk::Disk, plan::check_limits, threads};
 use crate::estimate::{self, Estimate};
 use crate::lang::Pipeline;
@@ -31,6 +32,14 @@ impl Lsp {
 }
 
 fn plan(pipeline: &Pipeline, rows: bool, stop: &dyn Fn() -> bool) -> (Problems, Option<(Plan, Estimate)>) {
+    // An editor never waits for the network: what is not in the Hub's cache is a problem like a missing file.
+    let mut pipeline = pipeline.clone();
+    let file = pipeline.folder.join("pipeline.hift");
+    let settled = hub::settle(&mut pipeline, &file, Purpose::Look { rows });
+    if let Err(problems) = settled {
+        return (problems, None);
+    }
+    let pipeline = &pipeline;
     #[cfg(feature = "run")]
     let (compiled, mut problems) = {
         let mut library = crate::data::Library::new(pipeline.folder.clone(), stop);

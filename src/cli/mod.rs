@@ -11,6 +11,7 @@ pub mod disk;
 pub mod explain;
 pub mod fmt;
 mod git;
+mod hub;
 #[cfg(feature = "run")]
 pub mod inspect;
 #[cfg(feature = "run")]

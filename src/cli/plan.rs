@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
+use super::hub::{self, Purpose};
 use super::{Failure, Sets, disk::Disk, open, print, show, threads};
 use crate::estimate::{self, Estimate};
 use crate::lang::{Pipeline, pipeline::Stage};
@@ -34,9 +35,11 @@ pub struct Show {
 
 impl Show {
     pub fn run(self) -> Result<(), Failure> {
-        let (sources, pipeline) = open(&self.file, &self.sets)?;
-        let plan = compile(&pipeline, self.no_data || self.paper)
+        let (sources, mut pipeline) = open(&self.file, &self.sets)?;
+        let no_data = self.no_data || self.paper;
+        hub::settle(&mut pipeline, &self.file, Purpose::Plan { rows: !no_data })
             .map_err(|problems| Failure::of(problems, &sources))?;
+        let plan = compile(&pipeline, no_data).map_err(|problems| Failure::of(problems, &sources))?;
         if !plan.warnings.is_empty() {
             show(&Problems(plan.warnings.clone()), &sources);
         }
@@ -158,6 +161,26 @@ fn program(plan: &Plan, wanted: &str) -> Result<String, Problem> {
     }
     Err(Problem::of(Fault::Usage, "hift::cli::no_group", format!("no group trains `{wanted}`"))
         .help(format!("write a layer's name or a group's number; the groups are: {}", known.join(", "))))
+}
+
+/// What became of the rows that a plan's stages read, each data block once, for people and for machines.
+#[cfg(feature = "run")]
+pub(crate) fn audits(plan: &Plan, library: &mut crate::data::Library<'_>) -> Vec<(String, Json)> {
+    let mut audits: Vec<(String, Json)> = Vec::new();
+    for stage in &plan.stages {
+        let (data, tokenizer, model) = match stage {
+            StagePlan::Train(stage) => (&stage.data, &stage.tokenizer, &stage.model.model),
+            StagePlan::Evaluate(stage) => (&stage.data, &stage.tokenizer, &stage.model.model),
+            StagePlan::Generate(_) | StagePlan::Export(_) => continue,
+        };
+        let Ok(dataset) = library.get(data, tokenizer, &crate::run::limits(model)) else { continue };
+        let text = report::rows::audit(&data.name, &dataset.audit) + &report::rows::cached(&dataset.cached);
+        if !audits.iter().any(|(known, _)| *known == text) {
+            let json = json!({ "data": data.name, "audit": dataset.audit, "cache": dataset.cached });
+            audits.push((text, json));
+        }
+    }
+    audits
 }
 
 /// Both, with the limits not yet checked.

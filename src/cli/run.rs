@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::hub::{self, Purpose};
 use super::lock::{accept, hold};
 use super::progress::{Progress, Style};
 use super::{Failure, Machine, Sets, folder_of, plan, print, read, resolve};
@@ -54,11 +55,12 @@ impl Run {
     pub fn run(self) -> Result<(), Failure> {
         signals::listen();
         let machine = Arc::new(Machine::default());
-        let (sources, pipeline, resolved) =
+        let (sources, mut pipeline, resolved) =
             resolve(read(&self.file)?, &self.file, &self.sets, machine.clone())?;
         let failure = |problems| Failure::of(problems, &sources);
         let directory = self.dir.clone().unwrap_or_else(|| default_directory(&self.file));
         run::check_free(&directory)?;
+        hub::settle(&mut pipeline, &self.file, Purpose::Run).map_err(failure)?;
         let mut inputs = run::inputs::list(&pipeline, &sources, machine.variables());
         let locked = match self.locked {
             true => Some(hold(&mut inputs, Locked::read(&self.file, accept(&self.file, &self.sets))?)),

@@ -62,8 +62,13 @@ impl<'a> Account<'a> {
         }
     }
 
+    /// Whether every cell so far could be taken.
+    pub fn is_clean(&self) -> bool {
+        self.absent.iter().all(|tally| tally.rows == 0) && self.other.iter().all(|(tally, _)| tally.rows == 0)
+    }
+
     /// All that was refused, of a file with so many rows.
-    pub fn problems(self, rows: usize) -> Problems {
+    pub fn problems(self, rows: u64) -> Problems {
         let Self { path, unit, span, .. } = self;
         let mut problems = Problems::default();
         for (i, column) in self.columns.iter().enumerate() {

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 
 use super::account::{Account, MAX_COLUMNS};
 use super::files;
+use super::read::Out;
 use super::table::{self, Column, Kind, Odd, Place, Table, Unit};
 use crate::lock::Hashed;
 use crate::problem::{Fault, Problem, Problems, Span};
@@ -25,8 +26,8 @@ use crate::problem::{Fault, Problem, Problems, Span};
 /// What an arrow file, as opposed to a stream, begins and ends with.
 const MAGIC: &[u8] = b"ARROW1";
 
-/// Rows of a parquet file that are decoded at a time.
-const PARQUET_ROWS: usize = 4096;
+/// Rows that are passed on at a time.
+const PART_ROWS: usize = 4096;
 
 /// Reads an arrow file or stream.
 ///
@@ -37,7 +38,8 @@ pub(super) fn read_ipc(
     path: &str,
     columns: &[Column],
     span: Option<Span>,
-) -> Result<(Table, Hashed), Problems> {
+    out: &mut Out<'_>,
+) -> Result<Hashed, Problems> {
     let (bytes, hashed) = files::map(folder, path, span)?;
     let mut rows = Rows::new(path, columns, span);
     if bytes.is_empty() {
@@ -45,9 +47,10 @@ pub(super) fn read_ipc(
     }
     let not_arrow = |error: ArrowError| broken(path, "an arrow file", &error.to_string(), span);
     for batch in decode(bytes).map_err(not_arrow)? {
-        rows.add(&batch.map_err(not_arrow)?);
+        rows.add(&batch.map_err(not_arrow)?, out)?;
     }
-    Ok((rows.finish()?, hashed))
+    rows.finish()?;
+    Ok(hashed)
 }
 
 /// The batches of an arrow file or stream; their buffers stay in `bytes`. A file is a stream with a frame around it.
@@ -94,7 +97,8 @@ pub(super) fn read_parquet(
     path: &str,
     columns: &[Column],
     span: Option<Span>,
-) -> Result<(Table, Hashed), Problems> {
+    out: &mut Out<'_>,
+) -> Result<Hashed, Problems> {
     let place = files::find(folder, path, span)?;
     let unreadable = |error: std::io::Error| {
         Problem::of(Fault::Missing, "hift::data::unreadable", format!("`{path}` cannot be read: {error}"))
@@ -112,18 +116,19 @@ pub(super) fn read_parquet(
         .filter(|leaf| description.column(*leaf).path().parts().first().is_some_and(|root| wanted(root)));
     let mask = ProjectionMask::leaves(description, leaves.collect::<Vec<_>>());
     rows.see(builder.schema());
-    let reader = builder.with_projection(mask).with_batch_size(PARQUET_ROWS).build();
+    let reader = builder.with_projection(mask).with_batch_size(PART_ROWS).build();
     let reader = reader.map_err(|error| broken(path, "a parquet file", &error.to_string(), span))?;
     for batch in reader {
         match batch {
-            Ok(batch) => rows.add(&batch),
+            Ok(batch) => rows.add(&batch, out)?,
             Err(error) => {
-                let what = format!("behind row {}: {error}", rows.places.len());
+                let what = format!("behind row {}: {error}", rows.read);
                 return Err(broken(path, "a whole parquet file", &what, span).into());
             }
         }
     }
-    Ok((rows.finish()?, hashed))
+    rows.finish()?;
+    Ok(hashed)
 }
 
 fn broken(path: &str, what: &str, why: &str, span: Option<Span>) -> Problem {
@@ -137,8 +142,8 @@ struct Rows<'a> {
     account: Account<'a>,
     schema: SchemaRef,
     path: &'a str,
-    batches: Vec<RecordBatch>,
-    places: Vec<Place>,
+    /// Rows that were taken.
+    read: u64,
 }
 
 impl<'a> Rows<'a> {
@@ -147,8 +152,7 @@ impl<'a> Rows<'a> {
             account: Account::new(path, Unit::Row, span, columns),
             schema: table::schema(columns),
             path,
-            batches: Vec::new(),
-            places: Vec::new(),
+            read: 0,
         }
     }
 
@@ -162,9 +166,17 @@ impl<'a> Rows<'a> {
         }
     }
 
-    fn add(&mut self, batch: &RecordBatch) {
+    /// Passes the rows of a batch on, a part of a large one at a time.
+    fn add(&mut self, batch: &RecordBatch, out: &mut Out<'_>) -> Result<(), Problems> {
         self.see(&batch.schema());
-        let (n, first) = (batch.num_rows(), self.places.len() as u64 + 1);
+        for start in (0..batch.num_rows()).step_by(PART_ROWS) {
+            self.pass(&batch.slice(start, PART_ROWS.min(batch.num_rows() - start)), out)?;
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, batch: &RecordBatch, out: &mut Out<'_>) -> Result<(), Problems> {
+        let (n, first) = (batch.num_rows(), self.read + 1);
         let mut taken: Vec<ArrayRef> = Vec::new();
         for (i, column) in self.account.columns.iter().enumerate() {
             let array = batch.column_by_name(&column.name);
@@ -172,23 +184,22 @@ impl<'a> Rows<'a> {
             taken.push(take(array, column.kind, n, |row, odd| account.refuse(i, odd, first + row as u64)));
         }
         let options = RecordBatchOptions::new().with_row_count(Some(n));
-        self.batches.push(
-            RecordBatch::try_new_with_options(self.schema.clone(), taken, &options)
-                .expect("columns of one length and of the schema's types"),
-        );
-        self.places.extend(
-            (0..n as u64)
-                .map(|row| Place { file: 0, number: u32::try_from(first + row).unwrap_or(u32::MAX) }),
-        );
+        let taken = RecordBatch::try_new_with_options(self.schema.clone(), taken, &options)
+            .expect("columns of one length and of the schema's types");
+        let number = |row| Place { file: 0, number: u32::try_from(first + row).unwrap_or(u32::MAX) };
+        self.read += n as u64;
+        let table = Table {
+            path: self.path.to_owned(),
+            files: vec![(self.path.to_owned(), Unit::Row)],
+            batches: vec![taken],
+            places: (0..n as u64).map(number).collect(),
+        };
+        out.put(table, self.account.is_clean())
     }
 
-    fn finish(self) -> Result<Table, Problems> {
-        let problems = self.account.problems(self.places.len());
-        if problems.has_errors() {
-            return Err(problems);
-        }
-        let files = vec![(self.path.to_owned(), Unit::Row)];
-        Ok(Table { path: self.path.to_owned(), files, batches: self.batches, places: self.places })
+    fn finish(self) -> Result<(), Problems> {
+        let problems = self.account.problems(self.read);
+        if problems.has_errors() { Err(problems) } else { Ok(()) }
     }
 }
 

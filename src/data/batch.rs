@@ -31,7 +31,7 @@ pub struct Batch {
 impl Batch {
     /// A batch of these sequences, in this order.
     pub fn new(sequences: &Sequences, rows: &[u32]) -> Self {
-        let seq = rows.iter().map(|&row| sequences.get(row as usize).ids.len()).max().unwrap_or(0);
+        let seq = rows.iter().map(|&row| sequences.length(row as usize)).max().unwrap_or(0);
         let size = rows.len() * seq;
         let mut batch = Self {
             rows: rows.len(),
@@ -45,31 +45,29 @@ impl Batch {
             types: Vec::new(),
         };
         for (i, &row) in rows.iter().enumerate() {
-            let sequence = sequences.get(row as usize);
-            let (length, end) = (sequence.ids.len() as u32, (i + 1) * seq);
-            batch.ids.extend_from_slice(sequence.ids);
+            let (mut last, end) = (0, (i + 1) * seq);
+            for (ids, labels) in sequences.parts(row as usize) {
+                let start = batch.positions.len() - i * seq;
+                batch.ids.extend_from_slice(ids);
+                batch.labels.extend_from_slice(labels);
+                batch.trained += trained(labels);
+                last = ids.len() as u32;
+                batch.positions.extend(0..last);
+                if let Some(starts) = &mut batch.starts {
+                    starts.resize(starts.len() + ids.len(), start as u32);
+                }
+            }
+            let length = (batch.ids.len() - i * seq) as u32;
             batch.ids.resize(end, 0);
-            batch.labels.extend_from_slice(sequence.labels);
             batch.labels.resize(end, IGNORE);
-            batch.trained += trained(sequence.labels);
+            batch.positions.extend(last..last + seq as u32 - length);
             batch.lengths.push(length);
-            if let Some(passage) = sequence.passage {
+            if let Some(passage) = sequences.passage_of(row as usize) {
                 batch.types.reserve_exact(size - batch.types.len());
                 batch.types.resize(i * seq + passage.second.min(length) as usize, 0);
                 batch.types.resize(i * seq + length as usize, 1);
                 batch.types.resize(end, 0);
             }
-
-            let mut last = 0;
-            for &segment in sequence.segments.unwrap_or(&[length]) {
-                let start = batch.positions.len() - i * seq;
-                batch.positions.extend(0..segment);
-                last = segment;
-                if let Some(starts) = &mut batch.starts {
-                    starts.resize(starts.len() + segment as usize, start as u32);
-                }
-            }
-            batch.positions.extend(last..last + seq as u32 - length);
             if let Some(starts) = &mut batch.starts {
                 starts.extend(length..seq as u32);
             }
@@ -134,7 +132,7 @@ impl<'s> Batches<'s> {
 
     /// The positions that predict something in one of the lists of [`Batches::rows`].
     pub fn trained(&self, rows: &[u32]) -> u64 {
-        rows.iter().map(|&row| trained(self.sequences.get(row as usize).labels)).sum()
+        rows.iter().map(|&row| self.sequences.trained_of(row as usize)).sum()
     }
 
     fn order(&mut self, epoch: u64) -> &[u32] {

@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt32Type;
-use arrow_array::{LargeListArray, RecordBatch, UInt32Array};
+use arrow_array::{ArrayRef, LargeListArray, RecordBatch, UInt32Array};
 use arrow_buffer::{OffsetBuffer, ScalarBuffer};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{DataType, Field, Schema};
@@ -32,13 +32,16 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::audit::Counts;
-use super::sequences::Sequences;
+use super::sequences::{Sequences, Stretch};
 use super::{arrow, files};
 use crate::lock::Hashed;
 use crate::units::Bytes;
 
 /// Changes whenever the same inputs give other tokens, or tokens are kept in another form.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
+
+/// How often one looks whether another process is done.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// A folder of tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,48 +136,80 @@ impl Cache {
         &self.folder
     }
 
-    /// The tokens of this origin, or those that `make` makes, which are then kept.
+    /// The tokens of this origin, or those that `make` puts on a shelf, which are then kept. Where the folder cannot be
+    /// written, or turns out to be full, they are made in memory; `make` may be called a second time.
     ///
     /// # Errors
     /// Those of `make` only.
     pub(super) fn get_or<E>(
         &self,
         origin: &Origin,
-        make: impl FnOnce() -> Result<(Sequences, Counts, bool), E>,
+        cancelled: &dyn Fn() -> bool,
+        mut make: impl FnMut(&mut Shelf) -> Result<(Counts, bool), E>,
     ) -> Result<(Sequences, Counts, Cached), E> {
         let key = origin.key();
-        if let Some((rows, counts)) = self.read(&key) {
+        if let Some((rows, counts)) = self.read(&key, cancelled) {
             return Ok((rows, counts, Cached::Read));
         }
-        // Without a lock (a folder that cannot be written) tokens are made all the same.
-        let lock = self.lock(&key).ok();
+        // Without a lock (a folder that cannot be written) tokens are made all the same; who was interrupted while
+        // waiting for it hears so from `make`.
+        let lock = self.lock(&key, cancelled).ok();
         if lock.is_some()
-            && let Some((rows, counts)) = self.read(&key)
+            && let Some((rows, counts)) = self.read(&key, cancelled)
         {
             return Ok((rows, counts, Cached::Read));
         }
         let changed = self.changed(origin);
-        let (rows, counts, is_kept) = make()?;
-        if lock.is_none() || !is_kept || self.write(&key, origin, &rows, &counts).is_err() {
-            return Ok((rows, counts, Cached::Off));
+        // The process in the name keeps two that cannot lock from writing to one file.
+        let part = self.path(&key, &format!("arrow.{}.part", std::process::id()));
+        let mut shelf = match lock.as_ref().map(|_| Writing::new(part.clone())) {
+            Some(Ok(writing)) => Shelf::File(Box::new(writing)),
+            Some(Err(_)) | None => Shelf::Memory(Sequences::default()),
+        };
+        let (mut counts, is_kept) = make(&mut shelf)?;
+        let mut written = match shelf {
+            Shelf::File(writing) => writing.finish().ok(),
+            Shelf::Memory(rows) => return Ok((rows.share(), counts, Cached::Off)),
+        };
+        // Mapped before it has its name: from then on it is another process's, too.
+        let mut rows = written.as_ref().and_then(|_| mapped(&part));
+        let mut is_there = false;
+        let is_kept = is_kept && rows.as_ref().is_some_and(|rows| !rows.is_empty());
+        if let (Some((sha256, bytes)), true) = (written.take(), is_kept) {
+            let card = Card { form: FORM, origin: origin.clone(), sha256, bytes, counts: counts.clone() };
+            is_there = self.put(&key, &part, &card).is_ok();
+        }
+        let _ = fs::remove_file(&part);
+        if rows.is_none() {
+            let mut shelf = Shelf::Memory(Sequences::default());
+            counts = make(&mut shelf)?.0;
+            if let Shelf::Memory(own) = shelf {
+                rows = Some(own.share());
+            }
         }
         // While it is held, so that nobody can come between; those who wait take another.
         let _ = fs::remove_file(self.path(&key, "lock"));
         drop(lock);
-        Ok((rows, counts, Cached::Made(changed)))
+        let cached = if is_there { Cached::Made(changed) } else { Cached::Off };
+        Ok((rows.unwrap_or_default(), counts, cached))
     }
 
     fn path(&self, key: &str, extension: &str) -> PathBuf {
         self.folder.join(format!("{key}.{extension}"))
     }
 
-    /// Holds the key's lock; waits for whoever has it.
-    fn lock(&self, key: &str) -> io::Result<File> {
+    /// Holds the key's lock; waits for whoever has it, until `cancelled` says that it is of no use.
+    fn lock(&self, key: &str, cancelled: &dyn Fn() -> bool) -> io::Result<File> {
         fs::create_dir_all(&self.folder)?;
         loop {
             let path = self.path(key, "lock");
             let file = File::options().create(true).append(true).open(&path)?;
-            FileExt::lock_exclusive(&file)?;
+            while !FileExt::try_lock_exclusive(&file)? {
+                if cancelled() {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                std::thread::sleep(GLANCE);
+            }
             // Whoever had it may have removed it: a lock on a file without a name excludes nobody.
             if same_file(&file, &path) {
                 return Ok(file);
@@ -183,27 +218,21 @@ impl Cache {
     }
 
     /// The tokens of a key, if they are there and whole.
-    fn read(&self, key: &str) -> Option<(Sequences, Counts)> {
+    fn read(&self, key: &str, cancelled: &dyn Fn() -> bool) -> Option<(Sequences, Counts)> {
         let card = self.card(key)?;
-        let bytes = files::mapped(&self.path(key, "arrow")).ok()?;
-        if bytes.len() as u64 != card.bytes || Hashed::of("", &bytes).sha256 != card.sha256 {
+        let path = self.path(key, "arrow");
+        // Not through the mapping, whose pages would all count as this process's.
+        let hashed = Hashed::stream("", &path, cancelled).ok()??;
+        if hashed.bytes != card.bytes || hashed.sha256 != card.sha256 {
             return None;
         }
-        let batch = arrow::decode(bytes).ok()?.next()?.ok()?;
-        let column = |name| {
-            let lists = batch.column_by_name(name)?.as_list_opt::<i64>()?;
-            let words = lists.values().as_primitive_opt::<UInt32Type>()?.values().clone();
-            Some((words, lists.offsets().clone()))
-        };
-        let (ids, offsets) = column("ids")?;
-        let (labels, _) = column("labels")?;
-        let is_whole = ids.len() == labels.len() && offsets.last() as usize == ids.len();
+        let rows = mapped(&path)?;
         // When it was last used decides what `prune` removes.
         let _ = File::options()
             .append(true)
             .open(self.path(key, "json"))
             .and_then(|card| card.set_modified(SystemTime::now()));
-        is_whole.then(|| (Sequences::of_columns(ids, labels, &offsets), card.counts))
+        Some((rows, card.counts))
     }
 
     fn card(&self, key: &str) -> Option<Card> {
@@ -211,41 +240,17 @@ impl Cache {
         (card.form == FORM).then_some(card)
     }
 
-    fn write(&self, key: &str, origin: &Origin, rows: &Sequences, counts: &Counts) -> io::Result<()> {
-        let (ids, labels, offsets) = rows.columns();
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-        let item = Arc::new(Field::new("item", DataType::UInt32, false));
-        let list = |words: ScalarBuffer<u32>| {
-            LargeListArray::new(item.clone(), offsets.clone(), Arc::new(UInt32Array::new(words, None)), None)
+    /// Gives tokens that were written their name, and then the card that says they are whole.
+    fn put(&self, key: &str, part: &Path, card: &Card) -> io::Result<()> {
+        fs::rename(part, self.path(key, "arrow"))?;
+        let beside = self.path(key, &format!("json.{}.part", std::process::id()));
+        let write = || {
+            let file = File::create(&beside)?;
+            serde_json::to_writer_pretty(&file, card).map_err(io::Error::other)?;
+            file.sync_all()?;
+            fs::rename(&beside, self.path(key, "json"))
         };
-        let field = |name: &str| Field::new(name, DataType::LargeList(item.clone()), false);
-        let schema = Arc::new(Schema::new(vec![field("ids"), field("labels")]));
-        let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(list(ids)), Arc::new(list(labels))])
-            .map_err(io::Error::other)?;
-
-        // The process in the name keeps two that cannot lock from writing to one file.
-        let beside = |extension: &str| self.path(key, &format!("{extension}.{}.part", std::process::id()));
-        let put = |extension: &str, fill: &dyn Fn(&mut Sum<File>) -> io::Result<()>| {
-            let part = beside(extension);
-            let mut file = Sum { inner: File::create(&part)?, digest: Sha256::new(), bytes: 0 };
-            let done = fill(&mut file).and_then(|()| file.inner.sync_all());
-            match done.and_then(|()| fs::rename(&part, self.path(key, extension))) {
-                Ok(()) => Ok((hexadecimal(&file.digest.finalize()), file.bytes)),
-                Err(error) => {
-                    let _ = fs::remove_file(&part);
-                    Err(error)
-                }
-            }
-        };
-        let (sha256, bytes) = put("arrow", &|file| {
-            let buffered = io::BufWriter::with_capacity(1 << 20, file);
-            let mut writer = StreamWriter::try_new(buffered, &schema).map_err(io::Error::other)?;
-            writer.write(&batch).and_then(|()| writer.finish()).map_err(io::Error::other)?;
-            writer.into_inner().map_err(io::Error::other)?.flush()
-        })?;
-        let card = Card { form: FORM, origin: origin.clone(), sha256, bytes, counts: counts.clone() };
-        put("json", &|file| serde_json::to_writer_pretty(file, &card).map_err(io::Error::other))?;
-        Ok(())
+        write().inspect_err(|_| drop(fs::remove_file(&beside)))
     }
 
     /// What is not as it was when tokens were last made for the same purpose.
@@ -334,6 +339,105 @@ impl Cache {
         }
         Ok((n, Bytes(bytes)))
     }
+}
+
+/// Where tokens are put while they are made.
+pub(super) enum Shelf {
+    Memory(Sequences),
+    File(Box<Writing>),
+}
+
+impl Shelf {
+    /// Puts more rows behind those that are there.
+    pub fn put(&mut self, rows: Sequences) {
+        match self {
+            Shelf::Memory(all) => all.append(rows),
+            Shelf::File(writing) => writing.put(rows),
+        }
+    }
+}
+
+/// Tokens on their way into a file.
+pub(super) struct Writing {
+    writer: StreamWriter<io::BufWriter<Sum<File>>>,
+    item: Arc<Field>,
+    schema: Arc<Schema>,
+    waiting: Sequences,
+    /// Why it came to nothing; what comes after that is thrown away.
+    failed: Option<io::Error>,
+}
+
+/// Tokens that are written together.
+const BATCH_TOKENS: u64 = 1 << 20;
+
+impl Writing {
+    fn new(path: PathBuf) -> io::Result<Self> {
+        let item = Arc::new(Field::new("item", DataType::UInt32, false));
+        let field = |name: &str| Field::new(name, DataType::LargeList(item.clone()), false);
+        let schema = Arc::new(Schema::new(vec![field("ids"), field("labels")]));
+        let file = Sum { inner: File::create(path)?, digest: Sha256::new(), bytes: 0 };
+        let file = io::BufWriter::with_capacity(1 << 20, file);
+        let writer = StreamWriter::try_new(file, &schema).map_err(io::Error::other)?;
+        Ok(Self { writer, item, schema, waiting: Sequences::default(), failed: None })
+    }
+
+    fn put(&mut self, rows: Sequences) {
+        if self.failed.is_some() {
+            return;
+        }
+        self.waiting.append(rows);
+        if self.waiting.tokens() >= BATCH_TOKENS {
+            self.failed = self.write().err();
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        for stretch in std::mem::take(&mut self.waiting).stretches() {
+            let (ids, labels, offsets) = stretch.columns();
+            let offsets = OffsetBuffer::new(offsets);
+            let list = |words: ScalarBuffer<u32>| {
+                let words = Arc::new(UInt32Array::new(words, None));
+                LargeListArray::new(self.item.clone(), offsets.clone(), words, None)
+            };
+            let columns: Vec<ArrayRef> = vec![Arc::new(list(ids)), Arc::new(list(labels))];
+            let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(io::Error::other)?;
+            self.writer.write(&batch).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// The hash and the size of the file, which is on the disk then.
+    fn finish(mut self) -> io::Result<(String, u64)> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        self.write()?;
+        self.writer.finish().map_err(io::Error::other)?;
+        let mut file = self.writer.into_inner().map_err(io::Error::other)?;
+        file.flush()?;
+        let file = file.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
+        file.inner.sync_all()?;
+        Ok((hexadecimal(&file.digest.finalize()), file.bytes))
+    }
+}
+
+/// The rows of a file of tokens, which stay in it.
+fn mapped(path: &Path) -> Option<Sequences> {
+    let bytes = files::mapped(path).ok()?;
+    let stretch = |batch: RecordBatch| {
+        let column = |name| {
+            let lists = batch.column_by_name(name)?.as_list_opt::<i64>()?;
+            let words = lists.values().as_primitive_opt::<UInt32Type>()?.values().clone();
+            Some((words, lists.offsets().inner().clone()))
+        };
+        let (ids, offsets) = column("ids")?;
+        let (labels, _) = column("labels")?;
+        let is_whole = ids.len() == labels.len() && offsets.last().copied() == Some(ids.len() as i64);
+        is_whole.then(|| Stretch::new(ids, labels, offsets).mapped())
+    };
+    let stretches: Option<Vec<Stretch>> =
+        arrow::decode(bytes).ok()?.map(|batch| batch.ok().and_then(stretch)).collect();
+    Some(Sequences::of(stretches?))
 }
 
 #[cfg(unix)]

@@ -179,7 +179,7 @@ impl Chat {
         let tools = Jinja::from(Serde(&tools));
         let given: Vec<Jinja> = messages.iter().map(|message| message.value.clone()).collect();
         if given.is_empty() {
-            return Ok(Rendered { text: String::new(), trained: Vec::new(), empty_response: true });
+            return Ok(Rendered { empty_response: true, ..Rendered::default() });
         }
         let whole = self.render(&given, &tools, false)?;
         let last = messages.iter().rposition(|message| message.role == "assistant");
@@ -208,7 +208,12 @@ impl Chat {
                 parts
             }
         };
+        let turns = messages.iter().enumerate().map(|(i, message)| {
+            let role = ROLES.into_iter().find(|role| *role == message.role).unwrap_or_default();
+            (role, is_trained(i))
+        });
         Ok(Rendered {
+            turns: turns.collect(),
             text: whole,
             trained,
             empty_response: chosen.iter().all(|i| messages[*i].is_empty || messages[*i].role != "assistant"),

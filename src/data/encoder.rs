@@ -163,6 +163,19 @@ impl Encoder {
         self.inner.decode(ids, false).unwrap_or_default()
     }
 
+    /// What each of these ids adds to the text of those before it.
+    pub fn texts(&self, ids: &[u32]) -> Vec<String> {
+        let mut stream = self.inner.decode_stream(false);
+        let mut texts: Vec<String> =
+            ids.iter().map(|id| stream.step(*id).ok().flatten().unwrap_or_default()).collect();
+        // Bytes at the end that make no whole character.
+        let given: usize = texts.iter().map(String::len).sum();
+        if let Some(last) = texts.last_mut() {
+            last.push_str(self.decode(ids).get(given..).unwrap_or_default());
+        }
+        texts
+    }
+
     /// The path of a file beside the tokenizer's own.
     pub(super) fn beside(&self, name: &str) -> String {
         Path::new(&self.path).with_file_name(name).to_string_lossy().into_owned()

@@ -1,13 +1,16 @@
 //! Files that a dataset is made from, each with its hash.
 
-use std::fs;
-use std::io::{self, Read};
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow_buffer::Buffer;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{Format, Setting, Source, Stage};
@@ -77,7 +80,7 @@ pub fn check_files(pipeline: &Pipeline) -> Problems {
     let mut unlisted = Vec::new();
     for data in data.flat_map(|data| data.parts()) {
         for source in std::iter::once(&data.source).chain(data.held_source().as_ref()) {
-            if !matches!(source.value, Source::Mix { .. })
+            if !matches!(source.value, Source::Mix { .. } | Source::Hub { .. })
                 && let Err(problem) = of_source(&pipeline.folder, &source.value, source.span())
             {
                 unlisted.push(written(&source.value).to_owned());
@@ -127,11 +130,7 @@ pub(super) fn read(folder: &Path, path: &str, span: Option<Span>) -> Result<(Vec
             let hashed = Hashed::of(path, &bytes);
             Ok((bytes, hashed))
         }
-        Err(error) => {
-            let what = format!("`{path}` cannot be read: {error}");
-            Err(Problem::of(Fault::Missing, "hift::data::unreadable", what)
-                .label_at(span, format!("looked for {}", found.display())))
-        }
+        Err(error) => Err(unreadable(path, &found, span, &error)),
     }
 }
 
@@ -148,6 +147,8 @@ pub(super) struct Listed {
 fn named(folder: &Path, source: &Setting<Source>) -> impl Iterator<Item = String> + use<> {
     let files = match &source.value {
         Source::Mix { .. } => Vec::new(),
+        // They are known once they are fetched, which a look at the file alone does not ask for.
+        Source::Hub { files, .. } => files.clone(),
         other => match of_source(folder, other, source.span()) {
             Ok(listed) => [listed.beside, listed.rows].concat(),
             Err(_) => vec![written(other).to_owned()],
@@ -164,6 +165,7 @@ pub(super) fn written(source: &Source) -> &str {
         | Source::Csv { path, .. }
         | Source::Parquet { path }
         | Source::Arrow { path, .. } => path,
+        Source::Hub { repository, .. } => &repository.name,
         Source::Mix { .. } => "",
     }
 }
@@ -176,6 +178,15 @@ pub(super) fn of_source(folder: &Path, source: &Source, span: Option<Span>) -> R
     let path = written(source);
     let whole = folder.join(path);
     match source {
+        Source::Hub { files, .. } if files.is_empty() => {
+            let what = format!("the rows of `{path}` are on the Hub, and were not fetched");
+            Err(Problem::of(Fault::Missing, "hift::data::not_fetched", what)
+                .label_at(span, "this repository")
+                .help("`hift check --data FILE` fetches them, and so does `hift run FILE`"))
+        }
+        Source::Hub { files, .. } => {
+            Ok(Listed { written: path.to_owned(), beside: Vec::new(), rows: files.clone() })
+        }
         Source::Arrow { split, .. } if whole.is_dir() => saved_dataset(folder, path, split.as_deref(), span),
         Source::Arrow { split: Some(_), .. } => {
             Err(Problem::new("hift::data::split", format!("`{path}` is no folder, so it has no splits"))
@@ -345,24 +356,132 @@ pub(super) fn hash(
     if problems.has_errors() { Err(problems) } else { Ok(hashes) }
 }
 
-/// What a file that was packed with gzip or Zstandard holds; any other as it is. The first bytes decide, not the name.
-pub(super) fn unpack(bytes: Vec<u8>, path: &str, span: Option<Span>) -> Result<Vec<u8>, Problem> {
-    let mut unpacked = Vec::new();
-    let result = if bytes.starts_with(&[0x1f, 0x8b]) {
-        flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut unpacked)
-    } else if bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        zstd::stream::read::Decoder::new(&bytes[..]).and_then(|mut file| file.read_to_end(&mut unpacked))
-    } else {
-        return Ok(bytes);
-    };
-    match result {
-        Ok(_) => Ok(unpacked),
-        Err(error) => {
-            Err(Problem::new("hift::data::packed", format!("`{path}` cannot be unpacked: {error}"))
-                .label_at(span, "this file")
-                .help("it is damaged or was not written to its end: get it again"))
+/// A file of text that is read once, from its beginning to its end: unpacked if it was packed with gzip or Zstandard,
+/// which its first bytes say and not its name, and without a byte order mark.
+pub(super) struct Input {
+    text: Box<dyn BufRead>,
+    read: Rc<RefCell<(Sha256, u64)>>,
+    path: String,
+    place: PathBuf,
+    is_packed: bool,
+    span: Option<Span>,
+    /// Where the text begins in the unpacked file.
+    pub start: u64,
+}
+
+/// Hashes what is read through it.
+struct Hashing {
+    file: File,
+    read: Rc<RefCell<(Sha256, u64)>>,
+}
+
+impl Read for Hashing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        let (digest, bytes) = &mut *self.read.borrow_mut();
+        digest.update(&buffer[..n]);
+        *bytes += n as u64;
+        Ok(n)
+    }
+}
+
+/// Bytes that are read from a file at a time.
+const BUFFER: usize = 1 << 18;
+
+impl Input {
+    /// Opens a file whose path stands in the pipeline at `span`, relative to `folder`.
+    ///
+    /// # Errors
+    /// Exit code 66: names the path as written and where it was looked for. A packed file may be damaged.
+    pub fn open(folder: &Path, path: &str, span: Option<Span>) -> Result<Self, Problem> {
+        let place = find(folder, path, span)?;
+        let file = File::open(&place).map_err(|error| unreadable(path, &place, span, &error))?;
+        let read = Rc::new(RefCell::new((Sha256::new(), 0)));
+        let mut raw = BufReader::with_capacity(BUFFER, Hashing { file, read: read.clone() });
+        let begins = raw.fill_buf().map_err(|error| unreadable(path, &place, span, &error))?.to_vec();
+        let mut input = Self {
+            text: Box::new(io::empty()),
+            read,
+            path: path.to_owned(),
+            place,
+            is_packed: true,
+            span,
+            start: 0,
+        };
+        input.text = if begins.starts_with(&[0x1f, 0x8b]) {
+            Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(raw)))
+        } else if begins.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+            let decoder =
+                zstd::stream::read::Decoder::with_buffer(raw).map_err(|error| input.broken(&error))?;
+            Box::new(BufReader::with_capacity(BUFFER, decoder))
+        } else {
+            input.is_packed = false;
+            Box::new(raw)
+        };
+        let mut first = Vec::new();
+        let text = std::mem::replace(&mut input.text, Box::new(io::empty()));
+        let mut beginning = text.take(3);
+        beginning.read_to_end(&mut first).map_err(|error| input.broken(&error))?;
+        let rest = beginning.into_inner();
+        input.text = match first.as_slice() {
+            [0xef, 0xbb, 0xbf] => {
+                input.start = 3;
+                rest
+            }
+            _ => Box::new(io::Cursor::new(first).chain(rest)),
+        };
+        Ok(input)
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub fn span(&self) -> Option<Span> {
+        self.span
+    }
+
+    /// What an error while reading means.
+    pub fn broken(&self, error: &io::Error) -> Problem {
+        match self.is_packed {
+            true => {
+                let what = format!("`{}` cannot be unpacked: {error}", self.path);
+                Problem::new("hift::data::packed", what)
+                    .label_at(self.span, "this file")
+                    .help("it is damaged or was not written to its end: get it again")
+            }
+            false => unreadable(&self.path, &self.place, self.span, error),
         }
     }
+
+    /// The hash of the file, as it was read.
+    pub fn finish(mut self) -> Result<Hashed, Problem> {
+        io::copy(&mut self.text, &mut io::sink()).map_err(|error| self.broken(&error))?;
+        let (digest, bytes) = &*self.read.borrow();
+        let sha256 = digest.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Hashed { path: self.path.clone(), sha256, bytes: *bytes })
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.text.read(buffer)
+    }
+}
+
+impl BufRead for Input {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.text.fill_buf()
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.text.consume(n);
+    }
+}
+
+fn unreadable(path: &str, place: &Path, span: Option<Span>, error: &io::Error) -> Problem {
+    Problem::of(Fault::Missing, "hift::data::unreadable", format!("`{path}` cannot be read: {error}"))
+        .label_at(span, format!("looked for {}", place.display()))
 }
 
 /// A file, mapped into memory, with its hash.
@@ -371,17 +490,15 @@ pub(super) fn unpack(bytes: Vec<u8>, path: &str, span: Option<Span>) -> Result<V
 /// As [`read`].
 pub(super) fn map(folder: &Path, path: &str, span: Option<Span>) -> Result<(Buffer, Hashed), Problem> {
     let found = find(folder, path, span)?;
-    let mapped = mapped(&found).map_err(|error| {
-        Problem::of(Fault::Missing, "hift::data::unreadable", format!("`{path}` cannot be read: {error}"))
-            .label_at(span, format!("looked for {}", found.display()))
-    })?;
-    let hashed = Hashed::of(path, &mapped);
-    Ok((mapped, hashed))
+    let broken = |error: io::Error| unreadable(path, &found, span, &error);
+    // Not through the mapping, whose pages would all count as this process's.
+    let hashed = Hashed::stream(path, &found, &|| false).map_err(broken)?.expect("never cancelled");
+    Ok((mapped(&found).map_err(broken)?, hashed))
 }
 
 /// The bytes of a file, mapped into memory.
 pub(super) fn mapped(place: &Path) -> io::Result<Buffer> {
-    let file = fs::File::open(place)?;
+    let file = File::open(place)?;
     if file.metadata()?.len() == 0 {
         return Ok(Buffer::from_vec(Vec::<u8>::new())); // nothing can be mapped
     }

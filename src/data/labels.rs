@@ -6,14 +6,12 @@
 use rayon::prelude::*;
 use serde_json::Value;
 
+use super::Labels;
 use super::encoder::{Encoder, Marks};
-use super::render::Layout;
-use super::sequences::{IGNORE, Sequences};
+use super::sequences::IGNORE;
 use super::table::{Place, Table, texts};
-use super::tokenize::{Collector, Found, HUGGING_FACE_IGNORE, Kept, interrupted, unknown_id};
-use super::{Labels, Limits};
-use crate::data::audit::Counts;
-use crate::lang::pipeline::{Data, Format, Tokenizer};
+use super::tokenize::{HUGGING_FACE_IGNORE, How, Kept, Tokenised, interrupted, unknown_id};
+use crate::lang::pipeline::{Data, Format};
 use crate::problem::{Problem, Problems};
 
 /// Rows that are encoded between two looks at the cancel flag.
@@ -25,24 +23,21 @@ type Row = (Vec<String>, Vec<u32>);
 /// Encodes the rows of a table of words.
 ///
 /// # Errors
-/// Lists that are none or of other lengths, classes that the model does not have, rows that are too long where that is a
-/// failure, ids that the model does not have, or an interruption (75); each names the line.
+/// A word that cannot be encoded, or an interruption (75). Lists that are none or of other lengths, and classes that the
+/// model does not have, are told at the end; the first of each names its line.
 pub(super) fn rows(
+    tokenised: &mut Tokenised<'_>,
     table: &Table,
-    layout: &Layout,
-    data: &Data,
-    tokenizer: &Tokenizer,
-    (encoder, marks): (&Encoder, &Marks),
-    (max_length, limits): (usize, &Limits),
-    cancelled: &dyn Fn() -> bool,
-) -> Result<(Sequences, Counts), Problems> {
+    encoder: &Encoder,
+    marks: &Marks,
+) -> Result<(), Problems> {
+    let Tokenised { how, collector, odd, uneven, strange, .. } = tokenised;
+    let How { layout, data, tokenizer, max_length, limits, cancelled, .. } = *how;
     let Format::TokenLabels { tokens: words_column, labels: labels_column } = &data.format.value else {
         unreachable!("only called for rows of words");
     };
     let Some(Labels::Classes(classes)) = &limits.labels else { unreachable!("the plan has asked for them") };
     let room = max_length.saturating_sub(marks.begin.len() + marks.end.len()).max(1);
-    let mut collector = Collector::new(table, tokenizer, max_length, limits);
-    let (mut odd, mut uneven, mut strange) = (Found::default(), Found::default(), Found::default());
     let [words_at, labels_at] = layout.pair();
     for (batch, places) in table.parts() {
         let (given_words, given_labels) = (texts(batch, words_at), texts(batch, labels_at));
@@ -93,7 +88,8 @@ pub(super) fn rows(
             for ((place, (_, classes)), (ids, words)) in chunk.iter().zip(encoded?) {
                 let labels = first_tokens(&words, classes);
                 let n_marks = marks.begin.len() + marks.end.len();
-                let Some(kept) = collector.fits(*place, if ids.is_empty() { 0 } else { ids.len() + n_marks })
+                let Some(kept) =
+                    collector.fits(table, *place, if ids.is_empty() { 0 } else { ids.len() + n_marks })
                 else {
                     continue;
                 };
@@ -122,8 +118,7 @@ pub(super) fn rows(
             }
         }
     }
-    collector.found.extend([odd, uneven, strange]);
-    collector.finish()
+    Ok(())
 }
 
 /// Words; numbers and truth values are taken as they are written.

@@ -31,7 +31,7 @@ use crate::lang::pipeline::{Data, Format, Holdout, Mark, Setting, Shuffle, Sourc
 use crate::lock::Hashed;
 use crate::problem::{Problem, Problems};
 use crate::random::Random;
-use crate::units::Count;
+use crate::units::{Bytes, Count};
 
 mod account;
 mod arrow;
@@ -72,6 +72,7 @@ pub use sequences::{IGNORE, Sequence, Sequences};
 pub use table::{Column, Kind, Place, Table, Unit};
 
 use chat::Chat;
+use read::read_through;
 
 /// What the data has to know of the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -139,6 +140,25 @@ pub struct Dataset {
     pub cached: Cached,
 }
 
+impl Dataset {
+    /// What its rows take in memory, and what of them lies in files of the cache that are mapped into it.
+    pub fn host(&self) -> (Bytes, Bytes) {
+        let mut stretches: BTreeMap<usize, (u64, bool)> = BTreeMap::new();
+        let mut memory = 0;
+        for half in [&self.train, &self.holdout] {
+            memory += half.index_bytes();
+            // Both halves are mostly taken from the same rows.
+            stretches.extend(half.kept_bytes().map(|(place, bytes, is_mapped)| (place, (bytes, is_mapped))));
+        }
+        // The order in which an epoch goes through them.
+        memory += 4 * self.train.len() as u64;
+        let of = |mapped: bool| {
+            stretches.values().filter(|(_, own)| *own == mapped).map(|(bytes, _)| bytes).sum::<u64>()
+        };
+        (Bytes(memory + of(false)), Bytes(of(true)))
+    }
+}
+
 /// Reads, tokenises, splits and packs a data block. Relative paths start at `folder`. `cancelled` is asked
 /// now and then; once it says yes, this returns.
 ///
@@ -203,8 +223,8 @@ pub fn load_through(
     let mut all = halves.into_iter();
     let mut whole = all.next().expect("a block, or those of a mix");
     for half in all {
-        whole.train.append(&half.train);
-        whole.holdout.append(&half.holdout);
+        whole.train.append(half.train);
+        whole.holdout.append(half.holdout);
         whole.counts.add(&half.counts);
         whole.hashes.extend(half.hashes);
         whole.cached = whole.cached.and(half.cached);
@@ -221,8 +241,12 @@ pub fn load_through(
     }
     let (train, holdout) = (train.share(), holdout.share());
     // Those that a mix repeats are meant to stand there again.
-    let duplicates = audit::duplicates(&train, &holdout).saturating_sub(repeated);
-    let leaked = audit::leaked(&train, &holdout);
+    let mut both = train.clone();
+    both.append(holdout.clone());
+    let (repeats, leaked) = audit::repeats(&both, train.len());
+    let duplicates = repeats.iter().filter(|repeats| **repeats).count() as u64;
+    let duplicates = duplicates.saturating_sub(repeated);
+    drop((repeats, both));
     let (train, train_part) = use_rows(train, *tokenizer.pack, max_length, limits);
     let (holdout, holdout_part) = use_rows(holdout, *tokenizer.pack, max_length, limits);
     let audit = Audit {
@@ -235,6 +259,7 @@ pub fn load_through(
         longest_row: counts.longest_row,
         empty_responses: counts.empty_responses,
         lost_answers: counts.lost_answers,
+        turns: counts.turns.clone(),
         duplicates,
         leaked,
         warnings: audit::warnings(
@@ -330,8 +355,6 @@ impl Reading<'_> {
             .and_then(|layout| keep(&mut problems, filter::Tests::new(&layout.columns, &data.filter)));
         // With a cache the files are hashed only, as long as nothing is wrong.
         let hashed = cache.and_then(|_| keep(&mut problems, files::hash(folder, source, cancelled)));
-        let read_rows = || read(folder, source, tests.as_ref().map_or(&[], |tests| &tests.columns));
-        let table = (cache.is_none() && tests.is_some()).then(|| keep(&mut problems, read_rows())).flatten();
         let max_length = keep(&mut problems, tokenize::max_length(tokenizer, limits));
         let is_text = !matches!(data.format.value, Format::Tokens { .. });
         let is_chat = matches!(data.format.value, Format::Chat { .. });
@@ -347,9 +370,14 @@ impl Reading<'_> {
             Some(encoder) if is_chat => keep(&mut problems, Chat::open(folder, &data.format, encoder)),
             Some(_) | None => None,
         };
-        if problems.has_errors() && hashed.is_some() && tests.is_some() {
-            // What is wrong with the rows is said along with the rest.
-            keep(&mut problems, read_rows());
+        if problems.has_errors()
+            && let Some(tests) = &tests
+            && (cache.is_none() || hashed.is_some())
+        {
+            // What is wrong with the rows is said along with the rest, and before it where they are read first.
+            let rest = if cache.is_none() { std::mem::take(&mut problems) } else { Problems::default() };
+            keep(&mut problems, read_through(folder, source, &tests.columns, &mut |_| Ok(())));
+            problems.0.extend(rest.0);
         }
         let (Some(layout), Some(tests), Some(max_length), false) =
             (layout.as_ref(), tests.as_ref(), max_length, problems.has_errors())
@@ -357,27 +385,29 @@ impl Reading<'_> {
             return Err(problems);
         };
 
-        let tokenise = |table: Table| {
-            let read = table.rows() as u64;
-            let table = &tests.apply(table);
-            let lengths = (max_length, limits);
-            let (rows, mut counts) = match (&encoder, &marks) {
-                (Some(encoder), Some(marks)) => {
-                    let how = (encoder, marks, chat.as_ref());
-                    if let Format::TokenLabels { .. } = data.format.value {
-                        let how = (encoder, marks);
-                        labels::rows(table, layout, data, tokenizer, how, lengths, cancelled)?
-                    } else if let Format::Question { .. } = data.format.value {
-                        question::rows(table, layout, data, tokenizer, encoder, lengths, cancelled)?
-                    } else {
-                        tokenize::text_rows(table, layout, data, tokenizer, how, lengths, cancelled)?
-                    }
-                }
-                _ => tokenize::token_rows(table, layout, data, tokenizer, lengths, cancelled)?,
+        let how = tokenize::How {
+            layout,
+            data,
+            tokenizer,
+            encoder: encoder.as_ref().zip(marks.as_ref()),
+            chat: chat.as_ref(),
+            max_length,
+            limits,
+            cancelled,
+        };
+        let tokenise = |shelf: &mut cache::Shelf| {
+            let mut tokenised = tokenize::Tokenised::new(how);
+            let mut take = |table: Table| {
+                let read = table.rows();
+                let table = tests.apply(table);
+                tokenised.table(&table, (read - table.rows()) as u64)?;
+                shelf.put(tokenised.take());
+                Ok(())
             };
-            counts.dropped.filtered = read - counts.rows;
-            counts.rows = read;
-            Ok::<_, Problems>((rows, counts))
+            let hashes = read_through(folder, source, &tests.columns, &mut take)?;
+            let (rest, counts) = tokenised.finish()?;
+            shelf.put(rest);
+            Ok::<_, Problems>((counts, hashes))
         };
         // All files that the rows follow from, each once.
         let all_files = |of_rows: &[Hashed]| {
@@ -390,28 +420,28 @@ impl Reading<'_> {
             }
             files
         };
-        match (cache, hashed, table) {
-            (Some(cache), Some(hashed), _) => {
+        match (cache, hashed) {
+            (Some(cache), Some(hashed)) => {
                 let files = all_files(&hashed);
                 let origin = cache::Origin {
                     purpose: purpose(folder, data, source),
                     files: files.iter().map(|file| (file.path.clone(), file.sha256.clone())).collect(),
                     settings: settings(data, source, tokenizer, max_length, limits),
                 };
-                let (rows, counts, cached) = cache.get_or(&origin, || {
-                    let (table, read) = read_rows()?;
-                    let (rows, counts) = tokenise(table)?;
+                let (rows, counts, cached) = cache.get_or(&origin, cancelled, |shelf| {
+                    let (counts, read) = tokenise(shelf)?;
                     // A file that changed between hashing and reading is used as it was read, and not kept.
-                    let is_kept = read == hashed && !rows.is_empty();
-                    Ok::<_, Problems>((rows, counts, is_kept))
+                    Ok::<_, Problems>((counts, read == hashed))
                 })?;
                 Ok(Rows { rows, counts, hashes: files, cached })
             }
-            (_, _, Some((table, read))) => {
-                let (rows, counts) = tokenise(table)?;
-                Ok(Rows { rows, counts, hashes: all_files(&read), cached: Cached::Off })
+            (Some(_), None) => Err(problems),
+            (None, _) => {
+                let mut shelf = cache::Shelf::Memory(Sequences::default());
+                let (counts, read) = tokenise(&mut shelf)?;
+                let cache::Shelf::Memory(rows) = shelf else { unreachable!("it was made of memory") };
+                Ok(Rows { rows: rows.share(), counts, hashes: all_files(&read), cached: Cached::Off })
             }
-            (_, _, None) => Err(problems),
         }
     }
 }
@@ -439,7 +469,21 @@ fn settings(
         value.to_string()
     };
     let settings = [
-        ("source", without(serde_json::json!(source), &["path", "split"])),
+        (
+            "source",
+            match &source.value {
+                Source::Hub { files, .. } => {
+                    // The names say how files are read.
+                    files.iter().filter_map(|file| crate::hub::form(file)).collect::<Vec<_>>().join(" ")
+                }
+                Source::Json { .. }
+                | Source::Text { .. }
+                | Source::Csv { .. }
+                | Source::Arrow { .. }
+                | Source::Parquet { .. }
+                | Source::Mix { .. } => without(serde_json::json!(source), &["path", "split"]),
+            },
+        ),
         ("format", without(serde_json::json!(data.format), &["template"])),
         ("filter", json(serde_json::json!(data.filter))),
         ("loss_on", json(serde_json::json!(tokenizer.loss_on))),
@@ -457,18 +501,17 @@ fn settings(
 /// Which rows are not the same as an earlier one, in their order, and how many are. Sequences in `continues` belong to
 /// the row of the one before.
 fn distinct(rows: &Sequences, continues: &[u32]) -> (Vec<u32>, u64) {
-    let mut seen = HashSet::new();
-    let (mut kept, mut gone) = (Vec::new(), 0);
-    for pieces in whole_rows(rows.len(), continues) {
-        let content: Vec<_> =
-            pieces.clone().map(|i| rows.get(i as usize)).map(|row| (row.ids, row.labels)).collect();
-        if seen.insert(content) {
-            kept.extend(pieces);
-        } else {
-            gone += 1;
+    let pieces = whole_rows(rows.len(), continues);
+    let repeats = match continues {
+        [] => audit::repeats(rows, rows.len()).0,
+        _ => {
+            let whole: Vec<Vec<u32>> = pieces.iter().map(|pieces| pieces.clone().collect()).collect();
+            audit::repeats(&rows.join(&whole), whole.len()).0
         }
-    }
-    (kept, gone)
+    };
+    let gone = repeats.iter().filter(|repeats| **repeats).count() as u64;
+    let kept = pieces.into_iter().zip(repeats).filter(|(_, repeats)| !repeats);
+    (kept.flat_map(|(pieces, _)| pieces).collect(), gone)
 }
 
 /// The sequences of each row: one, and those that go on with it.

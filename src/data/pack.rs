@@ -10,7 +10,7 @@ use super::sequences::Sequences;
 ///
 /// No row may be longer than `capacity`.
 pub fn pack(rows: &Sequences, capacity: usize) -> Sequences {
-    let length = |row: u32| rows.get(row as usize).ids.len();
+    let length = |row: u32| rows.length(row as usize);
     let mut order: Vec<u32> = (0..rows.len() as u32).collect();
     order.sort_by_key(|&row| (std::cmp::Reverse(length(row)), row));
 
@@ -62,10 +62,10 @@ mod tests {
                 let mut rows = sequence.ids.to_vec();
                 rows.dedup();
                 let lengths: Vec<u32> = rows.iter().map(|&row| lengths[row as usize] as u32).collect();
-                assert_eq!(sequence.segments, Some(&lengths[..]));
+                assert_eq!(sequence.segments, Some(lengths));
                 // No position predicts an id of another row.
                 let alien = |(id, label): (&u32, &u32)| *label != IGNORE && id != label;
-                assert!(!sequence.ids.iter().zip(sequence.labels).any(alien));
+                assert!(!sequence.ids.iter().zip(sequence.labels.iter()).any(alien));
                 rows
             })
             .collect();

@@ -29,6 +29,8 @@ pub struct Segment {
 pub struct Seen {
     pub id: u32,
     /// As in the vocabulary; the id in words without a tokenizer.
+    pub token: String,
+    /// What it adds to the text. A token that ends inside a character adds nothing, the one that completes it adds it.
     pub text: String,
     /// Whether the position before has to predict it; or whether it has a class, or is a part of the answer.
     pub trained: bool,
@@ -46,9 +48,10 @@ pub fn preview(
 ) -> Vec<Preview> {
     let target = limits.and_then(|limits| limits.target.as_ref());
     let of_tokens = limits.and_then(|limits| limits.labels.as_ref());
-    let seen = |(t, &id): (usize, &u32), labels: &[u32]| Seen {
+    let seen = |t: usize, id: u32, text: String, labels: &[u32]| Seen {
         id,
-        text: encoder.and_then(|encoder| encoder.token_text(id)).unwrap_or_else(|| id.to_string()),
+        token: encoder.and_then(|encoder| encoder.token_text(id)).unwrap_or_else(|| id.to_string()),
+        text,
         trained: match (target, of_tokens) {
             (Some(_), _) => false,
             (None, None) => t > 0 && labels[t - 1] != IGNORE,
@@ -61,14 +64,19 @@ pub fn preview(
         },
     };
     let one = |sequence: super::Sequence<'_>| {
-        let whole = [sequence.ids.len() as u32];
+        let whole = vec![sequence.ids.len() as u32];
         let mut start = 0;
         let segment = |&length: &u32| {
             let range = start..start + length as usize;
             start = range.end;
             let (ids, labels) = (&sequence.ids[range.clone()], &sequence.labels[range]);
+            let texts = match encoder {
+                Some(encoder) => encoder.texts(ids),
+                None => ids.iter().map(|id| format!("{id} ")).collect(),
+            };
+            let tokens = ids.iter().zip(texts).enumerate();
             Segment {
-                tokens: ids.iter().enumerate().map(|token| seen(token, labels)).collect(),
+                tokens: tokens.map(|(t, (&id, text))| seen(t, id, text, labels)).collect(),
                 text: encoder.map(|encoder| encoder.decode(ids)).unwrap_or_default(),
                 class: target.and_then(|target| {
                     let label = labels.iter().find(|label| **label != IGNORE)?;
@@ -76,7 +84,7 @@ pub fn preview(
                 }),
             }
         };
-        Preview { segments: sequence.segments.unwrap_or(&whole).iter().map(segment).collect() }
+        Preview { segments: sequence.segments.clone().unwrap_or(whole).iter().map(segment).collect() }
     };
     sequences.iter().take(n).map(one).collect()
 }

@@ -9,14 +9,11 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde_json::Value;
 
-use super::Limits;
-use super::audit::Counts;
 use super::encoder::Encoder;
-use super::render::Layout;
-use super::sequences::{IGNORE, Sequences};
+use super::sequences::IGNORE;
 use super::table::{Place, Table, texts};
-use super::tokenize::{Collector, Found, Kept, interrupted, unknown_id};
-use crate::lang::pipeline::{Data, Format, Tokenizer};
+use super::tokenize::{How, Kept, Tokenised, interrupted, unknown_id};
+use crate::lang::pipeline::{Data, Format};
 use crate::problem::{Problem, Problems};
 
 /// Rows that are encoded between two looks at the cancel flag.
@@ -71,24 +68,16 @@ enum Wrong {
 /// Encodes the rows of a table of questions.
 ///
 /// # Errors
-/// Answers that have another form or do not stand where they say, rows that are too long where that is a failure, ids that
-/// the model does not have, or an interruption (75); each names the line.
-pub(super) fn rows(
-    table: &Table,
-    layout: &Layout,
-    data: &Data,
-    tokenizer: &Tokenizer,
-    encoder: &Encoder,
-    (max_length, limits): (usize, &Limits),
-    cancelled: &dyn Fn() -> bool,
-) -> Result<(Sequences, Counts), Problems> {
+/// A text that cannot be encoded, or an interruption (75). Answers that have another form or do not stand where they say
+/// are told at the end; the first names its line.
+pub(super) fn rows(tokenised: &mut Tokenised<'_>, table: &Table, encoder: &Encoder) -> Result<(), Problems> {
+    let Tokenised { how, collector, odd, .. } = tokenised;
+    let How { layout, data, tokenizer, max_length, limits, cancelled, .. } = *how;
     let Format::Question { answers: answers_column, stride, .. } = &data.format.value else {
         unreachable!("only called for questions");
     };
     let marks = encoder.pair_marks()?;
     let n_marks = marks.before.len() + marks.between.len() + marks.after.len();
-    let mut collector = Collector::new(table, tokenizer, max_length, limits);
-    let mut wrong = Found::default();
     let [question_at, context_at, answers_at] = layout.triple();
     for (batch, places) in table.parts() {
         let [questions, contexts, answers] = [question_at, context_at, answers_at].map(|at| texts(batch, at));
@@ -97,7 +86,7 @@ pub(super) fn rows(
             let context = contexts.value(row);
             match answers_of(answers.value(row), context) {
                 Ok(answers) => read.push((place, questions.value(row).trim_start(), context, answers)),
-                Err(what) => wrong.add(|| refused(data, &table.at(place), answers_column, &what)),
+                Err(what) => odd.add(|| refused(data, &table.at(place), answers_column, &what)),
             }
         }
         for chunk in read.chunks(CHUNK) {
@@ -113,7 +102,9 @@ pub(super) fn rows(
             for ((place, _, context, answers), (question, (ids, tokens))) in chunk.iter().zip(encoded?) {
                 let length = question.len() + ids.len() + n_marks;
                 let nothing = question.is_empty() || ids.is_empty();
-                let Some(kept) = collector.fits(*place, if nothing { 0 } else { length }) else { continue };
+                let Some(kept) = collector.fits(table, *place, if nothing { 0 } else { length }) else {
+                    continue;
+                };
                 let room = max_length.saturating_sub(question.len() + n_marks);
                 if room == 0 {
                     collector.counts.dropped.too_long += 1;
@@ -164,8 +155,7 @@ pub(super) fn rows(
             }
         }
     }
-    collector.found.push(wrong);
-    collector.finish()
+    Ok(())
 }
 
 /// Pieces of `room` tokens that share `stride` with the one before; the last may be shorter.

@@ -1,6 +1,7 @@
-//! Files to a [`Table`]: JSON lines, a JSON array, plain text; `csv` and `arrow` know the others.
+//! Files to [`Table`]s, a part at a time: JSON lines, a JSON array, plain text; `csv` and `arrow` know the others.
 
 use std::fmt;
+use std::io::BufRead;
 use std::path::Path;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -8,7 +9,7 @@ use serde_json::Value;
 
 use super::account::{Account, MAX_COLUMNS, missing_column};
 use super::csv::Form;
-use super::files;
+use super::files::{self, Input};
 use super::table::{Column, Kind, Table, TableBuilder, Unit};
 use crate::lang::pipeline::{Setting, Source};
 use crate::lock::Hashed;
@@ -17,124 +18,200 @@ use crate::problem::{Problem, Problems, Span};
 /// So many broken lines are reported one by one; the rest is counted.
 const MAX_REPORTED: usize = 5;
 
-/// Reads the columns that are needed from a source, and the hashes of its files.
+/// Takes tables, a part of a source at a time, in the order of the files.
+pub(super) type Sink<'s> = &'s mut dyn FnMut(Table) -> Result<(), Problems>;
+
+/// Where the tables of a source go, as long as nothing is wrong.
+pub(super) struct Out<'s> {
+    sink: Sink<'s>,
+    rows: u64,
+    /// Something is wrong: rows are still read, so that all of it is told, but not passed on.
+    is_closed: bool,
+    /// Whoever takes the tables has had enough.
+    is_refused: bool,
+}
+
+impl Out<'_> {
+    /// Passes a table on, if all that was read of its file so far is right.
+    pub fn put(&mut self, table: Table, is_right: bool) -> Result<(), Problems> {
+        self.rows += table.rows() as u64;
+        self.is_closed |= !is_right;
+        if self.is_closed {
+            return Ok(());
+        }
+        (self.sink)(table).inspect_err(|_| self.is_refused = true)
+    }
+}
+
+/// Reads the columns that are needed from a source, a part at a time, and gives the hashes of its files. What is held at
+/// a time does not grow with the files.
 ///
 /// # Errors
 /// A file that is missing (66), cannot be unpacked, is not what its reader expects, has no row, or has rows without
-/// a needed column; each names the line or row.
-pub fn read(
+/// a needed column; each names the line or row. Whatever `sink` says.
+pub(super) fn read_through(
     folder: &Path,
     source: &Setting<Source>,
     columns: &[Column],
-) -> Result<(Table, Vec<Hashed>), Problems> {
+    sink: Sink<'_>,
+) -> Result<Vec<Hashed>, Problems> {
     let span = source.span();
     let listed = files::of_source(folder, &source.value, span)?;
-    let (mut tables, mut hashes) = (Vec::new(), Vec::new());
+    let mut hashes = Vec::new();
     for path in &listed.beside {
         hashes.push(files::read(folder, path, span)?.1);
     }
+    let mut out = Out { sink, rows: 0, is_closed: false, is_refused: false };
     let mut problems = Problems::default();
     for path in &listed.rows {
-        let read = match &source.value {
-            Source::Json { .. } => with_text(folder, path, span, |text| json(path, text, columns, span)),
+        let own;
+        let reader = match &source.value {
+            Source::Hub { .. } => {
+                own = of_name(path);
+                &own
+            }
+            Source::Json { .. }
+            | Source::Text { .. }
+            | Source::Csv { .. }
+            | Source::Arrow { .. }
+            | Source::Parquet { .. }
+            | Source::Mix { .. } => &source.value,
+        };
+        let out = &mut out;
+        let text = || Input::open(folder, path, span);
+        let read = match reader {
+            Source::Json { .. } => text().map_err(Problems::from).and_then(|text| json(text, columns, out)),
             Source::Text { separator, .. } => {
-                with_text(folder, path, span, |text| plain(path, text, separator.as_deref(), columns, span))
+                let separator = separator.as_deref();
+                text().map_err(Problems::from).and_then(|text| plain(text, separator, columns, out))
             }
             Source::Csv { separator, names, quotes, .. } => {
                 let form = Form::of(path, separator.as_deref(), names.as_deref(), *quotes);
-                with_text(folder, path, span, |text| super::csv::read(path, text, &form, columns, span))
+                text().map_err(Problems::from).and_then(|text| super::csv::read(text, &form, columns, out))
             }
-            Source::Arrow { .. } => super::arrow::read_ipc(folder, path, columns, span),
-            Source::Parquet { .. } => super::arrow::read_parquet(folder, path, columns, span),
+            Source::Arrow { .. } => super::arrow::read_ipc(folder, path, columns, span, out),
+            Source::Parquet { .. } => super::arrow::read_parquet(folder, path, columns, span, out),
+            Source::Hub { .. } => unreachable!("the name says how it is read"),
             Source::Mix { .. } => unreachable!("a mix is read block by block"),
         };
         match read {
-            Ok((table, hashed)) => {
-                tables.push(table);
-                hashes.push(hashed);
+            Ok(hashed) => hashes.push(hashed),
+            Err(found) if out.is_refused => return Err(found),
+            Err(found) => {
+                out.is_closed = true;
+                problems.0.extend(found.0);
             }
-            Err(found) => problems.0.extend(found.0),
         }
     }
     if problems.has_errors() {
         return Err(problems);
     }
-    let table = Table::joined(&listed.written, tables);
-    if table.rows() == 0 {
-        return Err(Problem::new("hift::data::no_rows", format!("`{}` holds no rows", table.path))
+    if out.rows == 0 {
+        return Err(Problem::new("hift::data::no_rows", format!("`{}` holds no rows", listed.written))
             .label_at(span, "nothing to train on")
             .help("a row is a line that is not blank, or an element of the array")
             .into());
     }
-    Ok((table, hashes))
+    Ok(hashes)
 }
 
-/// The table that `read` makes of a file's text, which may be packed.
-fn with_text(
+/// The whole of a source.
+///
+/// # Errors
+/// As [`read_through`].
+pub fn read(
     folder: &Path,
-    path: &str,
-    span: Option<Span>,
-    read: impl FnOnce(&str) -> Result<Table, Problems>,
-) -> Result<(Table, Hashed), Problems> {
-    let (bytes, hashed) = files::read(folder, path, span)?;
-    let bytes = files::unpack(bytes, path, span)?;
-    Ok((read(utf8(&bytes, path, span)?)?, hashed))
+    source: &Setting<Source>,
+    columns: &[Column],
+) -> Result<(Table, Vec<Hashed>), Problems> {
+    let mut tables = Vec::new();
+    let mut keep = |table| {
+        tables.push(table);
+        Ok(())
+    };
+    let hashes = read_through(folder, source, columns, &mut keep)?;
+    Ok((Table::joined(files::written(&source.value), tables), hashes))
 }
 
-fn utf8<'b>(bytes: &'b [u8], path: &str, span: Option<Span>) -> Result<&'b str, Problem> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(text.strip_prefix('\u{feff}').unwrap_or(text)),
-        Err(error) => {
-            let at = error.valid_up_to();
-            let line = line_of(bytes, at);
-            Err(Problem::new(
-                "hift::data::not_utf8",
-                format!("`{path}` is not UTF-8: byte {at}, in line {line}, is 0x{:02x}", bytes[at]),
-            )
-            .label_at(span, "this file")
-            .help("convert it first, for example with `iconv -f LATIN1 -t UTF-8`"))
-        }
+/// How a file out of a repository is read: its name says so.
+fn of_name(path: &str) -> Source {
+    let path = path.to_owned();
+    match crate::hub::form(&path) {
+        Some("parquet") => Source::Parquet { path },
+        Some("csv" | "tsv") => Source::Csv { path, separator: None, names: None, quotes: None },
+        Some("txt") => Source::Text { path, separator: None },
+        Some("arrow") => Source::Arrow { path, split: None },
+        Some(_) | None => Source::Json { path },
     }
 }
 
-fn line_of(bytes: &[u8], at: usize) -> u64 {
-    1 + bytes[..at].iter().filter(|&&byte| byte == b'\n').count() as u64
+/// Bytes as text.
+///
+/// # Errors
+/// They are not; `at` is where they are in the file, and `line` the line that they begin in.
+pub(super) fn utf8<'b>(bytes: &'b [u8], input: &Input, at: u64, line: u64) -> Result<&'b str, Problem> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let wrong = error.valid_up_to();
+        let line = line + line_breaks(&bytes[..wrong]);
+        let (path, at, byte) = (input.path(), at + wrong as u64, bytes[wrong]);
+        let what = format!("`{path}` is not UTF-8: byte {at}, in line {line}, is 0x{byte:02x}");
+        Problem::new("hift::data::not_utf8", what)
+            .label_at(input.span(), "this file")
+            .help("convert it first, for example with `iconv -f LATIN1 -t UTF-8`")
+    })
 }
 
-/// A place in a text that only moves forward, so that a whole file is counted through once.
-pub(super) struct Place<'t> {
-    text: &'t str,
-    at: usize,
+pub(super) fn line_breaks(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
+}
+
+/// What stands in a text up to some byte, again and again.
+struct Pieces {
+    input: Input,
+    /// Where the next piece begins, in bytes, and in which line.
+    at: u64,
     line: u64,
-    line_start: usize,
+    piece: Vec<u8>,
 }
 
-impl<'t> Place<'t> {
-    pub fn start(text: &'t str) -> Self {
-        Self { text, at: 0, line: 1, line_start: 0 }
+impl Pieces {
+    fn new(input: Input) -> Self {
+        Self { at: input.start, input, line: 1, piece: Vec::new() }
     }
 
-    /// The line and column, both from 1, of a place not before the last one asked for.
-    pub fn of(&mut self, at: usize) -> (u64, usize) {
-        let passed = &self.text.as_bytes()[self.at..at];
-        self.line += line_of(passed, passed.len()) - 1;
-        if let Some(newline) = passed.iter().rposition(|&byte| byte == b'\n') {
-            self.line_start = self.at + newline + 1;
+    /// The next piece up to `end`, with the line where it begins; nothing behind the last one.
+    fn next(&mut self, end: &[u8]) -> Result<Option<(&str, u64)>, Problem> {
+        self.piece.clear();
+        let last = end.last().copied().unwrap_or(b'\n');
+        loop {
+            let n =
+                self.input.read_until(last, &mut self.piece).map_err(|error| self.input.broken(&error))?;
+            if n == 0 || self.piece.ends_with(end) {
+                break;
+            }
         }
-        self.at = at;
-        (self.line, at - self.line_start + 1)
+        if self.piece.is_empty() {
+            return Ok(None);
+        }
+        let (at, line) = (self.at, self.line);
+        let text = utf8(&self.piece, &self.input, at, line)?;
+        self.at += text.len() as u64;
+        self.line += line_breaks(text.as_bytes());
+        let end = std::str::from_utf8(end).unwrap_or_default();
+        Ok(Some((text.strip_suffix(end).unwrap_or(text), line)))
     }
 }
 
 // ---------------------------------------------------------------------------------------------- text
 
 fn plain(
-    path: &str,
-    text: &str,
+    input: Input,
     separator: Option<&str>,
     columns: &[Column],
-    span: Option<Span>,
-) -> Result<Table, Problems> {
+    out: &mut Out<'_>,
+) -> Result<Hashed, Problems> {
+    let (path, span) = (input.path().to_owned(), input.span());
+    let path = path.as_str();
     let seen = ["text".to_owned()];
     let mut problems = Problems::default();
     for column in columns {
@@ -169,49 +246,208 @@ fn plain(
     }
 
     let mut table = TableBuilder::new(columns);
-    match separator {
-        None => {
-            for (i, line) in text.lines().enumerate() {
-                if !line.trim().is_empty() {
-                    table.push_line(i as u64 + 1, line);
+    let mut pieces = Pieces::new(input);
+    while let Some((piece, line)) = pieces.next(separator.unwrap_or("\n").as_bytes())? {
+        match separator {
+            None if piece.trim().is_empty() => {}
+            None => table.push_line(line, piece.strip_suffix('\r').unwrap_or(piece)),
+            Some(_) => {
+                let row = piece.trim_start();
+                let before = &piece[..piece.len() - row.len()];
+                if !row.is_empty() {
+                    table.push_line(line + line_breaks(before.as_bytes()), row.trim_end());
                 }
             }
         }
-        Some(separator) => {
-            let mut place = Place::start(text);
-            for piece in text.split(separator) {
-                let row = piece.trim();
-                if !row.is_empty() {
-                    let start = row.as_ptr() as usize - text.as_ptr() as usize;
-                    table.push_line(place.of(start).0, row);
-                }
-            }
+        if table.is_full() {
+            out.put(table.take(path), true)?;
         }
     }
-    Ok(table.finish(path))
+    out.put(table.take(path), true)?;
+    Ok(pieces.input.finish()?)
 }
 
 // ---------------------------------------------------------------------------------------------- json
 
-fn json(path: &str, text: &str, columns: &[Column], span: Option<Span>) -> Result<Table, Problems> {
+fn json(mut input: Input, columns: &[Column], out: &mut Out<'_>) -> Result<Hashed, Problems> {
+    let (path, span) = (input.path().to_owned(), input.span());
     let mut rows = JsonRows {
-        path,
+        path: &path,
         span,
         table: TableBuilder::new(columns),
-        account: Account::new(path, Unit::Line, span, columns),
+        account: Account::new(&path, Unit::Line, span, columns),
         broken: Vec::new(),
         n_broken: 0,
+        read: 0,
     };
-    if text.trim_start().starts_with('[') {
-        rows.array(text);
-    } else {
-        for (i, line) in text.split('\n').enumerate() {
-            if !line.trim().is_empty() {
-                rows.row(line, i as u64 + 1, 1);
+    let mut place = Reached { at: input.start, line: 1, column: 1 };
+    skip_space(&mut input, &mut place)?;
+    let input = match next_byte(&mut input)? {
+        Some(b'[') => {
+            array(&mut input, place, &mut rows, out)?;
+            input
+        }
+        Some(_) | None => {
+            // The first line may have begun with blanks.
+            let mut column = place.column;
+            let mut pieces = Pieces { at: place.at, line: place.line, ..Pieces::new(input) };
+            while let Some((line, number)) = pieces.next(b"\n")? {
+                if !line.trim().is_empty() {
+                    rows.line(line, number, column);
+                }
+                column = 1;
+                rows.pass_on(out)?;
+            }
+            pieces.input
+        }
+    };
+    rows.finish(out)?;
+    Ok(input.finish()?)
+}
+
+/// How far a text was read: in bytes, and line and column from 1.
+#[derive(Debug, Clone, Copy)]
+struct Reached {
+    at: u64,
+    line: u64,
+    column: usize,
+}
+
+impl Reached {
+    fn pass(&mut self, bytes: &[u8]) {
+        self.at += bytes.len() as u64;
+        self.line += line_breaks(bytes);
+        self.column = match bytes.iter().rposition(|&byte| byte == b'\n') {
+            Some(newline) => bytes.len() - newline,
+            None => self.column + bytes.len(),
+        };
+    }
+}
+
+/// The byte that comes next; it is not passed over.
+fn next_byte(input: &mut Input) -> Result<Option<u8>, Problem> {
+    match input.fill_buf().map(|bytes| bytes.first().copied()) {
+        Ok(byte) => Ok(byte),
+        Err(error) => Err(input.broken(&error)),
+    }
+}
+
+/// Some of what comes next, to be shown.
+fn ahead(input: &mut Input) -> String {
+    let bytes = input.fill_buf().unwrap_or_default();
+    String::from_utf8_lossy(&bytes[..bytes.len().min(400)]).into_owned()
+}
+
+fn skip_space(input: &mut Input, place: &mut Reached) -> Result<(), Problem> {
+    loop {
+        let bytes = match input.fill_buf() {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(input.broken(&error)),
+        };
+        let n = bytes.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        place.pass(&bytes[..n]);
+        let is_done = n < bytes.len() || bytes.is_empty();
+        input.consume(n);
+        if is_done {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads from a brace to the one that closes it, or to the end.
+fn object(input: &mut Input, place: &mut Reached, into: &mut Vec<u8>) -> Result<(), Problem> {
+    let (mut depth, mut in_text, mut escaped) = (0_u32, false, false);
+    loop {
+        let bytes = match input.fill_buf() {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(input.broken(&error)),
+        };
+        let mut end = None;
+        for (i, byte) in bytes.iter().enumerate() {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if in_text => escaped = true,
+                b'"' => in_text = !in_text,
+                _ if in_text => {}
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => {
+                    depth -= 1;
+                    if depth == 0 {
+                        end = Some(i + 1);
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+        let n = end.unwrap_or(bytes.len());
+        place.pass(&bytes[..n]);
+        into.extend_from_slice(&bytes[..n]);
+        let is_done = end.is_some() || bytes.is_empty();
+        input.consume(n);
+        if is_done {
+            return Ok(());
+        }
+    }
+}
+
+/// The elements of a JSON array, each with the line where it begins.
+fn array(
+    input: &mut Input,
+    mut place: Reached,
+    rows: &mut JsonRows<'_>,
+    out: &mut Out<'_>,
+) -> Result<(), Problems> {
+    let pass = |input: &mut Input, place: &mut Reached| {
+        place.pass(b"[");
+        input.consume(1);
+    };
+    pass(input, &mut place); // the bracket
+    let mut may_close = true;
+    let mut element = Vec::new();
+    loop {
+        skip_space(input, &mut place)?;
+        let Reached { at, line, column } = place;
+        match next_byte(input)? {
+            Some(b']') if may_close => break,
+            Some(b'{') => {}
+            Some(_) => {
+                rows.broken(line, column, "expected an object", &ahead(input));
+                return Ok(());
+            }
+            None => {
+                rows.broken(line, column, "the array is not closed", "");
+                return Ok(());
+            }
+        }
+        element.clear();
+        object(input, &mut place, &mut element)?;
+        let text = utf8(&element, input, at, line)?;
+        if let Err(error) = rows.row(text, line) {
+            let shown = text.to_owned() + &ahead(input);
+            rows.error(&error, &shown, line, column);
+            return Ok(());
+        }
+        rows.pass_on(out)?;
+        skip_space(input, &mut place)?;
+        match next_byte(input)? {
+            Some(b',') => {
+                pass(input, &mut place);
+                may_close = false;
+            }
+            Some(b']') => may_close = true,
+            Some(_) | None => {
+                rows.broken(place.line, place.column, "expected `,` or `]`", &ahead(input));
+                return Ok(());
             }
         }
     }
-    rows.finish()
+    pass(input, &mut place);
+    skip_space(input, &mut place)?;
+    if next_byte(input)?.is_some() {
+        rows.broken(place.line, place.column, "there is something after the array", &ahead(input));
+    }
+    Ok(())
 }
 
 struct JsonRows<'a> {
@@ -221,67 +457,30 @@ struct JsonRows<'a> {
     account: Account<'a>,
     broken: Vec<Problem>,
     n_broken: usize,
+    /// Rows that were passed on.
+    read: u64,
 }
 
 impl JsonRows<'_> {
-    /// One object that begins at this line and column of the file.
-    fn row(&mut self, text: &str, line: u64, column: usize) {
+    /// A line that is to be one object, which begins at this column of the file.
+    fn line(&mut self, text: &str, line: u64, column: usize) {
         let object = text.trim_start();
         if !object.starts_with('{') {
             let column = column + text.len() - object.len();
-            return self.broken(line, column, "expected an object", text);
-        }
-        let mut json = serde_json::Deserializer::from_str(text);
-        let seed = RowSeed { columns: self.account.columns, seen: &mut self.account.seen };
-        let row = seed.deserialize(&mut json).and_then(|row| json.end().map(|()| row));
-        match row {
-            Ok(row) => {
-                let account = &mut self.account;
-                self.table.push(line, &row, |i, odd| account.refuse(i, odd, line));
-            }
-            Err(error) => self.error(&error, text, line, column),
+            self.broken(line, column, "expected an object", text);
+        } else if let Err(error) = self.row(text, line) {
+            self.error(&error, text, line, column);
         }
     }
 
-    /// The elements of a JSON array, each with the line where it begins.
-    fn array(&mut self, text: &str) {
-        let bytes = text.as_bytes();
-        let skip_space = |from: usize| {
-            bytes[from..].iter().position(|b| !b.is_ascii_whitespace()).map_or(bytes.len(), |n| from + n)
-        };
-        let mut place = Place::start(text);
-        let mut at = skip_space(0) + 1; // behind the bracket
-        let mut may_close = true;
-        loop {
-            at = skip_space(at);
-            let (line, column) = place.of(at);
-            match bytes.get(at) {
-                Some(b']') if may_close => break,
-                Some(b'{') => {}
-                Some(_) => return self.broken(line, column, "expected an object", &text[at..]),
-                None => return self.broken(line, column, "the array is not closed", ""),
-            }
-            let mut elements = serde_json::Deserializer::from_str(&text[at..]).into_iter::<IgnoredAny>();
-            if let Some(Err(error)) = elements.next() {
-                return self.error(&error, &text[at..], line, column);
-            }
-            let end = at + elements.byte_offset();
-            self.row(&text[at..end], line, column);
-            at = skip_space(end);
-            match bytes.get(at) {
-                Some(b',') => (at, may_close) = (at + 1, false),
-                Some(b']') => may_close = true,
-                Some(_) | None => {
-                    let (line, column) = place.of(at);
-                    return self.broken(line, column, "expected `,` or `]`", &text[at..]);
-                }
-            }
-        }
-        at = skip_space(at + 1);
-        if at < bytes.len() {
-            let (line, column) = place.of(at);
-            self.broken(line, column, "there is something after the array", &text[at..]);
-        }
+    /// Takes an object that begins in this line of the file.
+    fn row(&mut self, text: &str, line: u64) -> serde_json::Result<()> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let seed = RowSeed { columns: self.account.columns, seen: &mut self.account.seen };
+        let row = seed.deserialize(&mut json).and_then(|row| json.end().map(|()| row));
+        let account = &mut self.account;
+        self.table.push(line, &row?, |i, odd| account.refuse(i, odd, line));
+        Ok(())
     }
 
     fn error(&mut self, error: &serde_json::Error, text: &str, line: u64, column: usize) {
@@ -308,7 +507,19 @@ impl JsonRows<'_> {
         });
     }
 
-    fn finish(mut self) -> Result<Table, Problems> {
+    /// Passes on what is there, if it is enough.
+    fn pass_on(&mut self, out: &mut Out<'_>) -> Result<(), Problems> {
+        if self.table.is_full() { self.pass_all(out) } else { Ok(()) }
+    }
+
+    fn pass_all(&mut self, out: &mut Out<'_>) -> Result<(), Problems> {
+        let table = self.table.take(self.path);
+        self.read += table.rows() as u64;
+        out.put(table, self.n_broken == 0 && self.account.is_clean())
+    }
+
+    fn finish(mut self, out: &mut Out<'_>) -> Result<(), Problems> {
+        self.pass_all(out)?;
         let mut problems = Problems(std::mem::take(&mut self.broken));
         if self.n_broken > problems.0.len() {
             let more = self.n_broken - problems.0.len();
@@ -317,9 +528,8 @@ impl JsonRows<'_> {
                     .label_at(self.span, "this file"),
             );
         }
-        let table = self.table.finish(self.path);
-        problems.0.extend(self.account.problems(table.rows()).0);
-        if problems.has_errors() { Err(problems) } else { Ok(table) }
+        problems.0.extend(self.account.problems(self.read).0);
+        if problems.has_errors() { Err(problems) } else { Ok(()) }
     }
 }
 

@@ -12,13 +12,15 @@ use crate::problem::{Problem, Problems};
 const MESSAGES: [&str; 2] = ["messages", "conversations"];
 
 /// What a row becomes, before tokenizing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rendered {
     pub text: String,
     /// The bytes of `text` that carry a loss, in their order.
     pub trained: Vec<Range<usize>>,
     /// The response holds nothing but white space.
     pub empty_response: bool,
+    /// Of a chat: the role of each message, and whether it is learned.
+    pub turns: Vec<(&'static str, bool)>,
 }
 
 /// One part, in a list.
@@ -211,7 +213,7 @@ impl Layout {
             Rows::Text => {
                 let text = columns[0].value(row).to_owned();
                 let trained = one(0..text.len());
-                Rendered { trained, empty_response: text.trim().is_empty(), text }
+                Rendered { trained, empty_response: text.trim().is_empty(), text, turns: Vec::new() }
             }
             Rows::Instruct { prompt, response } => {
                 let mut text = String::new();
@@ -226,12 +228,13 @@ impl Layout {
                     trained: one(start..text.len()),
                     empty_response: text[boundary..].trim().is_empty(),
                     text,
+                    turns: Vec::new(),
                 }
             }
             Rows::Classify { text: template, .. } => {
                 let mut text = String::new();
                 template.write(&columns, row, &mut text);
-                Rendered { trained: one(0..text.len()), empty_response: false, text }
+                Rendered { trained: one(0..text.len()), empty_response: false, text, turns: Vec::new() }
             }
             Rows::Tokens(_) | Rows::Chat { .. } | Rows::Apart => unreachable!("returned above"),
         };

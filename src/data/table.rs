@@ -14,6 +14,9 @@ use serde_json::Value;
 /// Rows per arrow batch, which is also how often a cancel flag is looked at.
 pub(super) const BATCH_ROWS: usize = 512;
 
+/// So many bytes of cells, about, are passed on together.
+const TABLE_BYTES: usize = 4 << 20;
+
 /// What a column must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -241,6 +244,8 @@ pub(super) struct TableBuilder {
     schema: SchemaRef,
     cells: Vec<Cells>,
     pending: usize,
+    /// Bytes of text and numbers in the rows that are there.
+    bytes: usize,
     batches: Vec<RecordBatch>,
     places: Vec<Place>,
 }
@@ -251,6 +256,7 @@ impl TableBuilder {
             schema: schema(columns),
             cells: columns.iter().map(|column| Cells::new(column.kind)).collect(),
             pending: 0,
+            bytes: 0,
             batches: Vec::new(),
             places: Vec::new(),
         }
@@ -259,6 +265,11 @@ impl TableBuilder {
     /// Adds one row; `refused` hears of each cell that cannot be taken, by the column's index.
     pub(super) fn push(&mut self, line: u64, row: &[Option<Value>], mut refused: impl FnMut(usize, Odd)) {
         for (i, (cells, value)) in self.cells.iter_mut().zip(row).enumerate() {
+            self.bytes += match value {
+                Some(Value::String(text)) => text.len(),
+                Some(Value::Array(items)) => 8 * items.len(),
+                Some(_) | None => 8,
+            };
             let taken = match (&mut *cells, value) {
                 (Cells::Text(kind, cells), None | Some(Value::Null)) if kind.is_optional() => {
                     cells.append_null();
@@ -278,6 +289,7 @@ impl TableBuilder {
 
     /// Adds a row of a table with one text column.
     pub(super) fn push_line(&mut self, line: u64, text: &str) {
+        self.bytes += text.len();
         for cells in &mut self.cells {
             match cells {
                 Cells::Text(Kind::Maybe, cells) => cells.append_null(),
@@ -308,10 +320,21 @@ impl TableBuilder {
         self.pending = 0;
     }
 
-    pub(super) fn finish(mut self, path: &str) -> Table {
+    /// Whether there is enough to be passed on.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= TABLE_BYTES
+    }
+
+    /// What is there; the builder goes on without it.
+    pub(super) fn take(&mut self, path: &str) -> Table {
         self.flush();
-        let files = vec![(path.to_owned(), Unit::Line)];
-        Table { path: path.to_owned(), files, batches: self.batches, places: self.places }
+        self.bytes = 0;
+        Table {
+            path: path.to_owned(),
+            files: vec![(path.to_owned(), Unit::Line)],
+            batches: std::mem::take(&mut self.batches),
+            places: std::mem::take(&mut self.places),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::encoder::{Encoder, Marks};
 use super::render::{Layout, Rendered};
 use super::sequences::{IGNORE, Sequences, trained};
 use super::table::{Place, Table, int_row, ints, texts};
-use super::{Labels, Limits, Target};
+use super::{Labels, Limits, Target, labels, question};
 use crate::lang::pipeline::{Data, Format, Tokenizer, TooLong};
 use crate::problem::{Fault, Problem, Problems};
 use crate::units::Count;
@@ -54,97 +54,184 @@ pub(super) fn max_length(tokenizer: &Tokenizer, limits: &Limits) -> Result<usize
     Ok(length as usize)
 }
 
-/// Encodes the rows of a table of text.
-///
-/// # Errors
-/// Rows that are too long where that is a failure, ids that the model does not have, or an interruption (75).
-pub(super) fn text_rows(
-    table: &Table,
-    layout: &Layout,
-    data: &Data,
-    tokenizer: &Tokenizer,
-    (encoder, marks, chat): (&Encoder, &Marks, Option<&Chat>),
-    (max_length, limits): (usize, &Limits),
-    cancelled: &dyn Fn() -> bool,
-) -> Result<(Sequences, Counts), Problems> {
-    let mut collector = Collector::new(table, tokenizer, max_length, limits);
-    collector.n_begin = marks.begin.len();
-    let has_response = matches!(data.format.value, Format::Instruct { .. } | Format::Chat { .. });
-    let (mut ids, mut labels) = (Vec::new(), Vec::new());
-    let mut strange = Found::default();
-    let mut refusals: Vec<(&'static str, Found)> = Vec::new();
-    for (batch, lines) in table.parts() {
-        if cancelled() {
-            return Err(interrupted().into());
+/// How rows become ids.
+#[derive(Clone, Copy)]
+pub(super) struct How<'a> {
+    pub layout: &'a Layout,
+    pub data: &'a Data,
+    pub tokenizer: &'a Tokenizer,
+    /// For rows of text.
+    pub encoder: Option<(&'a Encoder, &'a Marks)>,
+    /// For chats.
+    pub chat: Option<&'a Chat>,
+    pub max_length: usize,
+    pub limits: &'a Limits,
+    pub cancelled: &'a dyn Fn() -> bool,
+}
+
+/// Rows on their way from tables to sequences, a table at a time.
+pub(super) struct Tokenised<'a> {
+    pub how: How<'a>,
+    pub collector: Collector<'a>,
+    /// Labels that are none.
+    pub strange: Found,
+    /// Labels that are not as many as the ids, ids that are none, masks with holes.
+    pub uneven: Found,
+    alien: Found,
+    holes: Found,
+    /// Lists of words, and answers, that are none.
+    pub odd: Found,
+    /// Chats that cannot be written out, by code.
+    refusals: Vec<(&'static str, Found)>,
+}
+
+impl<'a> Tokenised<'a> {
+    pub fn new(how: How<'a>) -> Self {
+        let mut collector = Collector::new(how.tokenizer, how.max_length, how.limits);
+        collector.n_begin = how.encoder.map_or(0, |(_, marks)| marks.begin.len());
+        Self {
+            how,
+            collector,
+            strange: Found::default(),
+            uneven: Found::default(),
+            alien: Found::default(),
+            holes: Found::default(),
+            odd: Found::default(),
+            refusals: Vec::new(),
         }
-        let rendered = match chat {
-            None => layout.render(batch, &tokenizer.loss_on),
-            Some(chat) => {
-                let rows = chat.rows(&layout.messages(batch), &tokenizer.loss_on);
-                let take = |(row, place): (Result<Rendered, Refused>, &Place)| {
-                    row.unwrap_or_else(|refused| {
-                        if !refusals.iter().any(|(code, _)| *code == refused.code) {
-                            refusals.push((refused.code, Found::default()));
-                        }
-                        let found = refusals.iter_mut().find(|(code, _)| *code == refused.code);
-                        found.expect("just added").1.add(|| chat.problem(&refused, &table.at(*place)));
-                        Rendered { text: String::new(), trained: Vec::new(), empty_response: false }
-                    })
-                };
-                rows.into_iter().zip(lines).map(take).collect()
-            }
-        };
-        let classes = layout.class().map(|column| texts(batch, column));
-        for chunk in chunks(&rendered) {
+    }
+
+    /// Takes the rows of a table, of which so many did not pass the filter.
+    ///
+    /// # Errors
+    /// A text that cannot be encoded, or an interruption (75). What is wrong with rows is told at the end.
+    pub fn table(&mut self, table: &Table, filtered: u64) -> Result<(), Problems> {
+        let counts = &mut self.collector.counts;
+        counts.rows += filtered;
+        counts.dropped.filtered += filtered;
+        let Some((encoder, marks)) = self.how.encoder else { return self.token_rows(table) };
+        match &self.how.data.format.value {
+            Format::TokenLabels { .. } => labels::rows(self, table, encoder, marks),
+            Format::Question { .. } => question::rows(self, table, encoder),
+            Format::Text { .. }
+            | Format::Instruct { .. }
+            | Format::Tokens { .. }
+            | Format::Classify { .. }
+            | Format::Chat { .. }
+            | Format::OfParts => self.text_rows(table, encoder, marks),
+        }
+    }
+
+    /// The sequences that are done, ready to be put away.
+    pub fn take(&mut self) -> Sequences {
+        let done = std::mem::take(&mut self.collector.rows);
+        self.collector.n_taken += done.len();
+        done
+    }
+
+    /// The rest of the sequences, and what became of all rows.
+    ///
+    /// # Errors
+    /// Rows that are too long where that is a failure, ids that the model does not have, labels that are none or not as
+    /// many as the inputs; the first of each names its row.
+    pub fn finish(self) -> Result<(Sequences, Counts), Problems> {
+        let Self { mut collector, strange, uneven, alien, holes, odd, refusals, .. } = self;
+        collector.found.extend([odd, uneven, alien, holes, strange]);
+        collector.found.extend(refusals.into_iter().map(|(_, found)| found));
+        collector.finish()
+    }
+}
+
+impl Tokenised<'_> {
+    fn text_rows(&mut self, table: &Table, encoder: &Encoder, marks: &Marks) -> Result<(), Problems> {
+        let Self { how, collector, strange, refusals, .. } = self;
+        let How { layout, data, tokenizer, chat, limits, cancelled, .. } = *how;
+        let has_response = matches!(data.format.value, Format::Instruct { .. } | Format::Chat { .. });
+        let (mut ids, mut labels) = (Vec::new(), Vec::new());
+        for (batch, lines) in table.parts() {
             if cancelled() {
                 return Err(interrupted().into());
             }
-            let encoded: Result<Vec<_>, Problem> =
-                rendered[chunk.clone()].par_iter().map(|row| encode(encoder, row)).collect();
-            let rows = rendered[chunk.clone()].iter().zip(&lines[chunk.clone()]).zip(chunk).zip(encoded?);
-            for (((row, &line), at), (text_ids, is_trained)) in rows {
-                if row.text.trim().is_empty() {
-                    collector.counts.rows += 1;
-                    collector.counts.dropped.empty += 1;
-                    continue;
-                }
-                collector.counts.empty_responses += u64::from(has_response && row.empty_response);
-                collector.counts.begins_marked +=
-                    u64::from(!marks.begin.is_empty() && text_ids.starts_with(&marks.begin));
-                collector.counts.ends_marked +=
-                    u64::from(!marks.end.is_empty() && text_ids.ends_with(&marks.end));
-
-                ids.clear();
-                ids.extend_from_slice(&marks.begin);
-                if let Some(classes) = classes {
-                    let known = limits.target.as_ref().expect("the plan has asked for it");
-                    let Some(class) = label_of(classes.value(at), known) else {
-                        strange.add(|| no_label(data, table, line, classes.value(at), known));
-                        continue;
+            let rendered = match chat {
+                None => layout.render(batch, &tokenizer.loss_on),
+                Some(chat) => {
+                    let rows = chat.rows(&layout.messages(batch), &tokenizer.loss_on);
+                    let take = |(row, place): (Result<Rendered, Refused>, &Place)| {
+                        row.unwrap_or_else(|refused| {
+                            if !refusals.iter().any(|(code, _)| *code == refused.code) {
+                                refusals.push((refused.code, Found::default()));
+                            }
+                            let found = refusals.iter_mut().find(|(code, _)| *code == refused.code);
+                            found.expect("just added").1.add(|| chat.problem(&refused, &table.at(*place)));
+                            Rendered::default()
+                        })
                     };
+                    rows.into_iter().zip(lines).map(take).collect()
+                }
+            };
+            let classes = layout.class().map(|column| texts(batch, column));
+            for chunk in chunks(&rendered) {
+                if cancelled() {
+                    return Err(interrupted().into());
+                }
+                let encoded: Result<Vec<_>, Problem> =
+                    rendered[chunk.clone()].par_iter().map(|row| encode(encoder, row)).collect();
+                let rows = rendered[chunk.clone()].iter().zip(&lines[chunk.clone()]).zip(chunk).zip(encoded?);
+                for (((row, &line), at), (text_ids, is_trained)) in rows {
+                    if row.text.trim().is_empty() {
+                        collector.counts.rows += 1;
+                        collector.counts.dropped.empty += 1;
+                        continue;
+                    }
+                    for (role, learned) in &row.turns {
+                        let turns = collector.counts.turns.entry((*role).to_owned()).or_default();
+                        turns.all += 1;
+                        turns.learned += u64::from(*learned);
+                    }
+                    collector.counts.empty_responses += u64::from(has_response && row.empty_response);
+                    collector.counts.begins_marked +=
+                        u64::from(!marks.begin.is_empty() && text_ids.starts_with(&marks.begin));
+                    collector.counts.ends_marked +=
+                        u64::from(!marks.end.is_empty() && text_ids.ends_with(&marks.end));
+
+                    ids.clear();
+                    ids.extend_from_slice(&marks.begin);
+                    if let Some(classes) = classes {
+                        let known = limits.target.as_ref().expect("the plan has asked for it");
+                        let Some(class) = label_of(classes.value(at), known) else {
+                            strange.add(|| no_label(data, table, line, classes.value(at), known));
+                            continue;
+                        };
+                        ids.extend_from_slice(&text_ids);
+                        collector.classified(
+                            table,
+                            line,
+                            &mut ids,
+                            &marks.end,
+                            (class, known),
+                            |line, id| unknown_id(encoder, tokenizer, limits.vocab, &table.at(line), id),
+                        );
+                        continue;
+                    }
                     ids.extend_from_slice(&text_ids);
-                    collector.classified(line, &mut ids, &marks.end, (class, known), |line, id| {
+                    ids.extend_from_slice(&marks.end);
+                    labels.clear();
+                    labels.resize(marks.begin.len(), IGNORE);
+                    labels.extend(
+                        text_ids
+                            .iter()
+                            .enumerate()
+                            .map(|(i, &id)| if is_trained.at(i) { id } else { IGNORE }),
+                    );
+                    labels.extend_from_slice(&marks.end);
+                    collector.row(table, line, &mut ids, &mut labels, |line, id| {
                         unknown_id(encoder, tokenizer, limits.vocab, &table.at(line), id)
                     });
-                    continue;
                 }
-                ids.extend_from_slice(&text_ids);
-                ids.extend_from_slice(&marks.end);
-                labels.clear();
-                labels.resize(marks.begin.len(), IGNORE);
-                labels.extend(
-                    text_ids.iter().enumerate().map(|(i, &id)| if is_trained.at(i) { id } else { IGNORE }),
-                );
-                labels.extend_from_slice(&marks.end);
-                collector.row(line, &mut ids, &mut labels, |line, id| {
-                    unknown_id(encoder, tokenizer, limits.vocab, &table.at(line), id)
-                });
             }
         }
+        Ok(())
     }
-    collector.found.push(strange);
-    collector.found.extend(refusals.into_iter().map(|(_, found)| found));
-    collector.finish()
 }
 
 /// The label of a row: a class's number, as it is written or that of its name; or the bits of a number.
@@ -242,57 +329,47 @@ pub(super) fn unknown_id(
     ))
 }
 
-/// Takes the rows of a table of token ids.
-///
-/// # Errors
-/// Labels that are not as many as the inputs, ids that the model does not have, rows that are too long
-/// where that is a failure, or an interruption (75); each names the line.
-pub(super) fn token_rows(
-    table: &Table,
-    layout: &Layout,
-    data: &Data,
-    tokenizer: &Tokenizer,
-    (max_length, limits): (usize, &Limits),
-    cancelled: &dyn Fn() -> bool,
-) -> Result<(Sequences, Counts), Problems> {
-    let Format::Tokens { input, labels: label, mask, .. } = &data.format.value else {
-        unreachable!("only called for rows of token ids");
-    };
-    let columns = layout.tokens();
-    let mut collector = Collector::new(table, tokenizer, max_length, limits);
-    let (mut ids, mut labels) = (Vec::new(), Vec::new());
-    let (mut uneven, mut alien) = (Found::default(), Found::default());
-    let (mut holes, mut strange) = (Found::default(), Found::default());
-    let as_id = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < limits.vocab);
-    // Labels are ids of tokens, or classes of them.
-    let n_labels = match &limits.labels {
-        Some(Labels::Classes(classes)) => classes.len(),
-        Some(Labels::Ends) | None => limits.vocab,
-    };
-    let as_label = |id: i64| as_id(id).filter(|&id| (id as usize) < n_labels);
-    for (batch, lines) in table.parts() {
-        if cancelled() {
-            return Err(interrupted().into());
-        }
-        let given_ids = ints(batch, 0);
-        let given_labels = columns.labels.map(|column| ints(batch, column));
-        let given_classes = columns.class.map(|column| texts(batch, column));
-        let given_masks = columns.mask.map(|column| ints(batch, column));
-        for (row, &line) in lines.iter().enumerate() {
-            let mut given = int_row(given_ids, row);
-            if let Some(masks) = given_masks {
-                let seen = int_row(masks, row);
-                let length = seen.iter().take_while(|&&seen| seen == 1).count();
-                if seen.len() != given.len() || seen[length..].iter().any(|&seen| seen != 0) {
-                    holes.add(|| not_a_mask(data, table, line, mask.as_deref().unwrap_or_default(), input));
-                    continue;
-                }
-                given = &given[..length];
+impl Tokenised<'_> {
+    fn token_rows(&mut self, table: &Table) -> Result<(), Problems> {
+        let Self { how, collector, strange, uneven, alien, holes, .. } = self;
+        let How { layout, data, max_length, limits, cancelled, .. } = *how;
+        let Format::Tokens { input, labels: label, mask, .. } = &data.format.value else {
+            unreachable!("only called for rows of token ids");
+        };
+        let columns = layout.tokens();
+        let (mut ids, mut labels) = (Vec::new(), Vec::new());
+        let as_id = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < limits.vocab);
+        // Labels are ids of tokens, or classes of them.
+        let n_labels = match &limits.labels {
+            Some(Labels::Classes(classes)) => classes.len(),
+            Some(Labels::Ends) | None => limits.vocab,
+        };
+        let as_label = |id: i64| as_id(id).filter(|&id| (id as usize) < n_labels);
+        for (batch, lines) in table.parts() {
+            if cancelled() {
+                return Err(interrupted().into());
             }
-            let given_labels = given_labels.map(|labels| int_row(labels, row));
-            let alien = &mut alien;
-            let mut not_an_id = |column: &str, position: usize, id: i64| {
-                alien.add(|| {
+            let given_ids = ints(batch, 0);
+            let given_labels = columns.labels.map(|column| ints(batch, column));
+            let given_classes = columns.class.map(|column| texts(batch, column));
+            let given_masks = columns.mask.map(|column| ints(batch, column));
+            for (row, &line) in lines.iter().enumerate() {
+                let mut given = int_row(given_ids, row);
+                if let Some(masks) = given_masks {
+                    let seen = int_row(masks, row);
+                    let length = seen.iter().take_while(|&&seen| seen == 1).count();
+                    if seen.len() != given.len() || seen[length..].iter().any(|&seen| seen != 0) {
+                        holes.add(|| {
+                            not_a_mask(data, table, line, mask.as_deref().unwrap_or_default(), input)
+                        });
+                        continue;
+                    }
+                    given = &given[..length];
+                }
+                let given_labels = given_labels.map(|labels| int_row(labels, row));
+                let alien = &mut *alien;
+                let mut not_an_id = |column: &str, position: usize, id: i64| {
+                    alien.add(|| {
                     Problem::new(
                         "hift::data::vocabulary",
                         format!(
@@ -304,83 +381,88 @@ pub(super) fn token_rows(
                     .label_at(data.format.span(), format!("the model's vocabulary has {}", limits.vocab))
                     .help("the rows must be tokenised with the model's own tokenizer; -100 is allowed in labels only")
                 });
-            };
+                };
 
-            ids.clear();
-            labels.clear();
-            match given.iter().position(|&id| as_id(id).is_none()) {
-                Some(position) => {
-                    not_an_id(input, position, given[position]);
-                    continue;
-                }
-                None => ids.extend(given.iter().map(|&id| id as u32)),
-            }
-            if let Some(classes) = given_classes {
-                let known = limits.target.as_ref().expect("the plan has asked for it");
-                match label_of(classes.value(row), known) {
-                    None => strange.add(|| no_label(data, table, line, classes.value(row), known)),
-                    Some(class) => collector.classified(line, &mut ids, &[], (class, known), |_, _| {
-                        unreachable!("every id was looked at")
-                    }),
-                }
-                continue;
-            }
-            match given_labels {
-                None => labels.extend_from_slice(&ids),
-                // Where padding is masked, its labels go with it.
-                Some(given_labels) if given_masks.is_some() && given_labels.len() > given.len() => {
-                    labels
-                        .extend(given_labels[..given.len()].iter().map(|&id| as_label(id).unwrap_or(IGNORE)));
-                }
-                Some(given_labels) if given_labels.len() != given.len() => {
-                    uneven.add(|| {
-                        let label = label.as_deref().unwrap_or_default();
-                        Problem::new(
-                            "hift::data::lengths_differ",
-                            format!(
-                                "{}: `{input}` has {} tokens, but `{label}` has {}",
-                                table.at(line),
-                                given.len(),
-                                given_labels.len()
-                            ),
-                        )
-                        .label_at(data.format.span(), "these columns")
-                        .help("give each token its label, -100 where it carries no loss")
-                    });
-                    continue;
-                }
-                Some(given_labels) => {
-                    let bad = |&id: &i64| id != HUGGING_FACE_IGNORE && as_label(id).is_none();
-                    if let Some(position) = given_labels.iter().position(bad) {
-                        if limits.labels.is_some() {
-                            strange
-                                .add(|| not_a_class(data, &table.at(line), given_labels[position], n_labels));
-                            continue;
-                        }
-                        not_an_id(label.as_deref().unwrap_or_default(), position, given_labels[position]);
+                ids.clear();
+                labels.clear();
+                match given.iter().position(|&id| as_id(id).is_none()) {
+                    Some(position) => {
+                        not_an_id(input, position, given[position]);
                         continue;
                     }
-                    labels.extend(given_labels.iter().map(|&id| as_label(id).unwrap_or(IGNORE)));
+                    None => ids.extend(given.iter().map(|&id| id as u32)),
                 }
+                if let Some(classes) = given_classes {
+                    let known = limits.target.as_ref().expect("the plan has asked for it");
+                    match label_of(classes.value(row), known) {
+                        None => strange.add(|| no_label(data, table, line, classes.value(row), known)),
+                        Some(class) => {
+                            collector.classified(table, line, &mut ids, &[], (class, known), |_, _| {
+                                unreachable!("every id was looked at")
+                            })
+                        }
+                    }
+                    continue;
+                }
+                match given_labels {
+                    None => labels.extend_from_slice(&ids),
+                    // Where padding is masked, its labels go with it.
+                    Some(given_labels) if given_masks.is_some() && given_labels.len() > given.len() => {
+                        labels.extend(
+                            given_labels[..given.len()].iter().map(|&id| as_label(id).unwrap_or(IGNORE)),
+                        );
+                    }
+                    Some(given_labels) if given_labels.len() != given.len() => {
+                        uneven.add(|| {
+                            let label = label.as_deref().unwrap_or_default();
+                            Problem::new(
+                                "hift::data::lengths_differ",
+                                format!(
+                                    "{}: `{input}` has {} tokens, but `{label}` has {}",
+                                    table.at(line),
+                                    given.len(),
+                                    given_labels.len()
+                                ),
+                            )
+                            .label_at(data.format.span(), "these columns")
+                            .help("give each token its label, -100 where it carries no loss")
+                        });
+                        continue;
+                    }
+                    Some(given_labels) => {
+                        let bad = |&id: &i64| id != HUGGING_FACE_IGNORE && as_label(id).is_none();
+                        if let Some(position) = given_labels.iter().position(bad) {
+                            if limits.labels.is_some() {
+                                strange.add(|| {
+                                    not_a_class(data, &table.at(line), given_labels[position], n_labels)
+                                });
+                                continue;
+                            }
+                            not_an_id(label.as_deref().unwrap_or_default(), position, given_labels[position]);
+                            continue;
+                        }
+                        labels.extend(given_labels.iter().map(|&id| as_label(id).unwrap_or(IGNORE)));
+                    }
+                }
+                if limits.labels.is_some() {
+                    let Some(kept) = collector.fits(table, line, ids.len()) else { continue };
+                    let own = match kept {
+                        Kept::All | Kept::Pieces => 0..ids.len(),
+                        Kept::First => 0..max_length,
+                        Kept::Last => ids.len() - max_length..ids.len(),
+                    };
+                    let used = collector.labelled(line, &ids[own.clone()], &labels[own], false, |_, _| {
+                        unreachable!("every id was looked at")
+                    });
+                    collector.counts.dropped.untrained += u64::from(!used);
+                    continue;
+                }
+                collector
+                    .row(table, line, &mut ids, &mut labels, |_, _| unreachable!("every id was looked at"));
             }
-            if limits.labels.is_some() {
-                let Some(kept) = collector.fits(line, ids.len()) else { continue };
-                let own = match kept {
-                    Kept::All | Kept::Pieces => 0..ids.len(),
-                    Kept::First => 0..max_length,
-                    Kept::Last => ids.len() - max_length..ids.len(),
-                };
-                let used = collector.labelled(line, &ids[own.clone()], &labels[own], false, |_, _| {
-                    unreachable!("every id was looked at")
-                });
-                collector.counts.dropped.untrained += u64::from(!used);
-                continue;
-            }
-            collector.row(line, &mut ids, &mut labels, |_, _| unreachable!("every id was looked at"));
         }
+        Ok(())
     }
-    collector.found.extend([uneven, alien, holes, strange]);
-    collector.finish()
 }
 
 fn not_a_class(data: &Data, at: &str, label: i64, classes: usize) -> Problem {
@@ -439,33 +521,29 @@ pub(super) enum Kept {
 
 /// Gathers rows, and counts what becomes of them.
 pub(super) struct Collector<'a> {
-    table: &'a Table,
     tokenizer: &'a Tokenizer,
     vocab: usize,
     max_length: usize,
     /// Tokens of the begin mark.
     n_begin: usize,
     pub(super) rows: Sequences,
+    /// The sequences that were taken away already.
+    n_taken: usize,
     pub(super) counts: Counts,
     too_long: Found,
     unknown: Found,
-    pub(super) found: Vec<Found>,
+    found: Vec<Found>,
 }
 
 impl<'a> Collector<'a> {
-    pub(super) fn new(
-        table: &'a Table,
-        tokenizer: &'a Tokenizer,
-        max_length: usize,
-        limits: &Limits,
-    ) -> Self {
+    fn new(tokenizer: &'a Tokenizer, max_length: usize, limits: &Limits) -> Self {
         Self {
-            table,
             tokenizer,
             vocab: limits.vocab,
             max_length,
             n_begin: 0,
             rows: Sequences::default(),
+            n_taken: 0,
             counts: Counts::default(),
             too_long: Found::default(),
             unknown: Found::default(),
@@ -476,12 +554,13 @@ impl<'a> Collector<'a> {
     /// Takes a row whose labels are aligned with its ids: `labels[t]` is the id of token t, or [`IGNORE`].
     fn row(
         &mut self,
+        table: &Table,
         line: Place,
         ids: &mut Vec<u32>,
         labels: &mut Vec<u32>,
         unknown_id: impl FnOnce(Place, u32) -> Problem,
     ) {
-        let Some(kept) = self.fits(line, ids.len()) else { return };
+        let Some(kept) = self.fits(table, line, ids.len()) else { return };
         // The first token has no position before it that could predict it.
         let trained_before = trained(&labels[1..]);
         let mut piece = ids.len();
@@ -515,7 +594,7 @@ impl<'a> Collector<'a> {
             }
             if trained(labels) > 0 {
                 if pieces > 0 {
-                    self.counts.continues.push(self.rows.len() as u32);
+                    self.counts.continues.push((self.n_taken + self.rows.len()) as u32);
                 }
                 self.rows.push(&ids[start..end], labels);
                 pieces += 1;
@@ -534,13 +613,14 @@ impl<'a> Collector<'a> {
     /// Takes a row that has a class. `ids` is without its end mark, which stays when the row is cut.
     fn classified(
         &mut self,
+        table: &Table,
         line: Place,
         ids: &mut Vec<u32>,
         end: &[u32],
         (label, target): (u32, &Target),
         unknown_id: impl FnOnce(Place, u32) -> Problem,
     ) {
-        let Some(kept) = self.fits(line, ids.len() + end.len()) else { return };
+        let Some(kept) = self.fits(table, line, ids.len() + end.len()) else { return };
         match kept {
             // A row with a class is not split: the language refuses that.
             Kept::All | Kept::Pieces => ids.extend_from_slice(end),
@@ -581,7 +661,7 @@ impl<'a> Collector<'a> {
             return false;
         }
         if continues {
-            self.counts.continues.push(self.rows.len() as u32);
+            self.counts.continues.push((self.n_taken + self.rows.len()) as u32);
             self.counts.pieces += 1;
         }
         self.rows.push(ids, labels);
@@ -595,7 +675,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Counts a row of `length` tokens and says what is kept of it; nothing where the row is not used.
-    pub(super) fn fits(&mut self, line: Place, length: usize) -> Option<Kept> {
+    pub(super) fn fits(&mut self, table: &Table, line: Place, length: usize) -> Option<Kept> {
         let max_length = self.max_length;
         self.counts.rows += 1;
         self.counts.longest_row = self.counts.longest_row.max(length as u64);
@@ -624,7 +704,7 @@ impl<'a> Collector<'a> {
                 None
             }
             TooLong::Fail => {
-                let (table, tokenizer) = (self.table, self.tokenizer);
+                let tokenizer = self.tokenizer;
                 self.too_long.add(|| {
                     Problem::new(
                         "hift::data::too_long",
@@ -641,7 +721,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    pub(super) fn finish(mut self) -> Result<(Sequences, Counts), Problems> {
+    fn finish(mut self) -> Result<(Sequences, Counts), Problems> {
         if let Some(problem) = &mut self.too_long.first {
             problem.help = Some(format!(
                 "the longest row has {} tokens; write `too_long = cut` or `drop`, or a larger `max_length`",
@@ -650,6 +730,6 @@ impl<'a> Collector<'a> {
         }
         let found = [self.too_long, self.unknown].into_iter().chain(self.found);
         let problems = Problems(found.filter_map(Found::problem).collect());
-        if problems.has_errors() { Err(problems) } else { Ok((self.rows.share(), self.counts)) }
+        if problems.has_errors() { Err(problems) } else { Ok((self.rows, self.counts)) }
     }
 }

@@ -4,43 +4,109 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, WithDType};
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::units::Dtype;
 
-/// A tensor's storage, locked against writing, as the slice that it is.
-struct View<G>(G);
+use super::cpu::buffer;
+use super::cpu::number::Number;
 
-impl<G: Deref<Target = Storage>> Deref for View<(G, PhantomData<f32>)> {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
-        match &*self.0.0 {
-            Storage::Cpu(CpuStorage::F32(numbers)) => numbers,
-            _ => unreachable!("the CPU player makes 32-bit floats only"),
-        }
-    }
+/// A type that tensors are made of, as candle stores it.
+pub trait Stored: WithDType {
+    fn slice(storage: &CpuStorage) -> Option<&[Self]>;
+    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
 }
 
-impl<G: Deref<Target = Storage>> Deref for View<(G, PhantomData<u32>)> {
-    type Target = [u32];
-    fn deref(&self) -> &[u32] {
-        match &*self.0.0 {
-            Storage::Cpu(CpuStorage::U32(ids)) => ids,
-            _ => unreachable!("what a batch brings is u32"),
-        }
+macro_rules! stored {
+    ($($of:ty: $storage:ident),*) => {
+        $(impl Stored for $of {
+            fn slice(storage: &CpuStorage) -> Option<&[Self]> {
+                match storage {
+                    CpuStorage::$storage(numbers) => Some(numbers),
+                    _ => None,
+                }
+            }
+
+            fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+                match storage {
+                    CpuStorage::$storage(numbers) => Some(numbers),
+                    _ => None,
+                }
+            }
+        })*
+    };
+}
+stored!(f32: F32, bf16: BF16, f16: F16, u32: U32);
+
+/// A tensor's storage, locked against writing, as the slice that it is.
+struct View<G, T>(G, PhantomData<T>);
+
+impl<G: Deref<Target = Storage>, T: Stored> Deref for View<G, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        let numbers = match &*self.0 {
+            Storage::Cpu(storage) => T::slice(storage),
+            _ => None,
+        };
+        numbers.expect("the program says what a tensor is made of")
     }
 }
 
 /// A tensor's numbers, to read. The tensor must not be edited while they are held.
+pub fn numbers<T: Stored>(tensor: &Tensor) -> impl Deref<Target = [T]> + use<'_, T> {
+    View(tensor.storage_and_layout().0, PhantomData::<T>)
+}
+
+/// Numbers of 32 bits, to read.
 pub fn floats(tensor: &Tensor) -> impl Deref<Target = [f32]> + '_ {
-    View((tensor.storage_and_layout().0, PhantomData::<f32>))
+    numbers(tensor)
 }
 
 /// Ids, to read.
 pub fn ids(tensor: &Tensor) -> impl Deref<Target = [u32]> + '_ {
-    View((tensor.storage_and_layout().0, PhantomData::<u32>))
+    numbers(tensor)
 }
+
+/// What a tensor is made of.
+pub fn dtype(tensor: &Tensor) -> Dtype {
+    match tensor.dtype() {
+        DType::F32 => Dtype::F32,
+        DType::BF16 => Dtype::Bf16,
+        DType::F16 => Dtype::F16,
+        DType::U32 => Dtype::U32,
+        _ => unreachable!("a program has no other types"),
+    }
+}
+
+/// Bytes that a tensor takes.
+pub fn bytes(tensor: &Tensor) -> u64 {
+    dtype(tensor).size() * tensor.elem_count() as u64
+}
+
+/// Calls `$body` with the type that a [`Dtype`] of floats names.
+macro_rules! with_floats {
+    ($dtype:expr, $of:ident => $body:expr) => {
+        match $dtype {
+            $crate::units::Dtype::F32 => {
+                type $of = f32;
+                $body
+            }
+            $crate::units::Dtype::Bf16 => {
+                type $of = half::bf16;
+                $body
+            }
+            $crate::units::Dtype::F16 => {
+                type $of = half::f16;
+                $body
+            }
+            $crate::units::Dtype::U32 => unreachable!("words are no floats"),
+        }
+    };
+}
+pub(crate) use with_floats;
 
 /// A tensor's storage, to be written into.
 #[derive(Debug)]
@@ -68,33 +134,30 @@ impl<'a> Slot<'a> {
 
 struct Edit<F>(RefCell<Option<F>>);
 
-impl<F: FnOnce(Slot<'_>)> InplaceOp1 for Edit<F> {
+impl<F: FnOnce(&mut CpuStorage)> InplaceOp1 for Edit<F> {
     fn name(&self) -> &'static str {
         "edit"
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> Result<()> {
-        let slot = match storage {
-            CpuStorage::F32(numbers) => Slot::Floats(numbers),
-            CpuStorage::U32(words) => Slot::Codes(bytemuck::cast_slice_mut(words)),
-            _ => unreachable!("the CPU player makes 32-bit floats and words only"),
-        };
         let edit = self.0.borrow_mut().take().expect("candle calls an operation once");
-        edit(slot);
+        edit(storage);
         Ok(())
     }
 }
 
-/// Lets `change` write into the tensor's storage.
-pub fn edit(tensor: &Tensor, change: impl FnOnce(&mut [f32])) -> Result<()> {
-    edit_slot(tensor, |slot| change(slot.floats()))
-}
-
-fn edit_slot(tensor: &Tensor, change: impl FnOnce(Slot<'_>)) -> Result<()> {
+fn edit_storage(tensor: &Tensor, change: impl FnOnce(&mut CpuStorage)) -> Result<()> {
     tensor.inplace_op1(&Edit(RefCell::new(Some(change))))
 }
 
-/// Lets `change` write into several tensors at once.
+/// Lets `change` write into the tensor's storage.
+pub fn edit<T: Stored>(tensor: &Tensor, change: impl FnOnce(&mut [T])) -> Result<()> {
+    edit_storage(tensor, |storage| {
+        change(T::slice_mut(storage).expect("the program says what a tensor is made of"));
+    })
+}
+
+/// Lets `change` write into several tensors of 32-bit floats or words at once.
 pub fn edit_all(tensors: &[Tensor], change: impl FnOnce(Vec<Slot<'_>>)) -> Result<()> {
     fn further<'a>(
         tensors: &[Tensor],
@@ -106,7 +169,12 @@ pub fn edit_all(tensors: &[Tensor], change: impl FnOnce(Vec<Slot<'_>>)) -> Resul
             return Ok(());
         };
         let mut done = Ok(());
-        edit_slot(tensor, |slot| {
+        edit_storage(tensor, |storage| {
+            let slot = match storage {
+                CpuStorage::F32(numbers) => Slot::Floats(numbers),
+                CpuStorage::U32(words) => Slot::Codes(bytemuck::cast_slice_mut(words)),
+                _ => unreachable!("optimizers keep 32-bit floats and words only"),
+            };
             // All of them live as long as this call.
             let mut held: Vec<Slot<'_>> = held;
             held.push(slot);
@@ -122,17 +190,17 @@ pub fn edit_all(tensors: &[Tensor], change: impl FnOnce(Vec<Slot<'_>>)) -> Resul
 
 /// A new tensor of zeros.
 pub fn zeros(shape: &[usize], dtype: Dtype) -> Result<Tensor> {
-    let n = shape.iter().product();
     match dtype {
-        Dtype::F32 => fresh(shape, |numbers| numbers.par_iter_mut().for_each(|x| *x = 0.0)),
-        Dtype::U32 => Tensor::from_vec(vec![0_u32; n], shape, &Device::Cpu),
-        Dtype::F16 | Dtype::Bf16 => unreachable!("the CPU player makes 32-bit floats and words only"),
+        Dtype::U32 => Tensor::from_vec(vec![0_u32; shape.iter().product()], shape, &Device::Cpu),
+        floats => with_floats!(floats, T => {
+            fresh(shape, |numbers: &mut [T]| numbers.par_iter_mut().for_each(|x| *x = T::nearest(0.0)))
+        }),
     }
 }
 
 /// A new tensor that `fill` writes whole. Nothing else is allocated.
-pub fn fresh(shape: &[usize], fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
-    let mut numbers = super::cpu::buffer(shape.iter().product());
+pub fn fresh<T: Stored + Number>(shape: &[usize], fill: impl FnOnce(&mut [T])) -> Result<Tensor> {
+    let mut numbers = buffer(shape.iter().product());
     fill(&mut numbers);
     Tensor::from_vec(numbers, shape, &Device::Cpu)
 }

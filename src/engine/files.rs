@@ -7,7 +7,8 @@ use std::io;
 use std::ops::Deref;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use rayon::prelude::*;
@@ -16,100 +17,100 @@ use safetensors::tensor::{Dtype as FileDtype, SafeTensorError, View};
 
 use crate::units::Dtype;
 
-use super::access::{floats, fresh, ids};
+use super::access::{Stored, dtype, fresh, numbers};
+use super::cpu::number::Number;
 
-/// A tensor on its way to a file: as it lies if the file wants 32-bit floats, else converted when its turn comes.
-enum Outgoing<'a, F, W> {
-    Floats(Floats<'a, F>),
-    /// Words of codes, as they lie.
-    Words {
-        words: W,
-        shape: &'a [usize],
-    },
-}
-
-impl<F: Deref<Target = [f32]>, W: Deref<Target = [u32]>> View for &Outgoing<'_, F, W> {
-    fn dtype(&self) -> FileDtype {
-        match self {
-            Outgoing::Floats(floats) => floats.dtype(),
-            Outgoing::Words { .. } => FileDtype::U32,
-        }
-    }
-
-    fn shape(&self) -> &[usize] {
-        match self {
-            Outgoing::Floats(floats) => floats.shape,
-            Outgoing::Words { shape, .. } => shape,
-        }
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        match self {
-            Outgoing::Floats(floats) => floats.data(),
-            // The codes are bytes already: a word is no number whose bytes had an order.
-            Outgoing::Words { words, .. } => Cow::Borrowed(bytemuck::cast_slice(words)),
-        }
-    }
-
-    fn data_len(&self) -> usize {
-        match self {
-            Outgoing::Floats(floats) => floats.numbers.len() * floats.dtype.size() as usize,
-            Outgoing::Words { words, .. } => size_of_val::<[u32]>(words),
-        }
-    }
-}
-
-struct Floats<'a, G> {
-    numbers: G,
+/// A tensor on its way to a file: as it lies if that is what the file wants, else converted when its turn comes.
+struct Outgoing<'a> {
+    numbers: Numbers<'a>,
     shape: &'a [usize],
+    /// What floats are written as.
     dtype: Dtype,
 }
 
-impl<G: Deref<Target = [f32]>> Floats<'_, G> {
+/// What lies in a tensor, held against changes.
+type Lying<'a, T> = Box<dyn Deref<Target = [T]> + 'a>;
+
+enum Numbers<'a> {
+    F32(Lying<'a, f32>),
+    Bf16(Lying<'a, bf16>),
+    F16(Lying<'a, f16>),
+    /// Words of codes, as they lie.
+    U32(Lying<'a, u32>),
+}
+
+impl<'a> Outgoing<'a> {
+    /// Floats become `floats`, if that is said.
+    fn new(tensor: &'a Tensor, floats: Option<Dtype>) -> Self {
+        let own = dtype(tensor);
+        let (numbers, dtype) = match own {
+            Dtype::F32 => (Numbers::F32(Box::new(numbers(tensor))), floats.unwrap_or(own)),
+            Dtype::Bf16 => (Numbers::Bf16(Box::new(numbers(tensor))), floats.unwrap_or(own)),
+            Dtype::F16 => (Numbers::F16(Box::new(numbers(tensor))), floats.unwrap_or(own)),
+            Dtype::U32 => (Numbers::U32(Box::new(numbers(tensor))), own),
+        };
+        Self { numbers, shape: tensor.dims(), dtype }
+    }
+
+    fn converted<T: Number>(&self, numbers: &[T]) -> Cow<'static, [u8]> {
+        fn convert<T: Number, const N: usize>(numbers: &[T], to: fn(f32) -> [u8; N]) -> Cow<'static, [u8]> {
+            let mut bytes = vec![0; N * numbers.len()];
+            let (all, _) = bytes.as_chunks_mut::<N>();
+            all.par_iter_mut().zip(numbers.par_iter()).for_each(|(bytes, x)| *bytes = to(x.wide()));
+            Cow::Owned(bytes)
+        }
+        match self.dtype {
+            Dtype::F32 => convert(numbers, |x| x.to_le_bytes()),
+            Dtype::F16 => convert(numbers, |x| f16::nearest(x).to_le_bytes()),
+            Dtype::Bf16 => convert(numbers, |x| bf16::nearest(x).to_le_bytes()),
+            Dtype::U32 => unreachable!("weights and states are floats"),
+        }
+    }
+}
+
+/// Whether numbers lie as a file has them.
+const AS_IN_FILES: bool = cfg!(target_endian = "little");
+
+impl View for &Outgoing<'_> {
     fn dtype(&self) -> FileDtype {
         match self.dtype {
             Dtype::F32 => FileDtype::F32,
             Dtype::F16 => FileDtype::F16,
             Dtype::Bf16 => FileDtype::BF16,
-            Dtype::U32 => unreachable!("weights and states are floats"),
+            Dtype::U32 => FileDtype::U32,
         }
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let mut bytes = Vec::new();
-        let mut convert = |two: fn(f32) -> [u8; 2]| {
-            bytes.resize(2 * self.numbers.len(), 0);
-            bytes
-                .par_chunks_exact_mut(2)
-                .zip(self.numbers.par_iter())
-                .for_each(|(to, x)| to.copy_from_slice(&two(*x)));
-        };
-        match self.dtype {
-            Dtype::F32 if cfg!(target_endian = "little") => {
-                return Cow::Borrowed(bytemuck::cast_slice(&self.numbers));
+        match (&self.numbers, self.dtype) {
+            (Numbers::F32(x), Dtype::F32) if AS_IN_FILES => Cow::Borrowed(bytemuck::cast_slice(x)),
+            (Numbers::Bf16(x), Dtype::Bf16) if AS_IN_FILES => {
+                Cow::Borrowed(bytemuck::cast_slice(x.reinterpret_cast()))
             }
-            Dtype::F32 => bytes = self.numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Dtype::F16 => convert(|x| f16::from_f32(x).to_le_bytes()),
-            Dtype::Bf16 => convert(|x| bf16::from_f32(x).to_le_bytes()),
-            Dtype::U32 => unreachable!("weights and states are floats"),
+            (Numbers::F16(x), Dtype::F16) if AS_IN_FILES => {
+                Cow::Borrowed(bytemuck::cast_slice(x.reinterpret_cast()))
+            }
+            // The codes are bytes already: a word is no number whose bytes had an order.
+            (Numbers::U32(words), _) => Cow::Borrowed(bytemuck::cast_slice(words)),
+            (Numbers::F32(x), _) => self.converted(x),
+            (Numbers::Bf16(x), _) => self.converted(x),
+            (Numbers::F16(x), _) => self.converted(x),
         }
-        Cow::Owned(bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.size() as usize
     }
 }
 
-/// Writes named tensors to `path`, floats in the type asked for, and makes sure that they are on the disk.
-pub fn write(path: &Path, tensors: &[(String, Tensor)], dtype: Dtype) -> io::Result<()> {
-    let outgoing: Vec<_> = tensors
-        .iter()
-        .map(|(name, tensor)| {
-            let shape = tensor.dims();
-            let outgoing = match tensor.dtype() {
-                DType::U32 => Outgoing::Words { words: ids(tensor), shape },
-                _ => Outgoing::Floats(Floats { numbers: floats(tensor), shape, dtype }),
-            };
-            (name, outgoing)
-        })
-        .collect();
+/// Writes named tensors to `path`, floats in the type asked for or as they are, and makes sure that they are on the disk.
+pub fn write(path: &Path, tensors: &[(String, Tensor)], floats: Option<Dtype>) -> io::Result<()> {
+    let outgoing: Vec<_> =
+        tensors.iter().map(|(name, tensor)| (name, Outgoing::new(tensor, floats))).collect();
     let views = outgoing.iter().map(|(name, tensor)| (name.as_str(), tensor));
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| match error {
@@ -125,7 +126,7 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)], dtype: Dtype) -> io::Res
     File::open(path)?.sync_all()
 }
 
-/// A file of 32-bit floats and words, mapped: taking a run up must not need more memory than the run did.
+/// A file of floats and words, mapped: taking a run up must not need more memory than the run did.
 pub struct Incoming {
     map: Mmap,
 }
@@ -154,10 +155,25 @@ impl Incoming {
             let tensor = Tensor::from_vec(words, view.shape(), &Device::Cpu);
             return tensor.map(Some).map_err(|error| io::Error::other(error.to_string()));
         }
-        let tensor = fresh(view.shape(), |numbers| {
-            let words = view.data().as_chunks::<4>().0;
-            numbers.par_iter_mut().zip(words.par_iter()).for_each(|(x, word)| *x = f32::from_le_bytes(*word));
-        });
-        tensor.map(Some).map_err(|error| io::Error::other(error.to_string()))
+        let read = |bytes: &[u8]| -> candle_core::Result<Tensor> {
+            match view.dtype() {
+                FileDtype::BF16 => lying(view.shape(), bytes, bf16::from_le_bytes),
+                FileDtype::F16 => lying(view.shape(), bytes, f16::from_le_bytes),
+                _ => lying(view.shape(), bytes, f32::from_le_bytes),
+            }
+        };
+        read(view.data()).map(Some).map_err(|error| io::Error::other(error.to_string()))
     }
+}
+
+/// A tensor of numbers as they lie in a file.
+fn lying<T: Stored + Number, const N: usize>(
+    shape: &[usize],
+    bytes: &[u8],
+    number: impl Fn([u8; N]) -> T + Sync,
+) -> candle_core::Result<Tensor> {
+    fresh(shape, |numbers: &mut [T]| {
+        let words = bytes.as_chunks::<N>().0;
+        numbers.par_iter_mut().zip(words.par_iter()).for_each(|(x, word)| *x = number(*word));
+    })
 }

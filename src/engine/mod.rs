@@ -20,4 +20,4 @@ pub mod update;
 
 pub use candle_core::Tensor;
 pub use player::{Inputs, Knobs, Played, play};
-pub use store::Store;
+pub use store::{Parameters, Store};

@@ -6,13 +6,16 @@ use crate::lang::pipeline::Algorithm;
 use crate::program::{
     Activation, AttentionSpec, CachedSpec, Input, Instr, Op, ParamId, Program, Role, ValueId,
 };
+use crate::random::Random;
+use crate::units::Dtype;
 
-use super::access::{edit, floats, fresh, ids};
+use super::access::{Stored, edit, floats, fresh, ids, numbers, with_floats};
+use super::cpu::number::Number;
 use super::cpu::{
     activation, attention, cache, columns, embedding, gated, layer_norm, loss, matmul, norm, reduce, rope,
 };
 use super::store::Store;
-use super::update::{Step, update};
+use super::update::{Step, update, update_half};
 
 /// The numbers of a batch. `labels`: the id that each position has to predict; `u32::MAX` does not count.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -39,6 +42,10 @@ pub struct Inputs {
 pub struct Knobs<'a> {
     /// The gradient of the loss is formed for `loss_scale` times the sum over tokens.
     pub loss_scale: f32,
+    /// What makes gradients as large again as they would be, had the loss not been scaled against underflow.
+    pub unscale: f32,
+    /// Where weights are rounded at random, chance comes from here.
+    pub noise: u64,
     pub rate: f64,
     /// What the rate is multiplied by for each parameter; empty where all have the rate itself.
     pub factors: &'a [f64],
@@ -93,6 +100,7 @@ pub fn play(
                 carried.swap_remove(at.expect("a gradient is carried for every one that comes in")).1
             }
             Role::Weight(_)
+            | Role::Master(_)
             | Role::State(..)
             | Role::Cache(_)
             | Role::Activation
@@ -118,6 +126,7 @@ pub fn play(
         match program.value(*id).role {
             Role::Gradient(param) => played.gradients.push((param, tensor)),
             Role::Weight(_)
+            | Role::Master(_)
             | Role::State(..)
             | Role::Cache(_)
             | Role::Input(_)
@@ -169,6 +178,7 @@ impl Player<'_> {
     fn get(&self, id: ValueId) -> Tensor {
         match self.program.value(id).role {
             Role::Weight(param) => self.store.weights[param.0].clone(),
+            Role::Master(param) => self.store.master(param).clone(),
             Role::State(param, slot) => self.store.state(param, slot).clone(),
             Role::Cache(slot) => self.store.caches[slot].clone(),
             Role::Input(_) | Role::Activation | Role::Flow | Role::Gradient(_) | Role::Scalar => {
@@ -178,7 +188,12 @@ impl Player<'_> {
     }
 
     /// Writes an output: over the input whose place it takes, or into fresh storage.
-    fn write(&mut self, instr: &Instr, output: usize, fill: impl FnOnce(&mut [f32])) -> Result<()> {
+    fn write<T: Stored + Number>(
+        &mut self,
+        instr: &Instr,
+        output: usize,
+        fill: impl FnOnce(&mut [T]),
+    ) -> Result<()> {
         let id = instr.outputs[output];
         let tensor = match instr.reuses[output] {
             Some(input) => {
@@ -198,87 +213,100 @@ impl Player<'_> {
     }
 
     fn call(&mut self, instr: &Instr) -> Result<()> {
+        with_floats!(self.program.dtype(instr), T => self.call_in::<T>(instr))
+    }
+
+    /// `T`: what the instruction computes on, see [`Program::dtype`].
+    fn call_in<T: Stored + Number>(&mut self, instr: &Instr) -> Result<()> {
         let input: Vec<Tensor> = instr.inputs.iter().map(|id| self.get(*id)).collect();
         let dims = |i: usize| -> &[usize] { &self.program.value(instr.inputs[i]).shape };
         let in_place = instr.reuses.first().is_some_and(Option::is_some);
         match &instr.op {
             Op::Embed { offset } => {
-                let (table, rows, hidden) = (floats(&input[0]), ids(&input[1]), dims(0)[1]);
+                let (table, rows, hidden) = (numbers::<T>(&input[0]), ids(&input[1]), dims(0)[1]);
                 self.write(instr, 0, |y| embedding::forward(y, &table, &rows, *offset, hidden))
             }
             Op::EmbedGrad { offset, accumulate, .. } => {
-                let (dy, rows, hidden) = (floats(&input[0]), ids(&input[1]), dims(0)[1]);
-                self.write(instr, 0, |dw| embedding::grad(dw, *accumulate, &dy, &rows, *offset, hidden))
+                let (dy, rows, hidden) = (numbers::<T>(&input[0]), ids(&input[1]), dims(0)[1]);
+                match self.program.value(instr.outputs[0]).dtype {
+                    Dtype::F32 => self.write(instr, 0, |dw: &mut [f32]| {
+                        embedding::grad(dw, *accumulate, &dy, &rows, *offset, hidden);
+                    }),
+                    // Of rows that were picked out of activations.
+                    Dtype::Bf16 | Dtype::F16 | Dtype::U32 => self.write(instr, 0, |dx: &mut [T]| {
+                        embedding::grad(dx, *accumulate, &dy, &rows, *offset, hidden);
+                    }),
+                }
             }
             Op::Linear { bias, transposed } => {
                 let (m, k, n) = (dims(0)[0], dims(0)[1], dims(1)[usize::from(*transposed)]);
-                let (x, w) = (floats(&input[0]), floats(&input[1]));
-                self.write(instr, 0, |y| {
+                let (x, w) = (numbers::<T>(&input[0]), numbers::<T>(&input[1]));
+                self.write(instr, 0, |y: &mut [T]| {
                     match transposed {
                         false => matmul::nt(y, 0.0, &x, &w, m, n, k),
                         true => matmul::nn(y, 0.0, &x, &w, m, n, k),
                     }
                     if *bias {
-                        matmul::add_bias(y, &floats(&input[2]), n);
+                        matmul::add_bias(y, &numbers::<T>(&input[2]), n);
                     }
                 })
             }
             Op::LinearGradInput { transposed, accumulate } => {
                 let (m, k, n) = (dims(0)[0], dims(0)[1], dims(1)[usize::from(!*transposed)]);
-                let (dy, w) = (floats(&input[0]), floats(&input[1]));
-                self.write(instr, 0, |dx| match transposed {
+                let (dy, w) = (numbers::<T>(&input[0]), numbers::<T>(&input[1]));
+                self.write(instr, 0, |dx: &mut [T]| match transposed {
                     false => matmul::nn(dx, beta(*accumulate), &dy, &w, m, n, k),
                     true => matmul::nt(dx, beta(*accumulate), &dy, &w, m, n, k),
                 })
             }
             Op::LinearGradWeight { transposed, accumulate } => {
                 let (rows, out, inner) = (dims(0)[0], dims(0)[1], dims(1)[1]);
-                let (dy, x) = (floats(&input[0]), floats(&input[1]));
-                self.write(instr, 0, |dw| match transposed {
+                let (dy, x) = (numbers::<T>(&input[0]), numbers::<T>(&input[1]));
+                self.write(instr, 0, |dw: &mut [f32]| match transposed {
                     false => matmul::tn(dw, beta(*accumulate), &dy, &x, out, inner, rows),
                     true => matmul::tn(dw, beta(*accumulate), &x, &dy, inner, out, rows),
                 })
             }
             Op::LinearGradBias { accumulate } => {
-                let (dy, n) = (floats(&input[0]), dims(0)[1]);
+                let (dy, n) = (numbers::<T>(&input[0]), dims(0)[1]);
                 self.write(instr, 0, |db| matmul::bias_grad(&dy, n, db, *accumulate))
             }
             Op::RmsNorm { eps, offset } => {
-                let (x, w) = (floats(&input[0]), floats(&input[1]));
+                let (x, w) = (numbers::<T>(&input[0]), numbers::<T>(&input[1]));
                 self.write(instr, 0, |y| norm::rms(y, &x, &w, *eps, *offset))
             }
             Op::RmsNormGradInput { eps, offset, accumulate } => {
-                let (x, w) = (floats(&input[1]), floats(&input[2]));
+                let (x, w) = (numbers::<T>(&input[1]), numbers::<T>(&input[2]));
                 if in_place && !accumulate {
                     self.write(instr, 0, |dy| norm::rms_grad_input_in_place(dy, &x, &w, *eps, *offset))
                 } else {
-                    let dy = floats(&input[0]);
+                    let dy = numbers::<T>(&input[0]);
                     self.write(instr, 0, |dx| {
                         norm::rms_grad_input(dx, *accumulate, &dy, &x, &w, *eps, *offset);
                     })
                 }
             }
             Op::RmsNormGradWeight { eps, accumulate, .. } => {
-                let (dy, x) = (floats(&input[0]), floats(&input[1]));
+                let (dy, x) = (numbers::<T>(&input[0]), numbers::<T>(&input[1]));
                 self.write(instr, 0, |dw| norm::rms_grad_weight(dw, *accumulate, &dy, &x, *eps))
             }
             Op::LayerNorm { eps } => {
-                let (x, w, b) = (floats(&input[0]), floats(&input[1]), floats(&input[2]));
+                let (x, w, b) = (numbers::<T>(&input[0]), numbers::<T>(&input[1]), numbers::<T>(&input[2]));
                 self.write(instr, 0, |y| layer_norm::forward(y, &x, &w, &b, *eps))
             }
             Op::LayerNormGradInput { eps, accumulate } => {
-                let (x, w) = (floats(&input[1]), floats(&input[2]));
+                let (x, w) = (numbers::<T>(&input[1]), numbers::<T>(&input[2]));
                 if in_place && !accumulate {
                     self.write(instr, 0, |dy| layer_norm::grad_input_in_place(dy, &x, &w, *eps))
                 } else {
-                    let dy = floats(&input[0]);
+                    let dy = numbers::<T>(&input[0]);
                     self.write(instr, 0, |dx| {
                         layer_norm::grad_input(dx, *accumulate, &dy, &x, &w, *eps);
                     })
                 }
             }
             Op::LayerNormGradWeight { eps, accumulate } => {
-                let (dy, x) = (floats(&input[0]), floats(&input[1]));
+                let (dy, x) = (numbers::<T>(&input[0]), numbers::<T>(&input[1]));
                 self.write(instr, 0, |dw| layer_norm::grad_weight(dw, *accumulate, &dy, &x, *eps))
             }
             Op::RopeTable { inv_freq } => {
@@ -289,19 +317,19 @@ impl Player<'_> {
                 let table = floats(&input[1]);
                 let shape = rope::Shape { heads: *heads, head_dim: *head_dim, turned: dims(1)[1] };
                 if in_place {
-                    self.write(instr, 0, |x| rope::apply_in_place(x, &table, shape, *inverse))
+                    self.write(instr, 0, |x: &mut [T]| rope::apply_in_place(x, &table, shape, *inverse))
                 } else {
-                    let x = floats(&input[0]);
+                    let x = numbers::<T>(&input[0]);
                     self.write(instr, 0, |y| rope::apply(y, &x, &table, shape, *inverse))
                 }
             }
             Op::Attention(spec) => {
-                let [q, k, v] = [floats(&input[0]), floats(&input[1]), floats(&input[2])];
+                let [q, k, v] = [0, 1, 2].map(|i| numbers::<T>(&input[i]));
                 let starts = input.get(3).map(ids);
                 let mut scratch = self.scratch(instr);
-                let lse = fresh(&self.program.value(instr.outputs[1]).shape, |_| {})?;
-                self.write(instr, 0, |o| {
-                    edit(&lse, |lse| {
+                let lse = fresh(&self.program.value(instr.outputs[1]).shape, |_: &mut [f32]| {})?;
+                self.write(instr, 0, |o: &mut [T]| {
+                    edit(&lse, |lse: &mut [f32]| {
                         attention::forward(&shape(spec), o, lse, &q, &k, &v, starts.as_deref(), &mut scratch);
                     })
                     .expect("nothing in this edit can fail");
@@ -310,26 +338,27 @@ impl Player<'_> {
                 Ok(())
             }
             Op::CacheWrite => {
-                let (x, places, width) = (floats(&input[0]), ids(&input[2]), dims(0)[1]);
+                let (x, places, width) = (numbers::<T>(&input[0]), ids(&input[2]), dims(0)[1]);
                 edit(&input[1], |kept| cache::write(kept, &x, &places, width))
             }
             Op::CachedAttention(spec) => {
-                let [q, keys, values] = [0, 1, 2].map(|i| floats(&input[i]));
+                let (q, keys, values) = (numbers::<T>(&input[0]), floats(&input[1]), floats(&input[2]));
                 let (seen, lengths) = (ids(&input[3]), ids(&input[4]));
                 let CachedSpec { batch, capacity, heads, kv_heads, head_dim, scale, window, softcap } = *spec;
                 let shape =
                     cache::Shape { batch, capacity, heads, kv_heads, head_dim, scale, window, softcap };
                 let mut scratch = self.scratch(instr);
-                self.write(instr, 0, |o| {
+                self.write(instr, 0, |o: &mut [T]| {
                     cache::attend(&shape, o, &q, &keys, &values, &seen, &lengths, &mut scratch);
                 })
             }
             Op::AttentionGrad(spec) => {
-                let [d_o, q, k, v, o, lse] = [0, 1, 2, 3, 4, 5].map(|i| floats(&input[i]));
+                let [d_o, q, k, v, o] = [0, 1, 2, 3, 4].map(|i| numbers::<T>(&input[i]));
+                let lse = floats(&input[5]);
                 let starts = input.get(6).map(ids);
                 let mut scratch = self.scratch(instr);
-                let [mut dq, mut dk, mut dv] =
-                    [0, 1, 2].map(|i| super::cpu::buffer(self.program.value(instr.outputs[i]).elements()));
+                let [mut dq, mut dk, mut dv] = [0, 1, 2]
+                    .map(|i| super::cpu::buffer::<T>(self.program.value(instr.outputs[i]).elements()));
                 attention::grad(
                     &shape(spec),
                     &mut dq,
@@ -352,70 +381,78 @@ impl Player<'_> {
             }
             Op::Columns { start, width, period } => {
                 let columns = columns::Columns { start: *start, width: *width, period: *period };
-                let x = floats(&input[0]);
+                let x = numbers::<T>(&input[0]);
                 self.write(instr, 0, |y| columns::forward(y, &x, columns))
             }
             Op::ColumnsGrad { start, width, period, accumulate } => {
                 let columns = columns::Columns { start: *start, width: *width, period: *period };
-                let dy = floats(&input[0]);
+                let dy = numbers::<T>(&input[0]);
                 self.write(instr, 0, |dx| columns::grad(dx, *accumulate, &dy, columns))
             }
             Op::Activate(activation) => with_curve!(*activation, f => {
                 if in_place {
-                    self.write(instr, 0, |x| activation::forward_in_place(f, x))
+                    self.write(instr, 0, |x: &mut [T]| activation::forward_in_place(f, x))
                 } else {
-                    let x = floats(&input[0]);
+                    let x = numbers::<T>(&input[0]);
                     self.write(instr, 0, |y| activation::forward(f, y, &x))
                 }
             }),
             Op::ActivateGrad(activation) => with_curve!(*activation, f => {
-                let x = floats(&input[1]);
+                let x = numbers::<T>(&input[1]);
                 if in_place {
                     self.write(instr, 0, |dy| activation::grad_in_place(f, dy, &x))
                 } else {
-                    let dy = floats(&input[0]);
+                    let dy = numbers::<T>(&input[0]);
                     self.write(instr, 0, |dx| activation::grad(f, dx, &dy, &x))
                 }
             }),
             Op::Gated(activation) => with_curve!(*activation, f => {
-                let up = floats(&input[1]);
+                let up = numbers::<T>(&input[1]);
                 if in_place {
                     self.write(instr, 0, |gate| gated::forward_in_place(f, gate, &up))
                 } else {
-                    let gate = floats(&input[0]);
+                    let gate = numbers::<T>(&input[0]);
                     self.write(instr, 0, |y| gated::forward(f, y, &gate, &up))
                 }
             }),
             Op::GatedGrad(activation) => {
-                with_curve!(*activation, f => self.gated_grad(f, instr, &input, in_place))
+                with_curve!(*activation, f => self.gated_grad::<_, T>(f, instr, &input, in_place))
             }
             Op::Scale { factor } => {
                 if in_place {
-                    self.write(instr, 0, |x| reduce::scale_in_place(x, *factor))
+                    self.write(instr, 0, |x: &mut [T]| reduce::scale_in_place(x, *factor))
                 } else {
-                    let x = floats(&input[0]);
+                    let x = numbers::<T>(&input[0]);
                     self.write(instr, 0, |y| reduce::scale(y, &x, *factor))
                 }
             }
             Op::Add => match instr.reuses[0] {
                 Some(place) => {
-                    let other = floats(&input[1 - place]);
+                    let other = numbers::<T>(&input[1 - place]);
                     self.write(instr, 0, |a| reduce::add_in_place(a, &other))
                 }
                 None => {
-                    let (a, b) = (floats(&input[0]), floats(&input[1]));
+                    let (a, b) = (numbers::<T>(&input[0]), numbers::<T>(&input[1]));
                     self.write(instr, 0, |y| reduce::add(y, &a, &b))
                 }
             },
             Op::Copy => {
                 if in_place {
-                    return self.write(instr, 0, |_| {});
+                    return self.write(instr, 0, |_: &mut [T]| {});
                 }
-                let x = floats(&input[0]);
+                let x = numbers::<T>(&input[0]);
                 self.write(instr, 0, |y| y.copy_from_slice(&x))
             }
+            Op::Cast { to: Dtype::F32 } => {
+                let x = numbers::<T>(&input[0]);
+                self.write(instr, 0, |y: &mut [f32]| reduce::cast(y, &x))
+            }
+            Op::Cast { to: Dtype::Bf16 | Dtype::F16 | Dtype::U32 } => {
+                let x = floats(&input[0]);
+                self.write(instr, 0, |y: &mut [T]| reduce::cast(y, &x))
+            }
             Op::LinearCrossEntropy { chunk, softcap } => {
-                let (x, w, labels) = (floats(&input[0]), floats(&input[1]), ids(&input[2]));
+                let (x, w, labels) = (numbers::<T>(&input[0]), numbers::<T>(&input[1]), ids(&input[2]));
                 let (hidden, vocab) = (dims(0)[1], dims(1)[0]);
                 let mut logits = self.scratch(instr);
                 let mut sums = (0.0, 0);
@@ -429,7 +466,7 @@ impl Player<'_> {
                 self.write(instr, 0, |y| y.copy_from_slice(&[sums.0 as f32, sums.1 as f32]))
             }
             Op::LinearCrossEntropyGrad { chunk, softcap, input: dx, weight: dw, accumulate } => {
-                self.linear_cross_entropy_grad(instr, &input, *chunk, *softcap, *dx, *dw, *accumulate)
+                self.linear_cross_entropy_grad::<T>(instr, &input, *chunk, *softcap, *dx, *dw, *accumulate)
             }
             Op::CrossEntropy => {
                 let (nll, correct) = loss::cross_entropy(&floats(&input[0]), &ids(&input[1]), dims(0)[1]);
@@ -461,15 +498,25 @@ impl Player<'_> {
             }
             Op::SumSquares { accumulate } => {
                 let sum = reduce::sum_of_squares(&floats(&input[0]));
-                self.write(instr, 0, |y| {
+                self.write(instr, 0, |y: &mut [f32]| {
                     y[0] = (sum + if *accumulate { f64::from(y[0]) } else { 0.0 }) as f32;
                 })
             }
-            Op::ClipFactor { max_norm } => {
-                let norm = floats(&input[0])[0].sqrt();
-                self.write(instr, 0, |y| y[0] = (max_norm / (norm + 1e-6)).min(1.0))
+            Op::GradFactor { max_norm } => {
+                let sum = floats(&input[0])[0];
+                let unscale = self.knobs.unscale;
+                let clip = max_norm.map_or(1.0, |max| (max / (sum.sqrt() * unscale + 1e-6)).min(1.0));
+                let factor = if sum.is_finite() { clip * unscale } else { 0.0 };
+                self.write(instr, 0, |y: &mut [f32]| y[0] = factor)
             }
-            Op::Update { states, clipped } => {
+            Op::Update { master, states, scaled } => {
+                let (gradient, rest) = (&input[1], &input[2..]);
+                let (masters, rest) = rest.split_at(usize::from(*master));
+                let (states, rest) = rest.split_at(*states);
+                let scale = if *scaled { floats(&rest[0])[0] } else { 1.0 };
+                if scale == 0.0 {
+                    return Ok(());
+                }
                 let Role::Weight(param) = self.program.value(instr.inputs[0]).role else {
                     unreachable!("an update begins with its weight")
                 };
@@ -479,24 +526,36 @@ impl Player<'_> {
                     rate: rate * factors.get(param.0).unwrap_or(&1.0),
                     weight_decay,
                     count: self.store.count_update(param),
-                    scale: if *clipped { floats(&input[2 + states])[0] } else { 1.0 },
+                    scale,
                 };
-                update(&step, &input[0], &input[1], &input[2..2 + states])
+                let weight = &input[0];
+                match masters {
+                    [master] => {
+                        update(&step, master, gradient, states)?;
+                        let master = floats(master);
+                        edit(weight, |weight: &mut [T]| reduce::cast(weight, &master))
+                    }
+                    _ if T::IS_WIDE => update(&step, weight, gradient, states),
+                    _ => {
+                        let noise = Random::stream(self.knobs.noise, param.0 as u64).next();
+                        update_half(&step, weight, &mut self.scratch(instr), gradient, states, noise)
+                    }
+                }
             }
         }
     }
 
-    fn gated_grad<C: activation::Curve>(
+    fn gated_grad<C: activation::Curve, T: Stored + Number>(
         &mut self,
         f: C,
         instr: &Instr,
         input: &[Tensor],
         in_place: bool,
     ) -> Result<()> {
-        let dy = floats(&input[0]);
+        let dy = numbers::<T>(&input[0]);
         if in_place {
-            edit(&input[1], |gate| {
-                edit(&input[2], |up| gated::grad_in_place(f, &dy, gate, up))
+            edit(&input[1], |gate: &mut [T]| {
+                edit(&input[2], |up: &mut [T]| gated::grad_in_place(f, &dy, gate, up))
                     .expect("nothing in this edit can fail");
             })?;
             for (output, place) in [(0, 1), (1, 2)] {
@@ -504,7 +563,7 @@ impl Player<'_> {
             }
             return Ok(());
         }
-        let (gate, up) = (floats(&input[1]), floats(&input[2]));
+        let (gate, up) = (numbers::<T>(&input[1]), numbers::<T>(&input[2]));
         let mut d_up = super::cpu::buffer(up.len());
         self.write(instr, 0, |d_gate| gated::grad(f, d_gate, &mut d_up, &dy, &gate, &up))?;
         let id = instr.outputs[1];
@@ -534,7 +593,7 @@ impl Player<'_> {
     }
 
     /// Loss, `dx` and `dw` in one pass over chunks of logits.
-    fn linear_cross_entropy_grad(
+    fn linear_cross_entropy_grad<T: Stored + Number>(
         &mut self,
         instr: &Instr,
         input: &[Tensor],
@@ -544,10 +603,10 @@ impl Player<'_> {
         wants_dw: bool,
         accumulate: bool,
     ) -> Result<()> {
-        let (x, w, labels) = (floats(&input[0]), floats(&input[1]), ids(&input[2]));
+        let (x, w, labels) = (numbers::<T>(&input[0]), numbers::<T>(&input[1]), ids(&input[2]));
         let hidden = self.program.value(instr.inputs[0]).shape[1];
         let vocab = self.program.value(instr.inputs[1]).shape[0];
-        let mut dx = super::cpu::buffer(if wants_dx { x.len() } else { 0 });
+        let mut dx = super::cpu::buffer::<T>(if wants_dx { x.len() } else { 0 });
         let scale = self.knobs.loss_scale;
         let mut logits = self.scratch(instr);
         let mut sums = (0.0, 0);
@@ -604,6 +663,8 @@ fn shape(spec: &AttentionSpec) -> attention::Shape {
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
 
     #[test]
@@ -624,8 +685,18 @@ mod tests {
             let none: [&[usize]; 0] = [];
             let (forward, grad) = (Op::Attention(spec), Op::AttentionGrad(spec));
             let shape = shape(&spec);
-            assert_eq!(forward.workspace(&none, 3).0, 4 * attention::scratch_len(&shape, 3) as u64);
-            assert_eq!(grad.workspace(&none, 3).0, 4 * attention::grad_scratch_len(&shape, 3) as u64);
+            assert_eq!(
+                forward.workspace(&none, Dtype::F32, 3).0,
+                4 * attention::scratch_len::<f32>(&shape, 3) as u64
+            );
+            assert_eq!(
+                grad.workspace(&none, Dtype::F32, 3).0,
+                4 * attention::grad_scratch_len::<f32>(&shape, 3) as u64
+            );
+            let (len, grad_len) =
+                (attention::scratch_len::<bf16>(&shape, 3), attention::grad_scratch_len::<bf16>(&shape, 3));
+            assert_eq!(forward.workspace(&none, Dtype::Bf16, 3).0, 4 * len as u64);
+            assert_eq!(grad.workspace(&none, Dtype::Bf16, 3).0, 4 * grad_len as u64);
         }
     }
 }

@@ -1,16 +1,18 @@
 //! Which kernel changes a weight: the other half of [`crate::plan::optimizer`], which says what each algorithm keeps.
 
 use candle_core::{Result, Tensor};
+use half::bf16;
 
 use crate::lang::pipeline::{Algorithm, Setting};
 use crate::plan::optimizer::BLOCK;
 
-use super::access::{Slot, edit, edit_all, floats};
+use super::access::{Slot, edit, edit_all, floats, numbers};
 use super::cpu::optimizer::adafactor::{Adafactor, Square};
 use super::cpu::optimizer::adam::Adam;
 use super::cpu::optimizer::eight_bit::{self, Moment};
 use super::cpu::optimizer::momentum::{Lion, Sgdm, sgd};
 use super::cpu::optimizer::scaled::{Rmsprop, adagrad};
+use super::cpu::reduce;
 
 const _: () = assert!(BLOCK == eight_bit::BLOCK, "the plan and the kernels cut 8-bit states alike");
 
@@ -33,6 +35,22 @@ pub fn update(step: &Step<'_>, weight: &Tensor, gradient: &Tensor, states: &[Ten
     let mut change = Ok(());
     edit(weight, |p| change = edit_all(states, |slots| apply(step, shape, p, &g, slots)))?;
     change
+}
+
+/// Changes a half weight that has no master, and its states in place: in `wide`, which holds it in 32 bits meanwhile.
+/// `noise` says which way each number is rounded.
+pub fn update_half(
+    step: &Step<'_>,
+    weight: &Tensor,
+    wide: &mut [f32],
+    gradient: &Tensor,
+    states: &[Tensor],
+    noise: u64,
+) -> Result<()> {
+    reduce::cast(wide, &numbers::<bf16>(weight));
+    let g = floats(gradient);
+    edit_all(states, |slots| apply(step, weight.dims(), wide, &g, slots))?;
+    edit(weight, |weight: &mut [bf16]| reduce::round_at_random(weight, wide, noise))
 }
 
 fn apply(step: &Step<'_>, shape: &[usize], p: &mut [f32], g: &[f32], slots: Vec<Slot<'_>>) {

@@ -4,25 +4,31 @@
 //! Plan ──settle──▶ Plan ──estimate──▶ Estimate { stages: [{ phases, groups, peak }] }
 //! ```
 //!
-//! Reading order: [`mod@play`] (one program with byte counters), then [`estimate`] (all programs of a plan, with what
+//! Reading order: [`mod@play`] (one program with byte counters), [`budget`] (what runs again so that a step fits), then [`estimate`] (all programs of a plan, with what
 //! is resident around them), [`paper`] (the paper's own sums).
 //!
-//! On the CPU the device's memory is the host's, and the figures are exact: the engine allocates what the programs
-//! say and nothing else. Left out are the program itself, its libraries' scratch, and what an allocator rounds up.
+//! A peak is that of the device. On the CPU the device's memory is the host's: masters and states that rest between
+//! turns are in it, whatever group trains, and the figures are exact: the engine allocates what the programs say and
+//! nothing else. On a device with memory of its own a group's step has the masters and states of that group there, and
+//! what rests on the host is a figure of its own. Left out are the program itself, its libraries' scratch, and what an allocator rounds up.
 //!
 //! This room must not know tensors or files.
 
+pub mod budget;
 pub mod paper;
 pub mod play;
 
 use serde::Serialize;
 
-use crate::lang::pipeline::{Recompute, Rest};
-use crate::plan::{Decoding, EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, StagePlan, TrainPlan};
+use crate::lang::pipeline::{Device, Precision, Rest};
+use crate::plan::{
+    Decoding, EvaluatePlan, ExportPlan, GeneratePlan, Group, ModelPlan, Plan, StagePlan, TrainPlan,
+};
 use crate::program::builder::BatchShape;
-use crate::program::forward_only;
-use crate::units::{Bytes, Dtype};
+use crate::program::{StepPrograms, forward_only};
+use crate::units::Bytes;
 
+pub use budget::settle;
 pub use play::{Breakdown, Peak, left_over, play};
 
 /// The version of the estimate in `plan.json`.
@@ -48,8 +54,13 @@ pub struct StageEstimate {
     /// For a train stage: one entry per group, in the order of their turns.
     pub groups: Vec<GroupEstimate>,
     pub peak: Bytes,
-    /// Host memory beside the tensors: token ids and labels of all rows. None if nobody has looked at the rows.
+    /// Masters and states that rest in the host's memory between turns, where that is not the device's.
+    pub host: Bytes,
+    /// Host memory beside the tensors: token ids and labels of all rows, and their order. None if nobody has looked at
+    /// the rows.
     pub data: Option<Bytes>,
+    /// What of them lies in a file of the token cache instead, which the system holds in memory as far as there is room.
+    pub mapped: Option<Bytes>,
     /// One checkpoint, or the export.
     pub disk: Bytes,
     /// Floating-point operations of the whole stage, where its length is known.
@@ -75,19 +86,6 @@ pub struct GroupEstimate {
     pub operation: String,
     /// Floating-point operations of one step on the largest batch.
     pub flops: u64,
-}
-
-/// Decides what the plan leaves to the budget: a stage with `recompute = auto` runs its blocks again if it would be
-/// above its `memory_limit` otherwise.
-pub fn settle(mut plan: Plan, threads: usize) -> Plan {
-    for stage in &mut plan.stages {
-        if let StagePlan::Train(train) = stage
-            && train.recompute == Recompute::Auto
-        {
-            train.recompute_blocks = train.memory_limit.is_some_and(|limit| peak(train, threads) > limit);
-        }
-    }
-    plan
 }
 
 /// Plays every program of the plan with byte counters.
@@ -118,13 +116,42 @@ pub fn peak(plan: &TrainPlan, threads: usize) -> Bytes {
     (0..plan.groups.len()).map(|group| step(plan, group, threads).peak).max().unwrap_or_default()
 }
 
+/// What is there during the whole step of a group beside the weights.
+#[derive(Debug, Clone, Copy, Default)]
+struct Resting {
+    masters: Bytes,
+    states: Bytes,
+    /// Of both, what is elsewhere, in the host's memory.
+    host: Bytes,
+}
+
+fn resting(plan: &TrainPlan, group: &Group) -> Resting {
+    let apart = match plan.device {
+        Device::Auto | Device::Cpu => false,
+        Device::Cuda(_) => true,
+    };
+    let of_group = Bytes(4 * group.n_elements);
+    // What is fetched keeps its place on the host.
+    let (masters, masters_away) = match plan.model.precision {
+        Precision::Fp32 | Precision::Bf16 => (Bytes(0), Bytes(0)),
+        Precision::MixedHi(_) if apart => (of_group, plan.model.masters),
+        Precision::Mixed(_) | Precision::MixedHi(_) => (plan.model.masters, Bytes(0)),
+    };
+    let (states, states_away) = match plan.states {
+        Rest::Host if apart => (plan.state_bytes(group), plan.all_state_bytes()),
+        Rest::Device | Rest::Host => (plan.all_state_bytes(), Bytes(0)),
+        Rest::Discard => (plan.state_bytes(group), Bytes(0)),
+    };
+    Resting { masters, states, host: masters_away + states_away }
+}
+
 /// The highest point of one step of a group on the largest batch.
 pub fn step(plan: &TrainPlan, group: usize, threads: usize) -> GroupEstimate {
-    let programs = plan.programs(group, plan.largest_batch(), threads);
-    let states = match plan.states {
-        Rest::Device | Rest::Host => plan.all_state_bytes(),
-        Rest::Discard => plan.state_bytes(&plan.groups[group]),
-    };
+    step_of(plan, group, &plan.programs(group, plan.largest_batch(), threads))
+}
+
+fn step_of(plan: &TrainPlan, group: usize, programs: &StepPrograms) -> GroupEstimate {
+    let resting = resting(plan, &plan.groups[group]);
     let times = |name: &str| match name {
         "further micro-batches" => plan.accumulate - 1,
         _ => 1,
@@ -137,7 +164,8 @@ pub fn step(plan: &TrainPlan, group: usize, threads: usize) -> GroupEstimate {
         .max_by_key(|(_, peak)| peak.by.total())
         .expect("a step has a program");
     highest.by.weights = plan.model.bytes;
-    highest.by.states = states;
+    highest.by.masters = resting.masters;
+    highest.by.states = resting.states;
     GroupEstimate {
         names: plan.groups[group].names.clone(),
         n_elements: plan.groups[group].n_elements,
@@ -153,20 +181,21 @@ pub fn step(plan: &TrainPlan, group: usize, threads: usize) -> GroupEstimate {
 fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
     let groups: Vec<GroupEstimate> = (0..plan.groups.len()).map(|group| step(plan, group, threads)).collect();
     let weights = plan.model.bytes;
-    let resting = match plan.states {
-        Rest::Device | Rest::Host => plan.all_state_bytes(),
-        Rest::Discard => Bytes(0),
-    };
+    let rests: Vec<Resting> = plan.groups.iter().map(|group| resting(plan, group)).collect();
+    let most = |of: &dyn Fn(&Resting) -> Bytes| rests.iter().map(of).max().unwrap_or_default();
+    // Between steps the last group's are still there.
+    let beside = most(&|rest| rest.masters + rest.states);
     let steps = groups.iter().map(|group| group.peak).max().unwrap_or_default();
-    let mut phases = vec![Phase { name: "load", bytes: weights }, Phase { name: "train", bytes: steps }];
+    let loaded = weights + most(&|rest| rest.masters);
+    let mut phases = vec![Phase { name: "load", bytes: loaded }, Phase { name: "train", bytes: steps }];
     if plan.evaluate.is_some() {
         let seq = plan.rows.map_or(plan.seq, |rows| rows.longest_holdout.max(1));
         let shape = BatchShape { seq: seq as usize, ..plan.largest_batch() };
         let program = plan.evaluation(shape, threads);
-        phases.push(Phase { name: "evaluate", bytes: weights + resting + play(&program).by.total() });
+        phases.push(Phase { name: "evaluate", bytes: weights + beside + play(&program).by.total() });
     }
     // Tensors are written from where they lie.
-    phases.push(Phase { name: "save", bytes: weights + resting });
+    phases.push(Phase { name: "save", bytes: weights + beside });
     let flops = plan.steps.map(|steps| {
         let shares = plan.visits.shares(steps, plan.dwell, groups.len());
         shares.iter().zip(&groups).map(|(steps, group)| steps * group.flops as f64).sum()
@@ -180,17 +209,19 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
         peak: phases.iter().map(|phase| phase.bytes).max().unwrap_or_default(),
         phases,
         groups,
-        // An id and a label for each token.
-        data: plan.rows.map(|rows| Bytes(8 * rows.tokens)),
-        disk: weights + states,
+        host: most(&|rest| rest.host),
+        data: plan.rows.map(|rows| rows.memory),
+        mapped: plan.rows.map(|rows| rows.mapped),
+        // Masters say what their weights are.
+        disk: Bytes(plan.model.precision.kept().size() * plan.model.n_elements) + states,
         flops,
     }
 }
 
 fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
     let shape = BatchShape { batch: plan.micro_batch as usize, seq: plan.seq as usize, packed: plan.packed };
-    let program = forward_only(&plan.model.model.evaluation(shape), threads);
-    let weights = plan.model.bytes;
+    let program = forward_only(&plan.model.evaluation(shape), threads);
+    let weights = loaded(&plan.model, plan.from.is_some(), plan.device);
     let bytes = weights + play(&program).by.total();
     let batches = plan.rows.map(|rows| {
         let rows = if rows.holdout > 0 { rows.holdout } else { rows.train };
@@ -201,14 +232,17 @@ fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
         phases: vec![Phase { name: "load", bytes: weights }, Phase { name: "evaluate", bytes }],
         groups: Vec::new(),
         peak: bytes,
-        data: plan.rows.map(|rows| Bytes(8 * rows.tokens)),
+        host: Bytes(0),
+        data: plan.rows.map(|rows| rows.memory),
+        mapped: plan.rows.map(|rows| rows.mapped),
         disk: Bytes(0),
         flops: batches.map(|batches| batches as f64 * program.flops() as f64),
     }
 }
 
 fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
-    let (weights, cache, pass) =
+    let weights = loaded(&plan.model, plan.from.is_some(), plan.device);
+    let (cache, pass) =
         continuing(&plan.model, &plan.decoding, plan.prompt_tokens, plan.prompts.len(), threads);
     let bytes = weights + cache + pass;
     StageEstimate {
@@ -220,21 +254,23 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
         ],
         groups: Vec::new(),
         peak: bytes,
+        host: Bytes(0),
         data: None,
+        mapped: None,
         disk: Bytes(0),
         flops: None,
     }
 }
 
-/// What continuing texts takes: the weights, the keys and values that are kept, and the higher of the longest prompt's pass
-/// and a pass of one token for each text. Without a look at the prompts, one may be as long as the model has positions.
+/// What continuing texts takes beside the weights: the keys and values that are kept, and the higher of the longest prompt's
+/// pass and a pass of one token for each text. Without a look at the prompts, one may be as long as the model has positions.
 fn continuing(
     model: &ModelPlan,
     decoding: &Decoding,
     prompt_tokens: Option<u64>,
     prompts: usize,
     threads: usize,
-) -> (Bytes, Bytes, Bytes) {
+) -> (Bytes, Bytes) {
     let positions = model.model.positions as u64;
     let longest = prompt_tokens.unwrap_or(positions).max(1);
     let cache = decoding.cache(longest, positions, prompts as u64);
@@ -242,19 +278,28 @@ fn continuing(
     let kept = shapes.iter().map(|shape| Bytes(4 * shape.iter().product::<usize>() as u64)).sum();
     let pass = |batch, seq| {
         let shape = BatchShape { batch, seq, packed: false };
-        play(&forward_only(&model.model.continuation(shape, cache), threads)).by.total()
+        play(&forward_only(&model.continuation(shape, cache), threads)).by.total()
     };
-    (model.bytes, kept, pass(1, longest as usize).max(pass(cache.sequences, 1)))
+    (kept, pass(1, longest as usize).max(pass(cache.sequences, 1)))
+}
+
+/// The weights of a stage that trains nothing. Masters that training has left are kept for an export.
+fn loaded(model: &ModelPlan, trained: bool, device: Device) -> Bytes {
+    match device {
+        Device::Auto | Device::Cpu if trained => model.bytes + model.masters,
+        Device::Auto | Device::Cpu | Device::Cuda(_) => model.bytes,
+    }
 }
 
 fn export(plan: &ExportPlan) -> StageEstimate {
-    let weights = plan.model.bytes;
-    // One tensor at a time is converted; 32-bit tensors are written from where they lie.
-    let largest = plan.model.model.params.iter().map(|param| param.elements()).max().unwrap_or(0);
-    let staged = match plan.dtype {
-        Dtype::F32 | Dtype::U32 => Bytes(0),
-        Dtype::F16 | Dtype::Bf16 => Bytes(plan.dtype.size() * largest),
+    let kept = plan.model.precision.kept();
+    let weights = match plan.from {
+        Some(_) => loaded(&plan.model, true, Device::Cpu),
+        None => Bytes(kept.size() * plan.model.n_elements),
     };
+    // One tensor at a time is converted; what has the type already is written from where it lies.
+    let largest = plan.model.model.params.iter().map(|param| param.elements()).max().unwrap_or(0);
+    let staged = if plan.dtype == kept { Bytes(0) } else { Bytes(plan.dtype.size() * largest) };
     StageEstimate {
         name: plan.name.clone(),
         phases: vec![
@@ -263,7 +308,9 @@ fn export(plan: &ExportPlan) -> StageEstimate {
         ],
         groups: Vec::new(),
         peak: weights + staged,
+        host: Bytes(0),
         data: None,
+        mapped: None,
         disk: Bytes(plan.dtype.size() * plan.model.n_elements),
         flops: None,
     }

@@ -8,8 +8,10 @@ use crate::units::Bytes;
 /// What makes up a peak.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Breakdown {
-    /// Of the whole model.
+    /// Of the whole model, as they are computed with.
     pub weights: Bytes,
+    /// 32-bit masters that are there during the step.
+    pub masters: Bytes,
     /// Optimizer states that are there during the step.
     pub states: Bytes,
     /// Of parameters.
@@ -26,14 +28,15 @@ pub struct Breakdown {
 
 impl Breakdown {
     pub fn total(&self) -> Bytes {
-        let Self { weights, states, gradients, kept, passing, batch, workspace } = *self;
-        weights + states + gradients + kept + passing + batch + workspace
+        let Self { weights, masters, states, gradients, kept, passing, batch, workspace } = *self;
+        weights + masters + states + gradients + kept + passing + batch + workspace
     }
 
     /// The parts with the words that reports use.
-    pub fn parts(&self) -> [(&'static str, Bytes); 7] {
+    pub fn parts(&self) -> [(&'static str, Bytes); 8] {
         [
             ("weights", self.weights),
+            ("masters", self.masters),
             ("states", self.states),
             ("gradients", self.gradients),
             ("kept activations", self.kept),
@@ -53,7 +56,7 @@ pub struct Peak {
     pub operation: String,
 }
 
-/// Every byte that the program itself brings about at its peak; weights and states are the caller's.
+/// Every byte that the program itself brings about at its peak; weights, masters and states are the caller's.
 pub fn play(program: &Program) -> Peak {
     let mut last_reverse_use = vec![false; program.values.len()];
     for instr in program.instrs.iter().filter(|instr| matches!(instr.phase, Phase::Reverse)) {
@@ -65,7 +68,7 @@ pub fn play(program: &Program) -> Peak {
     let count = |now: &mut Breakdown, id: crate::program::ValueId, alive: bool| {
         let value = program.value(id);
         let slot = match value.role {
-            Role::Weight(_) | Role::State(..) | Role::Cache(_) => return,
+            Role::Weight(_) | Role::Master(_) | Role::State(..) | Role::Cache(_) => return,
             Role::Gradient(_) => &mut now.gradients,
             Role::Input(_) => &mut now.batch,
             Role::Activation if last_reverse_use[id.0] => &mut now.kept,

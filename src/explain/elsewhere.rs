@@ -130,6 +130,66 @@ pub(super) const TABLE: &[Explanation] = &[
         "It lies in the folder that `HIFT_CACHE` names, else in `hift` in `XDG_CACHE_HOME`, else in `.cache/hift` in `HOME`. With an empty `HIFT_CACHE` nothing is kept.",
     ),
     told(
+        "hub::cache",
+        "The Hub's cache cannot be written.",
+        "What is fetched is kept in `HF_HUB_CACHE`, else in `hub` in `HF_HOME`, else in `.cache/huggingface/hub` in `HOME`. The system's own words are in the message: mostly the disk is full, or the folder is another user's.",
+    ),
+    told(
+        "hub::damaged",
+        "A file that was fetched is not what the Hub says it is.",
+        "Large files are held against their hash when they have come. What did not match is removed, and fetched anew the next time.",
+    ),
+    told(
+        "hub::denied",
+        "The Hub does not let a repository be read.",
+        "It is private, or its terms were not accepted, or there is no repository of this name: the Hub says no more. A token is taken from `HF_TOKEN`, or from where `hf auth login` has put it.",
+    ),
+    told(
+        "hub::interrupted",
+        "Fetching was interrupted.",
+        "What has come is kept; call the same command again.",
+    ),
+    told(
+        "hub::no_cache",
+        "There is no place for what is fetched from the Hub.",
+        "Without `HOME`, as in some cron jobs, set `HF_HOME` or `HF_HUB_CACHE` to a folder.",
+    ),
+    told(
+        "hub::no_file",
+        "A repository has not the files that are needed.",
+        "A model needs `config.json` and safetensors, a tokenizer `tokenizer.json`, a dataset files with rows. The message lists what there is; another revision may have more.",
+    ),
+    told(
+        "hub::no_repository",
+        "There is no such repository on the Hub.",
+        "Names are written as they stand in the address, such as `org/name`. Models and datasets are looked for in different places.",
+    ),
+    told(
+        "hub::no_revision",
+        "A repository has no such branch, tag or commit.",
+        "Without `revision`, the branch `main` is meant.",
+    ),
+    told(
+        "hub::offline",
+        "Something is not in the Hub's cache and may not be fetched.",
+        "`HF_HUB_OFFLINE` forbids touching the network, and an editor never waits for it. What was fetched once is found without it.",
+    ),
+    told(
+        "hub::unreachable",
+        "The Hub cannot be asked.",
+        "There is no network, or `HF_ENDPOINT` names a server that does not answer. What was fetched once needs no network.",
+    ),
+    told(
+        "data::not_fetched",
+        "Rows on the Hub were not fetched yet.",
+        "`hift check` looks at a file without its rows; with `--data` it fetches them, and so do `hift plan` and `hift run`.",
+    ),
+    told(
+        "plan::not_fetched",
+        "A model on the Hub was not fetched.",
+        "This program was built without what it needs to run, and so without the way to the Hub. Fetch the model with another one, and name its directory.",
+    ),
+    told(
         "data::double_mark",
         "Rows begin or end with a mark that the tokenizer adds as well.",
         "The model would learn the mark twice in a row, which it never sees when it is used. Take the mark out of the text, or write `begin = none` or `end = none`.",

@@ -305,8 +305,8 @@ pub(super) const TABLE: &[Explanation] = &[
         "lang::unavailable",
         "A word or key is planned and not available in this version.",
         "It belongs to the language and will mean what the manual says. Until then it is refused: a setting that is taken and does nothing would be worse.",
-        "model llama { weights = \"llama\"  precision = bf16 }",
-        "model llama { weights = \"llama\"  precision = fp32 }",
+        "schedule hift { rate = constant(1e-5)  states = disk }",
+        "schedule hift { rate = constant(1e-5)  states = host }",
     ),
     shown(
         "lang::unclosed_bracket",

@@ -3,10 +3,11 @@
 //! Each value knows whether it was written (and where) or took its default, so that later rooms can point
 //! at it. Paths are as written; [`Pipeline::path`] makes them absolute relative to the file's folder.
 
+use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::problem::Span;
 use crate::units::{Bytes, Dtype};
@@ -68,6 +69,9 @@ pub struct Pipeline {
     /// `param` values as they apply, after `--set`.
     pub params: Vec<(String, String)>,
     pub stages: Vec<Stage>,
+    /// What the repositories that it names stood for when they were fetched.
+    #[serde(skip)]
+    pub snapshots: Vec<Snapshot>,
 }
 
 impl Pipeline {
@@ -134,7 +138,8 @@ impl Data {
             | Source::Text { .. }
             | Source::Csv { .. }
             | Source::Parquet { .. }
-            | Source::Arrow { .. } => vec![self],
+            | Source::Arrow { .. }
+            | Source::Hub { .. } => vec![self],
         }
     }
 
@@ -219,8 +224,45 @@ pub enum Source {
     Parquet { path: String },
     /// `arrow("file.arrow")`: an IPC file or stream; a folder is one that `save_to_disk` has written.
     Arrow { path: String, split: Option<String> },
+    /// `hub("org/name")`: its files are known once they are fetched.
+    Hub {
+        repository: Repository,
+        /// Which files.
+        pick: Pick,
+        /// Where those are, in the order of their names; empty until they are fetched.
+        #[serde(skip)]
+        files: Vec<String>,
+    },
     /// `mix([a, b], weights = [2, 1])`: the rows of other data blocks, never of mixes.
     Mix { parts: Vec<Part>, by: Weigh, stop: Stop },
+}
+
+/// `hub("org/name", revision = "main")`: a repository on the Hugging Face Hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Repository {
+    pub name: String,
+    /// A branch, a tag or a commit.
+    pub revision: String,
+}
+
+/// Which files of a dataset's repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pick {
+    /// Those that this pattern matches.
+    Files(String),
+    /// Those whose paths name this split.
+    Split(String),
+}
+
+/// What a repository was when it was fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// As it stands in lock files: `hub:org/name@main`, `hub:datasets/org/name@main`.
+    pub label: String,
+    pub commit: String,
+    /// Where its files are: an absolute path.
+    pub folder: String,
 }
 
 /// How a row becomes what the model reads.
@@ -300,6 +342,9 @@ pub struct Tokenizer {
     pub span: Span,
     /// A `tokenizer.json`. Not needed where every data block that it serves is in `tokens` format.
     pub file: Setting<Option<String>>,
+    /// The repository whose `tokenizer.json` it is, where `file` names one; `file` is its path once it is fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hub: Option<Repository>,
     /// In tokens; without it, what the model's positions allow.
     pub max_length: Setting<Option<u64>>,
     pub too_long: Setting<TooLong>,
@@ -392,14 +437,109 @@ pub enum Task {
 pub enum Weights {
     /// A Hugging Face directory: `config.json` and safetensors, single or sharded.
     Directory { path: String },
+    /// `hub("org/name")`: such a directory, once it is fetched.
+    Hub {
+        repository: Repository,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        commit: Option<String>,
+        /// Where it is.
+        #[serde(skip)]
+        path: Option<String>,
+    },
     /// `random("config.json", seed = 1)`: a fresh start, drawn as the family's reference draws it.
     Random { config: String, seed: u64 },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+impl Weights {
+    /// The directory that they lie in; None for a fresh start, and for a repository that is not fetched.
+    pub fn directory(&self) -> Option<&str> {
+        match self {
+            Weights::Directory { path } => Some(path),
+            Weights::Hub { path, .. } => path.as_deref(),
+            Weights::Random { .. } => None,
+        }
+    }
+}
+
+/// The numbers that a model is computed in, and those that are kept to learn with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     Fp32,
+    /// Half weights, rounded at random when they change, and nothing else.
+    Bf16,
+    /// Half weights, and 32-bit masters of all of them where they are computed with.
+    Mixed(Half),
+    /// Half weights; 32-bit masters rest on the host but for those of the active group.
+    MixedHi(Half),
+}
+
+/// 16 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    Bf16,
+    Fp16,
+}
+
+impl Half {
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Half::Bf16 => Dtype::Bf16,
+            Half::Fp16 => Dtype::F16,
+        }
+    }
+}
+
+impl Precision {
+    /// Of weights and activations.
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Precision::Fp32 => Dtype::F32,
+            Precision::Bf16 => Dtype::Bf16,
+            Precision::Mixed(half) | Precision::MixedHi(half) => half.dtype(),
+        }
+    }
+
+    /// Of what is kept, and exported: masters where there are some.
+    pub fn kept(self) -> Dtype {
+        if self.has_masters() { Dtype::F32 } else { self.dtype() }
+    }
+
+    pub fn has_masters(self) -> bool {
+        match self {
+            Precision::Fp32 | Precision::Bf16 => false,
+            Precision::Mixed(_) | Precision::MixedHi(_) => true,
+        }
+    }
+
+    /// Whether the loss is scaled, since small gradients would vanish.
+    pub fn is_scaled(self) -> bool {
+        match self {
+            Precision::Fp32 | Precision::Bf16 => false,
+            Precision::Mixed(half) | Precision::MixedHi(half) => half == Half::Fp16,
+        }
+    }
+}
+
+/// As it is written.
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |half: &Half| match half {
+            Half::Bf16 => "bf16",
+            Half::Fp16 => "fp16",
+        };
+        match self {
+            Precision::Fp32 => f.write_str("fp32"),
+            Precision::Bf16 => f.write_str("bf16"),
+            Precision::Mixed(half) => write!(f, "mixed({})", name(half)),
+            Precision::MixedHi(half) => write!(f, "mixed_hi({})", name(half)),
+        }
+    }
+}
+
+impl Serialize for Precision {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -409,7 +549,7 @@ pub enum Recompute {
     None,
     /// Only the input of each block is kept; the block runs again when its turn in reverse comes.
     Blocks,
-    /// `none` where that fits `memory_limit`, else `blocks`.
+    /// The cheapest blocks that leave `memory_limit` enough room, for each group.
     Auto,
 }
 

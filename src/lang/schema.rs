@@ -411,6 +411,48 @@ const ARROW: Form = Form::Function(&Function {
     doc: "Arrow IPC files or streams, mapped into memory.",
 });
 
+const HUB_NAME: Key =
+    required("name", &[Form::Text], "\"org/name\"", "The repository's name, as it stands in its address.");
+const HUB_REVISION: Key = default(
+    "revision",
+    &[Form::Text],
+    "\"main\"",
+    "\"v1.0\"",
+    "A branch, a tag or a commit. A branch stays at the commit that was first fetched, or that the lock file \
+     names, until `hift lock` asks for a newer one.",
+);
+/// A repository of a model or of its tokenizer.
+const HUB: Form = Form::Function(&Function {
+    name: "hub",
+    arguments: &[HUB_NAME, HUB_REVISION],
+    doc: "A repository on the Hugging Face Hub. What the Hub's own cache lacks is fetched into it; otherwise \
+          nothing touches the network. `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_ENDPOINT` and \
+          `HF_HUB_OFFLINE` mean what they mean elsewhere.",
+});
+const HUB_ROWS: Form = Form::Function(&Function {
+    name: "hub",
+    arguments: &[
+        HUB_NAME,
+        HUB_REVISION,
+        depends(
+            "files",
+            &[Form::Text],
+            "those of the split",
+            "\"data/train-*.parquet\"",
+            "The file, or a pattern of files. Their names say how they are read: `.parquet`, `.jsonl`, `.json`, \
+             `.csv`, `.tsv`, `.txt` or `.arrow`, with `.gz` or `.zst` behind it or not.",
+        ),
+        depends(
+            "split",
+            &[Form::Text],
+            "`train`, where `files` is left out",
+            "\"validation\"",
+            "The files with this word in their path; those of a repository that names no splits are all `train`.",
+        ),
+    ],
+    doc: "A dataset on the Hugging Face Hub, fetched into the Hub's own cache if it is not there.",
+});
+
 /// What a path of a source may be.
 const FILES: &str = "The file, packed by gzip or zstd or not, or a pattern of files such as `data/*.jsonl`, read in the order of their names.";
 
@@ -459,7 +501,7 @@ const DATA: &[Key] = &[
                 ],
                 doc: "The rows of other data blocks; what each holds out is held out.",
             }),
-            Form::Soon("hub"),
+            HUB_ROWS,
         ],
         "json(\"data/train.jsonl\")",
         "The files that rows come from, or the blocks. Columns are the fields of a JSON object, those of a table, or `text`.",
@@ -695,6 +737,7 @@ const DATA: &[Key] = &[
             PARQUET,
             ARROW,
             TEXT,
+            HUB_ROWS,
         ],
         "none",
         "2 %",
@@ -741,7 +784,7 @@ const MARK: &[Form] = &[
 const TOKENIZER: &[Key] = &[
     depends(
         "file",
-        &[Form::Path],
+        &[Form::Path, HUB],
         "needed unless all data that it serves is in `tokens` format",
         "\"models/llama/tokenizer.json\"",
         "A `tokenizer.json` as Hugging Face writes it; it lies beside the model's weights. What \
@@ -844,7 +887,7 @@ const MODEL: &[Key] = &[
                 doc: "A fresh start, drawn as the model's family draws it. A plan needs nothing but the \
                       configuration, so this is also the way to plan for a model that is not there.",
             }),
-            Form::Soon("hub"),
+            HUB,
         ],
         "\"models/llama\"",
         "The weights to start from: a Hugging Face directory with `config.json` and safetensors, in one \
@@ -881,14 +924,31 @@ const MODEL: &[Key] = &[
         "precision",
         &[
             Form::Word("fp32", "32-bit floating point throughout."),
-            Form::Soon("bf16"),
-            Form::Soon("mixed"),
-            Form::Soon("mixed_hi"),
+            Form::Word(
+                "bf16",
+                "Weights of 16 bits and no others: a changed weight is rounded up or down at random, so that small \
+                 steps count in the mean. The least memory.",
+            ),
+            Form::Function(&Function {
+                name: "mixed",
+                arguments: HALF,
+                doc: "Weights and activations of 16 bits, beside 32-bit masters of all weights: those are what \
+                      changes, is kept in checkpoints and exported.",
+            }),
+            Form::Function(&Function {
+                name: "mixed_hi",
+                arguments: HALF,
+                doc: "The same, but on a device with memory of its own there are masters of the active group only; \
+                      the others rest on the host. (HiFT's Mixed^Hi.)",
+            }),
         ],
         "fp32",
-        "fp32",
-        "The numbers that weights are kept and computed in. In `fp32` a weight takes 4 bytes, and so does \
-         each number of its gradient and states.",
+        "mixed_hi(bf16)",
+        "The numbers that weights are kept and computed in. In `fp32` a weight takes 4 bytes, an activation 4 for \
+         each number; with the others 2. Sums, gradients of weights and the optimizer's states have 32 bits in any \
+         case. With `fp16` the loss is scaled: it begins at 65,536 times itself; a step whose gradients overflow is \
+         made again with half of that, and 2,000 good steps double it. `fp16` without masters is not offered: its \
+         smallest step is too coarse to learn with.",
     )
     .also(&["dtype", "torch_dtype", "fp16", "bf16"]),
     default(
@@ -900,7 +960,7 @@ const MODEL: &[Key] = &[
                 "Only the input of each block is kept; the block runs again when its turn in reverse \
                      comes. About a third more work where the embedding trains, less further up.",
             ),
-            Form::Word("auto", "`none` where that fits `memory_limit`, else `blocks`."),
+            Form::Word("auto", "For each group as few blocks as `memory_limit` asks for; none where everything fits."),
         ],
         "none",
         "auto",
@@ -909,6 +969,17 @@ const MODEL: &[Key] = &[
     )
     .also(&["gradient_checkpointing", "activation_checkpointing"]),
 ];
+
+/// The type of `mixed` and `mixed_hi`.
+const HALF: &[Key] = &[required(
+    "half",
+    &[
+        Form::Word("bf16", "Brain floating point: the range of `fp32`, 8 bits of precision."),
+        Form::Word("fp16", "IEEE floating point: numbers up to 65,504, 11 bits of precision."),
+    ],
+    "bf16",
+    "The type of weights and activations.",
+)];
 
 const PATTERNS: &[Form] = &[Form::List(&[Form::Text], None)];
 

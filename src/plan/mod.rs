@@ -24,13 +24,15 @@ use serde::Serialize;
 
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{
-    Algorithm, Data, Device, Evaluate, Export, Format, Generate, Interval, Length, Metric, Recompute, Rest,
-    Setting, Shuffle, Stage, Task as Ask, Tokenizer, Train, Weights,
+    Algorithm, Data, Device, Evaluate, Export, Format, Generate, Interval, Length, Metric, Precision,
+    Recompute, Rest, Setting, Shuffle, Stage, Task as Ask, Tokenizer, Train, Weights,
 };
 use crate::model::{Kind, Model, Target, Task};
-use crate::problem::{Problem, Problems, Span};
+use crate::problem::{Fault, Problem, Problems, Span};
 use crate::program::builder::{BatchShape, CacheShape};
-use crate::program::{ParamId, Program, Settings, StepPrograms, forward_only, step_programs};
+use crate::program::{
+    Graph, ParamId, Program, Settings, StepPrograms, forward_only, precision, step_programs,
+};
 use crate::units::{Bytes, Dtype};
 
 pub use group::Group;
@@ -75,6 +77,13 @@ pub struct Rows {
     pub longest: u64,
     /// Tokens of the longest sequence held out.
     pub longest_holdout: u64,
+    /// What ids, labels and their order take in memory. That depends on the cache: the same plan may need less the next
+    /// time.
+    #[serde(skip)]
+    pub memory: Bytes,
+    /// What lies in a file that is mapped into memory: the system takes it back where it needs room.
+    #[serde(skip)]
+    pub mapped: Bytes,
 }
 
 /// The whole run, decided.
@@ -136,7 +145,11 @@ pub struct ModelPlan {
     #[serde(skip_serializing_if = "is_next_token")]
     pub task: Task,
     pub n_elements: u64,
+    pub precision: Precision,
+    /// The weights as they are computed with.
     pub bytes: Bytes,
+    /// Their 32-bit masters, all of them.
+    pub masters: Bytes,
     #[serde(skip)]
     pub model: Arc<Model>,
     /// Where the pipeline names the weights.
@@ -146,6 +159,32 @@ pub struct ModelPlan {
 
 fn is_next_token(task: &Task) -> bool {
     *task == Task::NextToken
+}
+
+impl ModelPlan {
+    /// The forward pass to the loss, in the plan's precision.
+    pub fn loss(&self, shape: BatchShape) -> Graph {
+        self.lower(self.model.loss(shape))
+    }
+
+    /// The same, which also gives what the loss is computed from, in 32 bits.
+    pub fn evaluation(&self, shape: BatchShape) -> Graph {
+        self.lower(self.model.evaluation(shape))
+    }
+
+    /// The forward pass to logits, in the plan's precision.
+    pub fn logits(&self, shape: BatchShape) -> Graph {
+        self.lower(self.model.logits(shape))
+    }
+
+    /// The same for texts that are continued: keys and values are kept in `cache`.
+    pub fn continuation(&self, shape: BatchShape, cache: CacheShape) -> Graph {
+        self.lower(self.model.continuation(shape, cache))
+    }
+
+    fn lower(&self, graph: Graph) -> Graph {
+        precision::lower(graph, self.precision.dtype())
+    }
 }
 
 /// A train stage.
@@ -186,14 +225,34 @@ pub struct TrainPlan {
     pub seq: u64,
     pub packed: bool,
     pub recompute: Recompute,
-    /// Keep only what enters each block. With `auto`, [`crate::estimate::settle`] decides.
-    pub recompute_blocks: bool,
+    /// What that comes to. With `auto`, [`crate::estimate::settle`] decides.
+    pub run_again: RunAgain,
     pub shuffle: Shuffle,
     pub seed: u64,
     pub device: Device,
     pub memory_limit: Option<Bytes>,
     pub evaluate: Option<EvaluateEvery>,
     pub checkpoint: Option<CheckpointEvery>,
+}
+
+/// Blocks that run again in reverse instead of keeping what they computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunAgain {
+    None,
+    All,
+    /// For each group those that its step has no room for.
+    Blocks(Vec<Vec<usize>>),
+}
+
+impl RunAgain {
+    fn has(&self, group: usize, block: usize) -> bool {
+        match self {
+            RunAgain::None => false,
+            RunAgain::All => true,
+            RunAgain::Blocks(of_groups) => of_groups[group].contains(&block),
+        }
+    }
 }
 
 /// Evaluation in the course of training.
@@ -319,6 +378,17 @@ impl TrainPlan {
 
     /// The programs of one step of `group` on batches of `shape`.
     pub fn programs(&self, group: usize, shape: BatchShape, threads: usize) -> StepPrograms {
+        self.programs_with(group, shape, threads, &|block| self.run_again.has(group, block))
+    }
+
+    /// The same, with other blocks that run again.
+    pub fn programs_with(
+        &self,
+        group: usize,
+        shape: BatchShape,
+        threads: usize,
+        recompute: &dyn Fn(usize) -> bool,
+    ) -> StepPrograms {
         let model = &self.model.model;
         let mut active = vec![false; model.params.len()];
         for id in &self.groups[group].params {
@@ -328,16 +398,18 @@ impl TrainPlan {
             active: &active,
             states: &|id| optimizer::states(&self.algorithm, model, id),
             clip: self.clip.map(|clip| clip as f32),
+            masters: self.model.precision.has_masters(),
+            scaled: self.model.precision.is_scaled(),
             accumulate: self.accumulate > 1,
-            recompute_blocks: self.recompute_blocks,
+            recompute,
             threads,
         };
-        step_programs(&model.loss(shape), &settings)
+        step_programs(&self.model.loss(shape), &settings)
     }
 
     /// The program that evaluates batches of `shape`.
     pub fn evaluation(&self, shape: BatchShape, threads: usize) -> Program {
-        forward_only(&self.model.model.evaluation(shape), threads)
+        forward_only(&self.model.evaluation(shape), threads)
     }
 
     /// Optimizer states of a group.
@@ -363,7 +435,7 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
     let mut problems = Problems::default();
     let mut stages = Vec::new();
     let mut warnings: Vec<Problem> = Vec::new();
-    let mut models: Vec<((Weights, Ask), Result<ModelPlan, ()>)> = Vec::new();
+    let mut models: Vec<(&crate::lang::pipeline::Model, Result<ModelPlan, ()>)> = Vec::new();
     for stage in &pipeline.stages {
         let block = match stage {
             Stage::Train(stage) => &stage.model,
@@ -371,11 +443,17 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
             Stage::Generate(stage) => &stage.model,
             Stage::Export(stage) => &stage.model,
         };
-        let is_it = |(weights, task): &(Weights, Ask)| *weights == *block.weights && *task == *block.task;
-        let known = models.iter().find(|(what, _)| is_it(what)).map(|(_, model)| model.clone());
+        // Blocks that ask for the same are one model.
+        let is_it = |other: &crate::lang::pipeline::Model| {
+            let asks = |block: &crate::lang::pipeline::Model| {
+                (block.weights.value.clone(), *block.precision, block.task.value.clone())
+            };
+            asks(other) == asks(block)
+        };
+        let known = models.iter().find(|(other, _)| is_it(other)).map(|(_, model)| model.clone());
         let model = known.unwrap_or_else(|| {
             let model = read_model(pipeline, block, world).map_err(|found| problems.0.extend(found.0));
-            models.push(((block.weights.value.clone(), block.task.value.clone()), model.clone()));
+            models.push((block, model.clone()));
             model
         });
         let Ok(model) = model else { continue };
@@ -441,8 +519,17 @@ pub fn read_model(
         false => problem,
     };
     let config = match &*block.weights {
-        Weights::Directory { path } => pipeline.path(path).join("config.json"),
+        Weights::Directory { path } | Weights::Hub { path: Some(path), .. } => {
+            pipeline.path(path).join("config.json")
+        }
         Weights::Random { config, .. } => pipeline.path(config),
+        Weights::Hub { repository, path: None, .. } => {
+            let what = format!("`{}` is on the Hub, and was not fetched", repository.name);
+            let problem = Problem::of(Fault::Missing, "hift::plan::not_fetched", what);
+            return Err(placed(problem)
+                .help("`hift run FILE` fetches it; this program may have been built without what it needs to run")
+                .into());
+        }
     };
     let (kind, labels) = match &*block.task {
         Ask::Auto => (Kind::Auto, None),
@@ -458,7 +545,7 @@ pub fn read_model(
         })
     });
     let model = model.map_err(placed)?;
-    if let Weights::Directory { path } = &*block.weights {
+    if let Some(path) = block.weights.directory() {
         let checked = world.check_weights(&pipeline.path(path), &model);
         checked.map_err(|found| Problems(found.0.into_iter().map(placed).collect()))?;
     }
@@ -468,7 +555,9 @@ pub fn read_model(
         family: model.family,
         task: model.task(),
         n_elements: model.n_elements(),
-        bytes: model.bytes(),
+        precision: *block.precision,
+        bytes: Bytes(block.precision.dtype().size() * model.n_elements()),
+        masters: if block.precision.has_masters() { model.bytes() } else { Bytes(0) },
         model: Arc::new(model),
         span,
     })
@@ -759,7 +848,10 @@ fn train(
         seq,
         packed,
         recompute: *stage.model.recompute,
-        recompute_blocks: *stage.model.recompute == Recompute::Blocks,
+        run_again: match *stage.model.recompute {
+            Recompute::Blocks => RunAgain::All,
+            Recompute::None | Recompute::Auto => RunAgain::None,
+        },
         shuffle: *stage.data.shuffle,
         seed: *stage.seed,
         device: *stage.device,

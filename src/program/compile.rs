@@ -13,10 +13,14 @@ pub struct Settings<'a> {
     pub states: &'a dyn Fn(ParamId) -> Vec<State>,
     /// The largest norm of the active group's gradient.
     pub clip: Option<f32>,
+    /// A weight is half of a 32-bit master.
+    pub masters: bool,
+    /// Gradients come scaled, and may have overflowed: no weight changes before all of them are seen.
+    pub scaled: bool,
     /// Several forward passes per update.
     pub accumulate: bool,
-    /// Keep only what enters each block.
-    pub recompute_blocks: bool,
+    /// Of which blocks only what enters them is kept: they run again in reverse.
+    pub recompute: &'a dyn Fn(usize) -> bool,
     pub threads: usize,
 }
 
@@ -65,9 +69,7 @@ pub fn step_programs(graph: &Graph, settings: &Settings<'_>) -> StepPrograms {
     let pass = |carried| {
         let mut draft = reverse(graph, settings.active, carried);
         recompute::cheap(&mut draft);
-        if settings.recompute_blocks {
-            recompute::blocks(&mut draft);
-        }
+        recompute::blocks(&mut draft, settings.recompute);
         draft
     };
     let micro_batch = |draft: Draft| {
@@ -94,7 +96,7 @@ pub fn step_programs(graph: &Graph, settings: &Settings<'_>) -> StepPrograms {
 /// Adds the norm of the gradient, clipping if asked for, and the updates. Gives the sum of the gradient's squares.
 ///
 /// Without clipping a weight is updated as soon as its gradient is complete and nothing later reads the weight, so
-/// its gradient does not wait for the others. With clipping all gradients wait for the norm.
+/// its gradient does not wait for the others. Clipped or scaled gradients all wait for the norm.
 fn update(draft: &mut Draft, settings: &Settings<'_>) -> ValueId {
     let end = draft.instrs.len();
     let mut after: Vec<(usize, Instr)> = Vec::new();
@@ -121,9 +123,10 @@ fn update(draft: &mut Draft, settings: &Settings<'_>) -> ValueId {
     }
     let norm = norm.expect("a step trains at least one parameter");
 
-    let factor = settings.clip.map(|max_norm| {
-        let factor = scalar(draft, "clip_factor");
-        after.push((end, Instr::draft(Op::ClipFactor { max_norm }, vec![norm], vec![factor], Phase::Update)));
+    let factor = (settings.clip.is_some() || settings.scaled).then(|| {
+        let factor = scalar(draft, "factor");
+        let op = Op::GradFactor { max_norm: settings.clip };
+        after.push((end, Instr::draft(op, vec![norm], vec![factor], Phase::Update)));
         factor
     });
     for (made, param, gradient) in gradients {
@@ -131,6 +134,10 @@ fn update(draft: &mut Draft, settings: &Settings<'_>) -> ValueId {
         let weight = ValueId(weight.expect("a gradient has its weight"));
         let name = draft.values[weight.0].name.clone();
         let mut inputs = vec![weight, gradient];
+        if settings.masters {
+            let shape = draft.values[weight.0].shape.clone();
+            inputs.push(draft.add_value(format!("master({name})"), shape, Dtype::F32, Role::Master(param)));
+        }
         let states = (settings.states)(param);
         for (slot, state) in states.iter().enumerate() {
             let name = format!("{}({name})", state.name);
@@ -139,7 +146,7 @@ fn update(draft: &mut Draft, settings: &Settings<'_>) -> ValueId {
         inputs.extend(factor);
         let last_read = draft.instrs.iter().rposition(|instr| instr.inputs.contains(&weight)).unwrap_or(0);
         let at = if factor.is_some() { end } else { made.max(last_read) };
-        let op = Op::Update { states: states.len(), clipped: factor.is_some() };
+        let op = Op::Update { master: settings.masters, states: states.len(), scaled: factor.is_some() };
         after.push((at, Instr::draft(op, inputs, Vec::new(), Phase::Update)));
     }
 

@@ -19,7 +19,10 @@ pub fn finish(mut values: Vec<Value>, instrs: Vec<Instr>, outputs: Vec<ValueId>,
             let fits = |(output, input): &(usize, usize)| {
                 let (from, to) = (instr.inputs[*input], instr.outputs[*output]);
                 let once = instr.inputs.iter().filter(|id| **id == from).count() == 1;
-                once && dies_here(from) && values[from.0].bytes() == values[to.0].bytes()
+                let (from_value, to_value) = (&values[from.0], &values[to.0]);
+                let alike =
+                    from_value.dtype == to_value.dtype && from_value.elements() == to_value.elements();
+                once && dies_here(from) && alike
             };
             if let Some(way) = instr.op.in_place().iter().find(|way| way.iter().all(fits)) {
                 for (output, input) in *way {

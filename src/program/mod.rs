@@ -1,11 +1,12 @@
 //! A training step as data: a straight list of instructions, `out = op(inputs)`, with the values that die after each.
 //!
 //! ```text
-//! model ──Builder──▶ Graph ──reverse──▶ Draft ──recompute, update, liveness──▶ Program ──▶ estimate, engine
+//! model ──Builder──▶ Graph ──precision──▶ Graph ──reverse──▶ Draft ──recompute, update, liveness──▶ Program ──▶
+//! estimate, engine
 //! ```
 //!
 //! Reading order: [`op`] (what an operation is: shapes, storage, cost, what may be written in place), [`builder`]
-//! (the forward pass), [`reverse`] (a rule per operation), [`recompute`] (what is run again instead of kept),
+//! (the forward pass), [`precision`] (the pass in half numbers), [`reverse`] (a rule per operation), [`recompute`] (what is run again instead of kept),
 //! [`compile`] (the order of the passes, where weights are updated), [`liveness`] (what dies when), [`mod@print`].
 //!
 //! That HiFT saves memory is coded nowhere here. A gradient is formed only where an active parameter asks for
@@ -18,6 +19,7 @@ pub mod builder;
 pub mod compile;
 pub mod liveness;
 pub mod op;
+pub mod precision;
 pub mod print;
 pub mod recompute;
 pub mod reverse;
@@ -92,6 +94,8 @@ impl Input {
 pub enum Role {
     /// Resident: the caller owns it.
     Weight(ParamId),
+    /// The weight in 32 bits, where what is computed with is half of that. Resident: the caller owns it.
+    Master(ParamId),
     /// Optimizer state, the n-th of its parameter. Resident: the caller owns it.
     State(ParamId, usize),
     /// The n-th tensor of keys or values that outlive the pass. Resident: the caller owns it.
@@ -112,7 +116,7 @@ impl Role {
     /// Whether the value outlives the program and belongs to the caller.
     pub fn is_resident(self) -> bool {
         match self {
-            Role::Weight(_) | Role::State(..) | Role::Cache(_) => true,
+            Role::Weight(_) | Role::Master(_) | Role::State(..) | Role::Cache(_) => true,
             Role::Input(_) | Role::Activation | Role::Flow | Role::Gradient(_) | Role::Scalar => false,
         }
     }
@@ -203,7 +207,15 @@ impl Program {
     /// Scratch that `instr` holds while it runs and gives back before the next.
     pub fn workspace(&self, instr: &Instr) -> Bytes {
         let shapes: Vec<&[usize]> = instr.inputs.iter().map(|id| self.value(*id).shape.as_slice()).collect();
-        instr.op.workspace(&shapes, self.threads)
+        instr.op.workspace(&shapes, self.dtype(instr), self.threads)
+    }
+
+    /// What `instr` computes on: the half numbers among its operands, if there are any. Others are then in 32 bits:
+    /// gradients of weights, notes of a softmax, what a loss gives.
+    pub fn dtype(&self, instr: &Instr) -> Dtype {
+        let operands = instr.inputs.iter().chain(&instr.outputs);
+        let half = operands.map(|id| self.value(*id).dtype).find(|dtype| dtype.size() < 4);
+        half.unwrap_or(Dtype::F32)
     }
 
     /// Floating-point operations of the whole program.
@@ -222,7 +234,8 @@ impl Program {
     pub fn params(&self) -> impl Iterator<Item = ParamId> + '_ {
         self.values.iter().filter_map(|value| match value.role {
             Role::Weight(param) => Some(param),
-            Role::State(..)
+            Role::Master(_)
+            | Role::State(..)
             | Role::Cache(_)
             | Role::Input(_)
             | Role::Activation

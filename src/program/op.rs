@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::units::Bytes;
+use crate::units::{Bytes, Dtype};
 
 /// Self-attention of one block: who sees whom, and in which shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -121,6 +121,8 @@ pub enum Op {
     Add,
     /// `(a) -> a`, in storage of its own
     Copy,
+    /// `(a) -> a`, in numbers of another type
+    Cast { to: Dtype },
     /// `(x [rows, hidden], w [vocab, hidden], labels [rows]) -> [2]`: the sum of the cross entropies of `x wᵀ` and the
     /// number of labels that are the first choice. At most `chunk` rows of logits exist at a time; `softcap` bends them
     /// as [`Activation::Tanh`] does.
@@ -144,10 +146,13 @@ pub enum Op {
     SpanCrossEntropyGrad { seq: usize },
     /// `(g) -> [1]`: the sum of the squares
     SumSquares { accumulate: bool },
-    /// `(sum of squares [1]) -> [1]`: `min(1, max_norm / (norm + 1e-6))`
-    ClipFactor { max_norm: f32 },
-    /// `(w, g, states..., clip factor?) -> ()`: changes the weight and its states in place
-    Update { states: usize, clipped: bool },
+    /// `(sum of squares [1]) -> [1]`: what gradients are multiplied by. They come scaled by `s`, which a step is told:
+    /// `1 / s`, times `min(1, max_norm / (norm / s + 1e-6))` where they are clipped; 0 where the sum is no number.
+    GradFactor { max_norm: Option<f32> },
+    /// `(w, g, master?, states..., factor?) -> ()`: changes the weight and its states in place. With a `master`, that
+    /// is what changes, and the weight becomes its nearest half number; a half weight without one is rounded at random.
+    /// A factor of 0 changes nothing.
+    Update { master: bool, states: usize, scaled: bool },
 }
 
 impl Op {
@@ -198,6 +203,7 @@ impl Op {
             Op::Scale { .. } => "scale",
             Op::Add => "add",
             Op::Copy => "copy",
+            Op::Cast { .. } => "cast",
             Op::LinearCrossEntropy { .. } => "linear_cross_entropy",
             Op::LinearCrossEntropyGrad { .. } => "linear_cross_entropy_grad",
             Op::CrossEntropy => "cross_entropy",
@@ -207,7 +213,7 @@ impl Op {
             Op::SpanCrossEntropy { .. } => "span_cross_entropy",
             Op::SpanCrossEntropyGrad { .. } => "span_cross_entropy_grad",
             Op::SumSquares { .. } => "sum_squares",
-            Op::ClipFactor { .. } => "clip_factor",
+            Op::GradFactor { .. } => "grad_factor",
             Op::Update { .. } => "update",
         }
     }
@@ -309,7 +315,7 @@ impl Op {
                 assert!(inputs[0] == inputs[1] && inputs[1] == inputs[2]);
                 vec![shape(1), shape(2)]
             }
-            Op::Copy | Op::Activate(_) | Op::Scale { .. } => vec![shape(0)],
+            Op::Copy | Op::Cast { .. } | Op::Activate(_) | Op::Scale { .. } => vec![shape(0)],
             Op::LinearCrossEntropy { .. } => {
                 assert_eq!(inputs[0][1], inputs[1][1]);
                 assert_eq!([inputs[0][0]], inputs[2]);
@@ -337,17 +343,76 @@ impl Op {
             Op::CrossEntropyGrad | Op::SquaredErrorGrad | Op::SpanCrossEntropyGrad { .. } => {
                 vec![vec![2], shape(0)]
             }
-            Op::SumSquares { .. } | Op::ClipFactor { .. } => vec![vec![1]],
+            Op::SumSquares { .. } | Op::GradFactor { .. } => vec![vec![1]],
             Op::Update { .. } => vec![],
         }
     }
 
-    /// Scratch in bytes that is held while the operation runs, beyond its inputs and outputs.
-    pub fn workspace(&self, inputs: &[&[usize]], threads: usize) -> Bytes {
+    /// The types of the outputs, from those of the inputs, of an operation of the forward pass. Sums over a row are
+    /// formed in 32 bits whatever these are; results are rounded once.
+    pub fn dtypes(&self, inputs: &[Dtype]) -> Vec<Dtype> {
+        match self {
+            Op::Embed { .. }
+            | Op::Linear { .. }
+            | Op::RmsNorm { .. }
+            | Op::LayerNorm { .. }
+            | Op::Rope { .. }
+            | Op::Columns { .. }
+            | Op::Activate(_)
+            | Op::Gated(_)
+            | Op::Scale { .. }
+            | Op::Add
+            | Op::CachedAttention(_)
+            | Op::Copy => vec![inputs[0]],
+            Op::Attention(_) => vec![inputs[0], Dtype::F32],
+            // Angles of far positions would fall together in half numbers.
+            Op::RopeTable { .. } => vec![Dtype::F32],
+            Op::Cast { to } => vec![*to],
+            Op::LinearCrossEntropy { .. }
+            | Op::CrossEntropy
+            | Op::SquaredError
+            | Op::SpanCrossEntropy { .. } => vec![Dtype::F32],
+            Op::CacheWrite => vec![],
+            op @ (Op::EmbedGrad { .. }
+            | Op::LinearGradInput { .. }
+            | Op::LinearGradWeight { .. }
+            | Op::LinearGradBias { .. }
+            | Op::RmsNormGradInput { .. }
+            | Op::RmsNormGradWeight { .. }
+            | Op::LayerNormGradInput { .. }
+            | Op::LayerNormGradWeight { .. }
+            | Op::AttentionGrad(_)
+            | Op::ColumnsGrad { .. }
+            | Op::ActivateGrad(_)
+            | Op::GatedGrad(_)
+            | Op::LinearCrossEntropyGrad { .. }
+            | Op::CrossEntropyGrad
+            | Op::SquaredErrorGrad
+            | Op::SpanCrossEntropyGrad { .. }
+            | Op::SumSquares { .. }
+            | Op::GradFactor { .. }
+            | Op::Update { .. }) => panic!("{} does not stand inside a forward pass", op.name()),
+        }
+    }
+
+    /// Whether the first input must be in 32 bits: what a loss reads from memory.
+    pub fn reads_wide(&self) -> bool {
+        matches!(self, Op::CrossEntropy | Op::SquaredError | Op::SpanCrossEntropy { .. })
+    }
+
+    /// Scratch in bytes that is held while the operation runs, beyond its inputs and outputs. `dtype` is what it
+    /// computes on: half numbers are summed in 32 bits.
+    pub fn workspace(&self, inputs: &[&[usize]], dtype: Dtype, threads: usize) -> Bytes {
+        let half = dtype.size() < 4;
         let floats = match self {
-            Op::Attention(spec) => threads * spec.scratch(),
-            Op::AttentionGrad(spec) => threads * spec.grad_scratch(),
-            Op::CachedAttention(spec) => threads * spec.capacity,
+            Op::Attention(spec) => threads * (spec.scratch() + if half { spec.sums() } else { 0 }),
+            Op::AttentionGrad(spec) => {
+                threads * (spec.grad_scratch() + if half { spec.grad_sums() } else { 0 })
+            }
+            // The scores of a query, and the query and its result in 32 bits.
+            Op::CachedAttention(spec) => threads * (spec.capacity + 2 * spec.head_dim),
+            // A half weight without a master is widened, changed, and rounded at random.
+            Op::Update { master: false, .. } if half => inputs[0].iter().product(),
             Op::LinearCrossEntropy { chunk, .. } | Op::LinearCrossEntropyGrad { chunk, .. } => {
                 chunk.min(&inputs[0][0]) * inputs[1][0]
             }
@@ -375,6 +440,7 @@ impl Op {
             | Op::Scale { .. }
             | Op::Add
             | Op::Copy
+            | Op::Cast { .. }
             | Op::CrossEntropy
             | Op::CrossEntropyGrad
             | Op::SquaredError
@@ -382,7 +448,7 @@ impl Op {
             | Op::SpanCrossEntropy { .. }
             | Op::SpanCrossEntropyGrad { .. }
             | Op::SumSquares { .. }
-            | Op::ClipFactor { .. }
+            | Op::GradFactor { .. }
             | Op::Update { .. } => 0,
         };
         Bytes(4 * floats as u64)
@@ -395,6 +461,7 @@ impl Op {
         match self {
             Op::Embed { .. }
             | Op::Copy
+            | Op::Cast { .. }
             | Op::CacheWrite
             | Op::Columns { .. }
             | Op::ColumnsGrad { accumulate: false, .. } => 0,
@@ -433,7 +500,7 @@ impl Op {
             Op::CrossEntropyGrad | Op::SpanCrossEntropyGrad { .. } => 6 * elements(0),
             Op::SquaredError => 3 * elements(0),
             Op::SumSquares { .. } => 2 * elements(0),
-            Op::ClipFactor { .. } => 3,
+            Op::GradFactor { .. } => 3,
             Op::Update { states, .. } => (4 + 6 * *states as u64) * elements(0),
         }
     }
@@ -470,6 +537,7 @@ impl Op {
             | Op::Scale { .. }
             | Op::Add
             | Op::Copy
+            | Op::Cast { .. }
             | Op::LinearCrossEntropy { .. }
             | Op::CrossEntropy
             | Op::CrossEntropyGrad
@@ -477,7 +545,7 @@ impl Op {
             | Op::SquaredErrorGrad
             | Op::SpanCrossEntropy { .. }
             | Op::SpanCrossEntropyGrad { .. }
-            | Op::ClipFactor { .. }
+            | Op::GradFactor { .. }
             | Op::Update { .. } => false,
         }
     }
@@ -516,13 +584,14 @@ impl Op {
             | Op::CachedAttention(_)
             | Op::Columns { .. }
             | Op::ColumnsGrad { .. }
+            | Op::Cast { .. }
             | Op::LinearCrossEntropy { .. }
             | Op::LinearCrossEntropyGrad { .. }
             | Op::CrossEntropy
             | Op::SquaredError
             | Op::SpanCrossEntropy { .. }
             | Op::SumSquares { .. }
-            | Op::ClipFactor { .. }
+            | Op::GradFactor { .. }
             | Op::Update { .. } => &[],
         }
     }
@@ -554,6 +623,7 @@ impl Op {
             | Op::Scale { .. }
             | Op::Add
             | Op::Copy
+            | Op::Cast { .. }
             | Op::LinearCrossEntropy { .. }
             | Op::LinearCrossEntropyGrad { .. }
             | Op::CrossEntropy
@@ -563,7 +633,7 @@ impl Op {
             | Op::SpanCrossEntropy { .. }
             | Op::SpanCrossEntropyGrad { .. }
             | Op::SumSquares { .. }
-            | Op::ClipFactor { .. }
+            | Op::GradFactor { .. }
             | Op::Update { .. } => false,
         }
     }
@@ -575,10 +645,24 @@ fn out_in(shape: &[usize], transposed: bool) -> [usize; 2] {
 }
 
 impl AttentionSpec {
+    /// Queries of a tile.
+    fn queries(&self) -> usize {
+        if self.seq <= 512 { self.seq.min(64) } else { 128 }
+    }
+
     /// Floats of scratch per thread, forward: one tile of scores, never `seq x seq`.
     fn scratch(&self) -> usize {
-        let queries = if self.seq <= 512 { self.seq.min(64) } else { 128 };
-        queries * self.seq.min(256)
+        self.queries() * self.seq.min(256)
+    }
+
+    /// What half numbers need beside that: the results of a tile's queries.
+    fn sums(&self) -> usize {
+        self.queries() * self.head_dim
+    }
+
+    /// The same in reverse: a tile's gradients of queries, and those of a head's keys and values.
+    fn grad_sums(&self) -> usize {
+        (self.queries() + 2 * self.seq) * self.head_dim
     }
 
     /// Floats of scratch per thread, reverse: a tile of probabilities and one of their gradients.

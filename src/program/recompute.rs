@@ -1,7 +1,8 @@
 //! Passes that run a part of the forward pass again instead of keeping its result until the reverse pass.
 //!
 //! [`cheap`] is always right: a norm or an activation whose inputs are kept anyway costs one pass over memory.
-//! [`blocks`] keeps only what enters each block and runs the block again when its turn in reverse comes.
+//! [`blocks`] keeps only what enters a block and runs the block again when its turn in reverse comes; which blocks, is
+//! the plan's choice.
 //! Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
 
 use std::collections::{HashMap, HashSet};
@@ -37,8 +38,8 @@ pub fn cheap(draft: &mut Draft) {
     again(draft, inserts.into_iter().map(|(at, idx)| (at, vec![idx])).collect());
 }
 
-/// Keeps only what enters each block; everything inside is computed again from there.
-pub fn blocks(draft: &mut Draft) {
+/// Keeps only what enters the blocks that `chosen` names; everything inside is computed again from there.
+pub fn blocks(draft: &mut Draft, chosen: &dyn Fn(usize) -> bool) {
     let mut outside: HashSet<ValueId> = HashSet::new();
     let mut producer: HashMap<ValueId, usize> = HashMap::new();
     for (idx, instr) in draft.instrs.iter().enumerate() {
@@ -70,7 +71,7 @@ pub fn blocks(draft: &mut Draft) {
         let mut wanted: Vec<ValueId> = instr.inputs.clone();
         while let Some(id) = wanted.pop() {
             let Some(&from) = producer.get(&id) else { continue };
-            let Some(block) = draft.instrs[from].block else { continue };
+            let Some(block) = draft.instrs[from].block.filter(|block| chosen(*block)) else { continue };
             if outside.contains(&id) {
                 continue;
             }

@@ -79,7 +79,8 @@ fn wants(graph: &Graph, active: &[bool]) -> Vec<bool> {
         .iter()
         .map(|value| match value.role {
             Role::Weight(param) => active[param.0],
-            Role::State(..)
+            Role::Master(_)
+            | Role::State(..)
             | Role::Cache(_)
             | Role::Input(_)
             | Role::Activation
@@ -113,15 +114,17 @@ impl Pass {
     /// A new value to hold a gradient of `target`.
     fn fresh(&mut self, target: ValueId) -> ValueId {
         let Value { name, shape, dtype, role } = self.draft.values[target.0].clone();
-        let role = match role {
-            Role::Weight(param) => Role::Gradient(param),
-            Role::State(..)
+        let (role, dtype) = match role {
+            // Half numbers would lose what many rows and micro-batches add up to.
+            Role::Weight(param) => (Role::Gradient(param), Dtype::F32),
+            Role::Master(_)
+            | Role::State(..)
             | Role::Cache(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow
             | Role::Gradient(_)
-            | Role::Scalar => Role::Flow,
+            | Role::Scalar => (Role::Flow, dtype),
         };
         self.draft.add_value(format!("grad({name})"), shape, dtype, role)
     }
@@ -287,6 +290,14 @@ impl Pass {
                 self.pass(inputs[1], dy);
             }
             Op::Copy => self.pass(inputs[0], dy),
+            Op::Cast { .. } => {
+                if self.wants(inputs[0]) {
+                    let dx = self.fresh(inputs[0]);
+                    let to = self.draft.values[dx.0].dtype;
+                    self.push(Op::Cast { to }, vec![dy], vec![dx]);
+                    self.pass(inputs[0], dx);
+                }
+            }
             // Positions have no gradient.
             Op::RopeTable { .. } => {}
             op @ (Op::EmbedGrad { .. }
@@ -312,7 +323,7 @@ impl Pass {
             | Op::CacheWrite
             | Op::CachedAttention(_)
             | Op::SumSquares { .. }
-            | Op::ClipFactor { .. }
+            | Op::GradFactor { .. }
             | Op::Update { .. }) => panic!("{} does not stand inside a forward pass", op.name()),
         }
     }

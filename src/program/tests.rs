@@ -38,8 +38,10 @@ fn programs(model: &Model, layers: &[&str], change: impl FnOnce(&mut Settings<'_
             ["m", "v"].map(|name| State { name, shape: shape.clone(), dtype: Dtype::F32 }).into()
         },
         clip: None,
+        masters: false,
+        scaled: false,
         accumulate: false,
-        recompute_blocks: false,
+        recompute: &|_| false,
         threads: 2,
     };
     change(&mut settings);
@@ -140,7 +142,7 @@ fn clipping_makes_all_gradients_wait() {
         unreachable!("nothing accumulates")
     };
     let first = program.instrs.iter().position(|instr| matches!(instr.op, Op::Update { .. })).unwrap();
-    let factor = program.instrs.iter().position(|instr| matches!(instr.op, Op::ClipFactor { .. })).unwrap();
+    let factor = program.instrs.iter().position(|instr| matches!(instr.op, Op::GradFactor { .. })).unwrap();
     assert_eq!(first, factor + 1);
     assert!(program.instrs[first..].iter().all(|instr| matches!(instr.op, Op::Update { .. })));
 }
@@ -168,7 +170,7 @@ fn accumulation_carries_gradients_from_program_to_program() {
 fn recomputed_blocks_keep_only_what_enters_them() {
     let model = model(false);
     let StepPrograms::Whole(program) =
-        programs(&model, &["block.0"], |settings| settings.recompute_blocks = true)
+        programs(&model, &["block.0"], |settings| settings.recompute = &|_| true)
     else {
         unreachable!("nothing accumulates")
     };
@@ -214,11 +216,16 @@ fn lifetimes_hold_for_every_group_and_setting() {
         for first in 0..layers.len() {
             for last in first..layers.len() {
                 let names: Vec<&str> = layers[first..=last].iter().map(String::as_str).collect();
-                for bits in 0..8 {
+                for bits in 0..12 {
                     let programs = programs(&model, &names, |settings| {
                         settings.clip = (bits & 1 > 0).then_some(1.0);
                         settings.accumulate = bits & 2 > 0;
-                        settings.recompute_blocks = bits & 4 > 0;
+                        // All blocks, or some of them.
+                        settings.recompute = match bits >> 2 {
+                            0 => &|_| false,
+                            1 => &|_| true,
+                            _ => &|block| block == 1,
+                        };
                     });
                     for (_, program) in programs.each() {
                         check_lifetimes(program);
@@ -229,4 +236,46 @@ fn lifetimes_hold_for_every_group_and_setting() {
         check_lifetimes(&forward_only(&model.loss(SHAPE), 2));
         check_lifetimes(&forward_only(&model.logits(SHAPE), 2));
     }
+}
+
+#[test]
+fn half_numbers_are_where_the_rules_say_and_nowhere_else() {
+    let model = model(true);
+    let active = active(&model, &["embedding"]);
+    let settings = Settings {
+        active: &active,
+        states: &|id| vec![State { name: "m", shape: model.param(id).shape.clone(), dtype: Dtype::F32 }],
+        clip: None,
+        masters: true,
+        scaled: true,
+        accumulate: false,
+        recompute: &|_| false,
+        threads: 2,
+    };
+    let graph = precision::lower(model.loss(SHAPE), Dtype::Bf16);
+    let StepPrograms::Whole(program) = step_programs(&graph, &settings) else {
+        unreachable!("nothing accumulates")
+    };
+    check_lifetimes(&program);
+    for value in &program.values {
+        let wide = match value.role {
+            Role::Master(_) | Role::State(..) | Role::Cache(_) | Role::Gradient(_) | Role::Scalar => {
+                Dtype::F32
+            }
+            Role::Input(_) => Dtype::U32,
+            Role::Weight(_) | Role::Flow => Dtype::Bf16,
+            // The sums behind a softmax, and angles.
+            Role::Activation if value.name.ends_with("lse") || value.name.ends_with("rope") => Dtype::F32,
+            Role::Activation => Dtype::Bf16,
+        };
+        assert_eq!(value.dtype, wide, "{}", value.name);
+    }
+    // Scaled gradients are all seen before a weight changes.
+    let names: Vec<&str> = program.instrs.iter().map(|instr| instr.op.name()).collect();
+    assert_eq!(names[names.len() - 2..], ["grad_factor", "update"]);
+
+    // What a caller reads is in 32 bits, by a cast.
+    let logits = forward_only(&precision::lower(model.logits(SHAPE), Dtype::F16), 2);
+    assert_eq!(logits.value(logits.outputs[0]).dtype, Dtype::F32);
+    assert_eq!(logits.instrs.last().map(|instr| instr.op.name()), Some("cast"));
 }

@@ -206,7 +206,9 @@ fn read_stage(plan: &Json, figures: &Json) -> Result<StageFacts, String> {
         facts.take(&mut model, "weights", "model", Unit::Text);
         facts.take(&mut model, "family", "family", Unit::Text);
         facts.take(&mut model, "n_elements", "parameters", Unit::Count);
+        facts.take(&mut model, "precision", "precision", Unit::Text);
         facts.take(&mut model, "bytes", "weights", Unit::Bytes);
+        facts.take(&mut model, "masters", "masters", Unit::Bytes);
         facts.rest("model", model);
     }
     let rows = data(&mut facts, &mut plan);
@@ -243,7 +245,7 @@ fn read_stage(plan: &Json, figures: &Json) -> Result<StageFacts, String> {
     // Both are said of the tokenizer and the data.
     plan.take("packed");
     plan.take("shuffle");
-    // A setting whose effect, `recompute_blocks`, stands beside it.
+    // A setting whose effect, `run_again`, stands beside it.
     plan.take("recompute");
     facts.rest("", plan);
 
@@ -255,7 +257,9 @@ fn read_stage(plan: &Json, figures: &Json) -> Result<StageFacts, String> {
         facts.take(&mut phase, "bytes", &name, Unit::Bytes);
         facts.rest(&name, phase);
     }
+    facts.take(&mut figures, "host", "host memory of masters and states", Unit::Bytes);
     facts.take(&mut figures, "data", "host memory of the rows", Unit::Bytes);
+    facts.take(&mut figures, "mapped", "rows in the token cache", Unit::Bytes);
     let disk = if kind == "train" { "disk a checkpoint" } else { "disk" };
     facts.take(&mut figures, "disk", disk, Unit::Bytes);
     facts.take(&mut figures, "flops", "work", Unit::Work);
@@ -346,7 +350,7 @@ fn train(
     facts.take(plan, "weight_decay", "weight decay", Unit::Number);
     facts.take(plan, "clip", "clipped at norm", Unit::Number);
     facts.take(plan, "states", "states rest", Unit::Text);
-    facts.take(plan, "recompute_blocks", "blocks run again", Unit::Text);
+    facts.take(plan, "run_again", "blocks run again", Unit::Text);
     for (key, every, within) in [
         ("evaluate", "steps between evaluations", "evaluation"),
         ("checkpoint", "steps between checkpoints", "checkpoint"),

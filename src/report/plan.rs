@@ -3,9 +3,11 @@
 use std::fmt::Write;
 
 use crate::estimate::{Breakdown, Estimate, GroupEstimate, StageEstimate};
-use crate::lang::pipeline::{Algorithm, Device, Rest, Setting, Weights};
+use crate::lang::pipeline::{Algorithm, Device, Precision, Rest, Setting, Weights};
 use crate::plan::rate::Shape;
-use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, StagePlan, TrainPlan, Visits};
+use crate::plan::{
+    EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, RunAgain, StagePlan, TrainPlan, Visits,
+};
 use crate::units::{Bytes, Count};
 
 use super::table::table;
@@ -57,9 +59,22 @@ fn line(text: &mut String, name: &str, what: &str) {
 fn model(plan: &ModelPlan) -> String {
     let from = match &plan.weights {
         Weights::Directory { path } => path.clone(),
+        Weights::Hub { repository, commit, .. } => {
+            let at = commit.as_ref().unwrap_or(&repository.revision);
+            format!("hub {} at {}", repository.name, at.chars().take(12).collect::<String>())
+        }
         Weights::Random { config, seed } => format!("fresh from {config}, seed {seed}"),
     };
-    format!("{} of {} parameters, {} ({from})", plan.family, Count(plan.n_elements), plan.bytes)
+    let numbers = match plan.precision {
+        Precision::Fp32 => String::new(),
+        Precision::Bf16 => " in bf16, rounded at random".to_string(),
+        Precision::Mixed(_) => format!(" in {}, beside {} of fp32 masters", plan.precision, plan.masters),
+        Precision::MixedHi(_) => {
+            format!(" in {}, beside {} of fp32 masters that rest on the host", plan.precision, plan.masters)
+        }
+    };
+    let parameters = Count(plan.n_elements);
+    format!("{} of {parameters} parameters, {}{numbers} ({from})", plan.family, plan.bytes)
 }
 
 fn order(plan: &TrainPlan) -> String {
@@ -217,7 +232,14 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
         Device::Auto | Device::Cpu => format!("cpu, {threads} threads"),
         Device::Cuda(n) => format!("cuda({n})"),
     };
-    let recompute = if plan.recompute_blocks { ", blocks run again in reverse" } else { "" };
+    let recompute = match &plan.run_again {
+        RunAgain::None => String::new(),
+        RunAgain::All => ", blocks run again in reverse".to_string(),
+        RunAgain::Blocks(of_groups) => {
+            let most = of_groups.iter().map(Vec::len).max().unwrap_or(0);
+            format!(", up to {most} blocks run again in reverse")
+        }
+    };
     line(text, "device", &format!("{device}{recompute}"));
     text.push('\n');
     let _ = writeln!(text, "{}", groups(&figures.groups));
@@ -267,7 +289,7 @@ const HIGHEST: usize = 10;
 fn groups(groups: &[GroupEstimate]) -> String {
     let parts = |by: &Breakdown| by.parts();
     let shown: Vec<usize> =
-        (0..7).filter(|i| groups.iter().any(|group| parts(&group.by)[*i].1 > Bytes(0))).collect();
+        (0..8).filter(|i| groups.iter().any(|group| parts(&group.by)[*i].1 > Bytes(0))).collect();
     let mut header = vec!["group", "parameters", "peak"];
     let titles = parts(&Breakdown::default());
     header.extend(shown.iter().map(|i| match titles[*i].0 {
@@ -301,8 +323,14 @@ fn phases(text: &mut String, figures: &StageEstimate) {
     let list: Vec<String> =
         figures.phases.iter().map(|phase| format!("{} {}", phase.name, phase.bytes)).collect();
     line(text, "phases", &list.join(" · "));
-    if let Some(data) = figures.data {
-        line(text, "host", &format!("{data} for the rows' ids and labels"));
+    let resting =
+        (figures.host > Bytes(0)).then(|| format!("{} of masters and states at rest", figures.host));
+    let mapped = figures.mapped.filter(|mapped| mapped.0 > 0);
+    let mapped = mapped.map_or(String::new(), |mapped| format!("; {mapped} mapped from the token cache"));
+    let data = figures.data.map(|data| format!("{data} for the rows' ids and labels{mapped}"));
+    let host: Vec<String> = resting.into_iter().chain(data).collect();
+    if !host.is_empty() {
+        line(text, "host", &host.join(", "));
     }
 }
 

@@ -23,13 +23,15 @@ pub struct Checked {
     pub sources: Sources,
     /// The problems that `--fix` has taken away.
     pub fixed: Vec<Change>,
+    /// What became of the rows, in text for people and in JSON, if they were looked at.
+    pub audits: Vec<(String, Json)>,
     /// Where the lines of each source begin, once somebody asks.
     lines: OnceCell<Vec<Vec<usize>>>,
 }
 
 impl Checked {
     pub fn new(name: String, problems: Problems, sources: Sources, fixed: Vec<Change>) -> Self {
-        Self { name, problems, sources, fixed, lines: OnceCell::new() }
+        Self { name, problems, sources, fixed, audits: Vec::new(), lines: OnceCell::new() }
     }
 
     fn count(&self, severity: Severity) -> usize {
@@ -111,12 +113,16 @@ pub fn json(checked: &[Checked]) -> Json {
             let fixed = file.fixed.iter();
             let fixed = fixed
                 .map(|change| json!({ "line": change.line, "code": change.code, "message": change.message }));
-            json!({
+            let mut object = json!({
                 "file": file.name,
                 "errors": file.count(Severity::Error),
                 "warnings": file.count(Severity::Warning),
                 "fixed": fixed.collect::<Vec<_>>(),
-            })
+            });
+            if !file.audits.is_empty() {
+                object["audits"] = file.audits.iter().map(|(_, audit)| audit.clone()).collect();
+            }
+            object
         })
         .collect();
     let problems = checked.iter().flat_map(|file| file.problems.0.iter().map(|problem| one(file, problem)));

@@ -125,6 +125,18 @@ pub fn audit(name: &str, audit: &Audit) -> String {
     if audit.holdout.rows > 0 {
         let _ = writeln!(text, "  held out   {}", part(&audit.holdout));
     }
+    if !audit.turns.is_empty() {
+        let turns: Vec<String> = audit
+            .turns
+            .iter()
+            .map(|(role, turns)| match turns.learned {
+                0 => format!("{} {role}", Count(turns.all)),
+                n if n == turns.all => format!("{} {role}, all learned", Count(n)),
+                n => format!("{} {role}, {} learned", Count(turns.all), Count(n)),
+            })
+            .collect();
+        let _ = writeln!(text, "  turns      {}", turns.join("; "));
+    }
     for (n, what) in [
         (audit.cut, "were cut to max_length"),
         (audit.split, "were split"),

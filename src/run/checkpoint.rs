@@ -1,4 +1,5 @@
-//! What is kept to go on from: weights, optimizer states, and the position in the plan.
+//! What is kept to go on from: weights (their masters, where there are some, say what they are), optimizer states, and
+//! the position in the plan.
 //!
 //! A checkpoint is written beside its place and renamed, so that it is there whole or not at all. Batches, groups
 //! and rates follow from the step's number, so nothing else is needed to go on exactly.
@@ -9,14 +10,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Store, files};
+use crate::engine::access::dtype;
+use crate::engine::{Parameters, Store, files, store};
 use crate::model::Model;
-use crate::plan::Queue;
+use crate::plan::{ModelPlan, Queue};
 use crate::problem::{Fault, Problem};
 use crate::program::ParamId;
-use crate::units::Dtype;
 
 use super::directory::RunDirectory;
+use super::loss_scale::LossScale;
 use super::train::Begin;
 use super::unwritable;
 
@@ -36,6 +38,9 @@ pub struct Position {
     /// Where the order of the turns depends on what was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Queue>,
+    /// Where the loss is scaled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<LossScale>,
 }
 
 /// `position.json`
@@ -58,6 +63,7 @@ pub struct Point {
     pub metrics_bytes: u64,
     owes_evaluation: bool,
     queue: Option<Queue>,
+    scale: Option<LossScale>,
     updates: HashMap<String, u64>,
 }
 
@@ -96,10 +102,10 @@ fn write(
     fs::create_dir_all(&beside).map_err(io)?;
     let ids = || (0..model.params.len()).map(ParamId);
     let name = |id: ParamId| model.param(id).name.clone();
-    let weights: Vec<_> = ids().map(|id| (name(id), store.weights[id.0].clone())).collect();
+    let weights: Vec<_> = ids().map(|id| (name(id), store.kept()[id.0].clone())).collect();
     let tensors = |file: &str, tensors: &[_]| {
         let path = beside.join(file);
-        files::write(&path, tensors, Dtype::F32).map_err(|error| unwritable(&path, &error))
+        files::write(&path, tensors, None).map_err(|error| unwritable(&path, &error))
     };
     tensors(WEIGHTS, &weights)?;
     let states: Vec<_> = ids()
@@ -180,6 +186,7 @@ pub fn list(run: &Path) -> Vec<Point> {
                 metrics_bytes: written.metrics_bytes,
                 owes_evaluation: written.position.owes_evaluation,
                 queue: written.position.queue,
+                scale: written.position.scale,
                 updates: written.updates,
             })
         })
@@ -190,7 +197,8 @@ pub fn list(run: &Path) -> Vec<Point> {
 
 impl Point {
     /// Reads weights and states.
-    pub fn load(&self, model: &Model) -> Result<Begin, Problem> {
+    pub fn load(&self, plan: &ModelPlan) -> Result<Begin, Problem> {
+        let model = &plan.model;
         let broken = |what: String| {
             Problem::of(
                 Fault::Missing,
@@ -207,12 +215,16 @@ impl Point {
         let mut tensors = Vec::with_capacity(model.params.len());
         for param in &model.params {
             match weights.get(&param.name).map_err(unreadable)? {
+                Some(tensor) if dtype(&tensor) != plan.precision.kept() => {
+                    return Err(broken(format!("`{}` is in {}", param.name, dtype(&tensor))));
+                }
                 Some(tensor) if tensor.dims() == param.shape => tensors.push(tensor),
                 Some(_) => return Err(broken(format!("`{}` has another shape", param.name))),
                 None => return Err(broken(format!("`{}` is missing", param.name))),
             }
         }
-        let mut store = Store::new(tensors);
+        let parameters = Parameters::of(tensors, plan.precision).map_err(|error| store::failed(&error))?;
+        let mut store = Store::of(parameters);
         for (idx, param) in model.params.iter().enumerate() {
             let mut slots = Vec::new();
             while let Some(state) =
@@ -222,6 +234,12 @@ impl Point {
             }
             store.restore(ParamId(idx), slots, self.updates.get(&param.name).copied().unwrap_or(0));
         }
-        Ok(Begin { store, step: self.step, owes_evaluation: self.owes_evaluation, queue: self.queue.clone() })
+        Ok(Begin {
+            store,
+            step: self.step,
+            owes_evaluation: self.owes_evaluation,
+            queue: self.queue.clone(),
+            scale: self.scale,
+        })
     }
 }

@@ -9,8 +9,7 @@ use std::collections::HashMap;
 
 use crate::engine::access::floats;
 use crate::engine::{Inputs, Store, Tensor, play, store};
-use crate::model::Model;
-use crate::plan::Decoding;
+use crate::plan::{Decoding, ModelPlan};
 use crate::problem::Problem;
 use crate::program::{BatchShape, CacheShape, Program, forward_only};
 use crate::random::Random;
@@ -41,15 +40,16 @@ pub struct Ends<'a> {
 /// # Errors
 /// When an operation fails.
 pub fn continue_all(
-    model: &Model,
+    plan: &ModelPlan,
     store: &mut Store,
     prompts: &[Prompt],
     how: &Decoding,
     ends: &Ends<'_>,
 ) -> Result<Option<Vec<Vec<u64>>>, Problem> {
+    let model = &plan.model;
     let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0) as u64;
     let cache = how.cache(longest, model.positions as u64, prompts.len() as u64);
-    let mut session = Session::open(model, store, cache)?;
+    let mut session = Session::open(plan, store, cache)?;
     let beams = how.beams as usize;
     let together = (cache.sequences / beams).max(1);
     let mut texts = Vec::with_capacity(prompts.len());
@@ -109,7 +109,7 @@ pub fn continue_all(
 
 /// A model with a cache of keys and values.
 struct Session<'a> {
-    model: &'a Model,
+    model: &'a ModelPlan,
     store: &'a mut Store,
     cache: CacheShape,
     /// By sequences and tokens of each.
@@ -123,8 +123,8 @@ impl Drop for Session<'_> {
 }
 
 impl<'a> Session<'a> {
-    fn open(model: &'a Model, store: &'a mut Store, cache: CacheShape) -> Result<Self, Problem> {
-        store.make_caches(&model.caches(cache)).map_err(|error| store::failed(&error))?;
+    fn open(model: &'a ModelPlan, store: &'a mut Store, cache: CacheShape) -> Result<Self, Problem> {
+        store.make_caches(&model.model.caches(cache)).map_err(|error| store::failed(&error))?;
         Ok(Self { model, store, cache, programs: HashMap::new() })
     }
 

@@ -152,7 +152,7 @@ impl RunDirectory {
 
     /// Adds a line to metrics.jsonl.
     pub fn metric(&mut self, report: &StepReport<'_>) -> Result<(), Problem> {
-        let line = json!({
+        let mut line = json!({
             "stage": report.stage,
             "step": report.step,
             "cycle": report.cycle,
@@ -166,6 +166,9 @@ impl RunDirectory {
             "device_peak_bytes": report.memory.peak.0,
             "host_peak_bytes": report.memory.resident.0,
         });
+        if let Some(scale) = report.loss_scale {
+            line["loss_scale"] = scale.into();
+        }
         let text = format!("{line}\n");
         add_line(&mut self.metrics, &mut self.metrics_bytes, &text)
             .map_err(|error| unwritable(&self.path.join("metrics.jsonl"), &error))

@@ -7,6 +7,7 @@ use crate::engine::access::floats;
 use crate::engine::{Inputs, Knobs, Store, play, store};
 use crate::lang::pipeline::Algorithm;
 use crate::model::{Head, Model, Target};
+use crate::plan::ModelPlan;
 use crate::problem::{Fault, Problem};
 use crate::program::builder::BatchShape;
 use crate::program::forward_only;
@@ -15,7 +16,7 @@ use super::metrics::Scores;
 use super::signals;
 
 /// The numbers of a batch, as the engine takes them.
-pub(super) fn inputs(batch: Batch, model: &Model) -> Inputs {
+pub fn inputs(batch: Batch, model: &Model) -> Inputs {
     let Batch { rows, seq, ids, labels, positions, starts, lengths, types, .. } = batch;
     // Where a model does not tell parts apart, all are the first.
     let types = if model.parts() > 1 { types } else { Vec::new() };
@@ -53,8 +54,15 @@ pub(super) fn inputs(batch: Batch, model: &Model) -> Inputs {
 }
 
 /// Knobs for a pass that trains nothing.
-pub(super) const STILL: Knobs<'static> =
-    Knobs { loss_scale: 0.0, rate: 0.0, factors: &[], algorithm: &Algorithm::Sgd, weight_decay: 0.0 };
+pub(super) const STILL: Knobs<'static> = Knobs {
+    loss_scale: 0.0,
+    unscale: 1.0,
+    noise: 0,
+    rate: 0.0,
+    factors: &[],
+    algorithm: &Algorithm::Sgd,
+    weight_decay: 0.0,
+};
 
 /// Evaluates all of `sequences`, `micro_batch` at a time. None when interrupted: the sums of some of the rows would
 /// pass for those of all.
@@ -62,14 +70,14 @@ pub(super) const STILL: Knobs<'static> =
 /// # Errors
 /// When an operation fails, or the loss is not a number.
 pub fn evaluate(
-    model: &Model,
+    model: &ModelPlan,
     store: &mut Store,
     sequences: &Sequences,
     micro_batch: u64,
 ) -> Result<Option<Scores>, Problem> {
     let threads = rayon::current_num_threads();
     let mut programs = HashMap::new();
-    let mut scores = Scores::new(model);
+    let mut scores = Scores::new(&model.model);
     let mut first = 0;
     for batch in in_order(sequences, micro_batch) {
         if signals::interrupted() {
@@ -79,8 +87,8 @@ pub fn evaluate(
         scores.tokens += batch.trained;
         let program =
             programs.entry(shape).or_insert_with(|| forward_only(&model.evaluation(shape), threads));
-        let played =
-            play(program, store, inputs(batch, model), Vec::new(), &STILL).map_err(|e| store::failed(&e))?;
+        let played = play(program, store, inputs(batch, &model.model), Vec::new(), &STILL)
+            .map_err(|e| store::failed(&e))?;
         let sums = played.numbers(0);
         scores.nll += f64::from(sums[0]);
         scores.correct += f64::from(sums[1]);

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 
 use crate::engine::{Tensor, files};
-use crate::lang::pipeline::Weights;
 use crate::plan::{ExportPlan, StagePlan};
 use crate::problem::{Fault, Problem, Problems};
 use crate::units::Dtype;
@@ -177,7 +176,7 @@ fn write(plan: &ExportPlan, weights: &[Tensor], order: &Order<'_>, writing: &Pat
     let model = &plan.model.model;
     let names = model.params.iter().map(|param| param.name.clone());
     let tensors: Vec<(String, Tensor)> = names.zip(weights.iter().cloned()).collect();
-    files::write(&writing.join(WEIGHTS), &tensors, plan.dtype)?;
+    files::write(&writing.join(WEIGHTS), &tensors, Some(plan.dtype))?;
 
     let mut config = model.config.clone();
     let dtype = match plan.dtype {
@@ -191,7 +190,7 @@ fn write(plan: &ExportPlan, weights: &[Tensor], order: &Order<'_>, writing: &Pat
     let text = serde_json::to_string_pretty(&config).expect("a configuration is JSON");
     write_whole(&writing.join(CONFIG), &(text + "\n"))?;
 
-    if let Weights::Directory { path } = &plan.model.weights {
+    if let Some(path) = plan.model.weights.directory() {
         copy(&folder.join(path), writing, GENERATION)?;
     }
     if let Some(file) = plan.tokenizer.as_ref().and_then(|tokenizer| tokenizer.file.as_ref()) {

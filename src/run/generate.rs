@@ -41,7 +41,9 @@ pub fn generate(
         }
     };
     let ends = Ends { tokens: &tokens, stops: &stops };
-    let Some(found) = continue_all(model, store, &prompts, &plan.decoding, &ends)? else { return Ok(None) };
+    let Some(found) = continue_all(&plan.model, store, &prompts, &plan.decoding, &ends)? else {
+        return Ok(None);
+    };
     let texts = found.iter().map(|ids| {
         let mut text = text(ids);
         if let Some(at) = plan.stop.iter().filter_map(|stop| text.find(stop)).min() {

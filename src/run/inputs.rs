@@ -1,7 +1,7 @@
 //! Which files a pipeline reads: its own text and imports, rows, tokenizers, configurations, weights.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::data;
 use crate::lang::pipeline::{Model, Stage, Weights};
@@ -14,7 +14,11 @@ use crate::weights;
 pub fn list(pipeline: &Pipeline, sources: &Sources, variables: BTreeMap<String, String>) -> Listing {
     let variables = variables.into_iter().map(|(name, value)| (format!("env({name:?})"), value));
     let params = pipeline.params.iter().cloned().chain(variables).collect();
-    let mut listing = Listing { params, files: Vec::new() };
+    let repositories = pipeline
+        .snapshots
+        .iter()
+        .map(|snapshot| (PathBuf::from(&snapshot.folder), snapshot.label.clone(), snapshot.commit.clone()));
+    let mut listing = Listing { params, files: Vec::new(), repositories: repositories.collect() };
     for source in sources.iter() {
         let name = Path::new(&source.name);
         let path = source.folder.join(name.file_name().unwrap_or(name.as_os_str()));
@@ -50,7 +54,8 @@ fn of_model(pipeline: &Pipeline, model: &Model) -> Vec<Wanted> {
     };
     match &*model.weights {
         Weights::Random { config, .. } => vec![wanted(Role::Config, Path::new(config))],
-        Weights::Directory { path } => {
+        Weights::Hub { path: None, .. } => Vec::new(),
+        Weights::Directory { path } | Weights::Hub { path: Some(path), .. } => {
             let within = Path::new(path);
             let names = weights::names(&pipeline.folder.join(path));
             let names = names.iter().map(|name| wanted(Role::Weights, &within.join(name)));

@@ -12,6 +12,7 @@ pub mod evaluate;
 pub mod export;
 pub mod generate;
 pub mod inputs;
+pub mod loss_scale;
 pub mod metrics;
 pub mod signals;
 pub mod train;
@@ -23,7 +24,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::data::{Cached, Labels, Library, Limits, Target};
-use crate::engine::{Store, Tensor, store};
+use crate::engine::{Parameters, Store, store};
 use crate::estimate::Estimate;
 use crate::lang::pipeline::Weights;
 use crate::lock::{Listing, Lock, Locked};
@@ -83,7 +84,7 @@ struct Trained {
     stage: String,
     stage_index: usize,
     step: u64,
-    weights: Vec<Tensor>,
+    parameters: Parameters,
 }
 
 /// How far the stages got.
@@ -180,8 +181,8 @@ fn stages(
                 let audit = json!({ "stage": plan.name, "audit": dataset.audit, "cache": dataset.cached });
                 directory.event("audit", audit)?;
                 let begin = match points.iter().rfind(|point| point.stage_index == index) {
-                    Some(point) => point.load(&plan.model.model)?,
-                    None => train::Begin::fresh(Store::new(weights(order, results, stage)?)),
+                    Some(point) => point.load(&plan.model)?,
+                    None => train::Begin::fresh(Store::of(parameters(order, results, stage)?)),
                 };
                 // A later train stage may begin anew from this one's weights.
                 let keep_end = last_train.is_some_and(|last| index < last);
@@ -190,7 +191,7 @@ fn stages(
                         stage: plan.name.clone(),
                         stage_index: index,
                         step: plan.steps.unwrap_or(0),
-                        weights: store.into_weights(),
+                        parameters: store.into_parameters(),
                     }),
                     train::End::Interrupted { checkpoint } => {
                         return Ok(Reached::Interrupted { checkpoint: Some(checkpoint) });
@@ -199,10 +200,10 @@ fn stages(
             }
             StagePlan::Evaluate(plan) => {
                 let dataset = library.get(&plan.data, &plan.tokenizer, &limits(&plan.model.model))?;
-                let mut store = Store::new(weights(order, results, stage)?);
+                let mut store = Store::of(parameters(order, results, stage)?);
                 let sequences = if dataset.holdout.is_empty() { &dataset.train } else { &dataset.holdout };
-                let model = &plan.model.model;
-                let Some(scores) = evaluate::evaluate(model, &mut store, sequences, plan.micro_batch)? else {
+                let Some(scores) = evaluate::evaluate(&plan.model, &mut store, sequences, plan.micro_batch)?
+                else {
                     return Ok(Reached::Interrupted { checkpoint: None });
                 };
                 let metrics = scores.metrics(&plan.metrics);
@@ -211,7 +212,7 @@ fn stages(
                 watch.evaluated(&plan.name, None, &metrics);
             }
             StagePlan::Generate(plan) => {
-                let mut store = Store::new(weights(order, results, stage)?);
+                let mut store = Store::of(parameters(order, results, stage)?);
                 let Some(texts) = generate::generate(plan, &mut store, &order.folder)? else {
                     return Ok(Reached::Interrupted { checkpoint: None });
                 };
@@ -232,8 +233,8 @@ fn stages(
                 }
             }
             StagePlan::Export(plan) => {
-                let weights = weights(order, results, stage)?;
-                let to = export::export(plan, &weights, order)?;
+                let parameters = parameters(order, results, stage)?;
+                let to = export::export(plan, parameters.kept(), order)?;
                 directory.event("export", json!({ "stage": plan.name, "to": to }))?;
                 watch.note(&format!("wrote {}", to.display()));
                 exports.push(to);
@@ -253,7 +254,7 @@ fn check_weights(order: &Order<'_>, watch: &mut dyn Watch) -> Result<(), Problem
     let mut noted = Vec::new();
     for stage in order.plan.stages.iter().filter(|stage| stage.from().is_none()) {
         let plan = stage.model();
-        let Weights::Directory { path } = &plan.weights else { continue };
+        let Some(path) = plan.weights.directory() else { continue };
         match Directory::require(&order.folder.join(path)) {
             Ok(directory) => {
                 let drawn = directory.left_out(&plan.model);
@@ -298,14 +299,15 @@ fn keep_results(
     results: Vec<Trained>,
 ) -> Result<PathBuf, Problem> {
     let mut path = directory.path.clone();
-    for Trained { stage, stage_index, step, weights } in results {
+    for Trained { stage, stage_index, step, parameters } in results {
         let known = checkpoint::list(&directory.path);
         path = match known.iter().find(|point| point.stage_index == stage_index && point.step == step) {
             Some(point) => point.path.clone(),
             None => {
                 let model = &order.plan.stages[stage_index].model().model;
-                let position = Position { stage, stage_index, step, owes_evaluation: false, queue: None };
-                checkpoint::save(directory, &position, model, &Store::new(weights))?
+                let position =
+                    Position { stage, stage_index, step, owes_evaluation: false, queue: None, scale: None };
+                checkpoint::save(directory, &position, model, &Store::of(parameters))?
             }
         };
     }
@@ -333,36 +335,47 @@ pub fn limits(model: &Model) -> Limits {
     Limits { vocab, positions, target, labels, both_ways: model.both_ways }
 }
 
-/// The weights that a stage begins with: of the train stage that it names, or of its model. Tensors share their
+/// The parameters that a stage begins with: of the train stage that it names, or of its model. Tensors share their
 /// storage, so weights that no later train stage changes are not copied.
-fn weights(order: &Order<'_>, results: &[Trained], stage: &StagePlan) -> Result<Vec<Tensor>, Problems> {
-    let copied = |tensor: &Tensor| tensor.copy().map_err(|error| store::failed(&error));
+fn parameters(order: &Order<'_>, results: &[Trained], stage: &StagePlan) -> Result<Parameters, Problems> {
+    let failed = |error| Problems::from(store::failed(&error));
     match stage.from() {
         Some(from) => {
             let result = results.iter().find(|result| result.stage == from);
             let result = result.expect("stages stand in the order of their dependencies");
             match stage {
                 // Training writes into its weights; what it starts from stays as it is.
-                StagePlan::Train(_) => Ok(result.weights.iter().map(copied).collect::<Result<_, _>>()?),
+                StagePlan::Train(_) => result.parameters.copy().map_err(failed),
                 StagePlan::Evaluate(_) | StagePlan::Generate(_) | StagePlan::Export(_) => {
-                    Ok(result.weights.clone())
+                    Ok(result.parameters.clone())
                 }
             }
         }
         None => {
             let plan = stage.model();
             let path = match &plan.weights {
-                Weights::Directory { .. } => order.folder.clone(),
+                Weights::Directory { .. } | Weights::Hub { .. } => order.folder.clone(),
                 Weights::Random { .. } => PathBuf::new(),
             };
-            store::load(&plan.model, &plan.weights, &path).map_err(|mut problems| {
+            // Masters are for learning and for exports; to evaluate, what is computed with is enough.
+            let dtype = match stage {
+                StagePlan::Train(_) | StagePlan::Export(_) => plan.precision.kept(),
+                StagePlan::Evaluate(_) | StagePlan::Generate(_) => plan.precision.dtype(),
+            };
+            let loaded = store::load(&plan.model, &plan.weights, &path, dtype).map_err(|mut problems| {
                 for problem in &mut problems.0 {
                     if let Some(span) = plan.span.filter(|_| problem.labels.is_empty()) {
                         *problem = problem.clone().label(span, "these weights");
                     }
                 }
                 problems
-            })
+            })?;
+            match stage {
+                StagePlan::Train(_) => Parameters::of(loaded, plan.precision).map_err(failed),
+                StagePlan::Evaluate(_) | StagePlan::Generate(_) | StagePlan::Export(_) => {
+                    Ok(Parameters::plain(loaded))
+                }
+            }
         }
     }
 }

@@ -8,18 +8,21 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use crate::data::{Batch, Batches, Dataset};
-use crate::engine::access::floats;
+use crate::engine::access::{bytes, dtype, numbers, with_floats};
+use crate::engine::cpu::number::Number;
 use crate::engine::{Inputs, Knobs, Played, Store, Tensor, memory, play, store};
 use crate::lang::pipeline::{Metric, Rest, Shuffle};
 use crate::plan::{Queue, TrainPlan, Visits};
 use crate::problem::{Fault, Problem, Problems};
 use crate::program::builder::BatchShape;
 use crate::program::{ParamId, Program, StepPrograms};
+use crate::random::Random;
 use crate::units::Bytes;
 
 use super::checkpoint::{self, Position};
 use super::directory::RunDirectory;
 use super::evaluate::{evaluate, inputs};
+use super::loss_scale::LossScale;
 use super::watch::{Measured, StepReport, Watch};
 use super::{metrics as scores, signals};
 
@@ -35,12 +38,14 @@ pub struct Begin {
     pub owes_evaluation: bool,
     /// Where the order of the turns depends on what was measured.
     pub queue: Option<Queue>,
+    /// Where the loss is scaled.
+    pub scale: Option<LossScale>,
 }
 
 impl Begin {
     /// The first step of a stage.
     pub fn fresh(store: Store) -> Self {
-        Self { store, step: 0, owes_evaluation: false, queue: None }
+        Self { store, step: 0, owes_evaluation: false, queue: None, scale: None }
     }
 }
 
@@ -59,7 +64,7 @@ pub fn train(
     directory: &mut RunDirectory,
     watch: &mut dyn Watch,
 ) -> Result<End, Problems> {
-    let Begin { mut store, step: begin, owes_evaluation, queue } = begin;
+    let Begin { mut store, step: begin, owes_evaluation, queue, scale } = begin;
     let steps = plan.steps.expect("the rows were counted before the run");
     let shuffle = match plan.shuffle {
         Shuffle::None => Shuffle::None,
@@ -78,7 +83,7 @@ pub fn train(
         .help("remove it to go on from the one before, or start anew with `--resume never`")
         .into());
     }
-    let mut stepper = Stepper::new(plan).with(queue);
+    let mut stepper = Stepper::new(plan).with(queue, scale);
     stepper.prepare(&mut store, begin)?;
     let evaluates =
         |now: u64| plan.evaluate.as_ref().filter(|every| now.is_multiple_of(every.steps) || now == steps);
@@ -102,7 +107,27 @@ pub fn train(
         let group = stepper.group_at(step);
         let rate = plan.rate.at(step);
         stepper.turn(&mut store, step)?;
-        let done = stepper.step(&mut store, &mut batches, dataset, step, rate)?;
+        let done = loop {
+            let done = stepper.step(&mut store, &mut batches, dataset, step, rate)?;
+            if !done.overflow {
+                break done;
+            }
+            // No weight has changed: the turn is taken again, with a smaller scale.
+            let scale = stepper.scale.as_mut().expect("only scaled gradients overflow");
+            let left = scale.overflow();
+            let what = json!({
+                "stage": plan.name, "step": step + 1, "group": plan.groups[group].names, "loss_scale": scale.factor,
+            });
+            directory.event("overflow", what)?;
+            watch.note(&format!(
+                "step {}: the gradients overflow fp16; again with a loss scale of {}",
+                step + 1,
+                scale.factor
+            ));
+            if !left {
+                return Err(not_finite(plan, step, group, &done, last_good).into());
+            }
+        };
         if !done.loss.is_finite() || !done.grad_norm.is_finite() {
             return Err(not_finite(plan, step, group, &done, last_good).into());
         }
@@ -122,6 +147,7 @@ pub fn train(
             loss: done.loss,
             grad_norm: done.grad_norm,
             tokens: done.tokens,
+            loss_scale: done.loss_scale,
             seconds: began.elapsed().as_secs_f64(),
             memory: done.memory,
         };
@@ -168,7 +194,8 @@ fn save(
     directory: &mut RunDirectory,
 ) -> Result<PathBuf, Problem> {
     let queue = stepper.queue().cloned();
-    let position = Position { stage: plan.name.clone(), stage_index, step, owes_evaluation, queue };
+    let scale = stepper.scale;
+    let position = Position { stage: plan.name.clone(), stage_index, step, owes_evaluation, queue, scale };
     let path = checkpoint::save(directory, &position, &plan.model.model, store)?;
     directory.event("checkpoint", json!({ "stage": plan.name, "step": step, "path": path }))?;
     Ok(path)
@@ -191,7 +218,7 @@ fn interrupt(
 /// Weights that are not numbers must not become a checkpoint, nor replace an export.
 fn finite(plan: &TrainPlan, step: u64, store: &Store) -> Result<(), Problem> {
     let model = &plan.model.model;
-    let broken = |tensor: &Tensor| floats(tensor).par_iter().any(|x| !x.is_finite());
+    let broken = |tensor: &Tensor| with_floats!(dtype(tensor), T => numbers::<T>(tensor).par_iter().any(|x| !x.wide().is_finite()));
     match model.params.iter().zip(&store.weights).find(|(_, weights)| broken(weights)) {
         None => Ok(()),
         Some((param, _)) => Err(Problem::of(
@@ -216,7 +243,7 @@ fn held_out(
     directory: &mut RunDirectory,
     watch: &mut dyn Watch,
 ) -> Result<bool, Problem> {
-    let Some(sums) = evaluate(&plan.model.model, store, &dataset.holdout, plan.micro_batch)? else {
+    let Some(sums) = evaluate(&plan.model, store, &dataset.holdout, plan.micro_batch)? else {
         return Ok(false);
     };
     let metrics = sums.metrics(metrics);
@@ -243,8 +270,11 @@ fn not_finite(plan: &TrainPlan, step: u64, group: usize, done: &Done, last_good:
             plan.name
         ),
     )
-    .help(DIVERGED)
+    .help(if plan.model.precision.is_scaled() { TOO_LARGE } else { DIVERGED })
 }
+
+const TOO_LARGE: &str = "numbers of fp16 end at 65,504: write `bf16` in its place, or lower the rate's peak; \
+                         checkpoints written before are untouched";
 
 const DIVERGED: &str = "lower the rate's peak, add `clip = 1.0`, or lengthen the warm-up; checkpoints written before are untouched";
 
@@ -254,6 +284,10 @@ pub struct Done {
     pub loss: f64,
     pub grad_norm: f64,
     pub tokens: u64,
+    /// Scaled gradients were too large: nothing has changed.
+    pub overflow: bool,
+    /// What the loss was multiplied by, where that changes from step to step.
+    pub loss_scale: Option<f64>,
     pub memory: Measured,
 }
 
@@ -264,6 +298,8 @@ pub struct Stepper<'a> {
     programs: HashMap<(usize, BatchShape), StepPrograms>,
     /// What was measured, where the order of the turns depends on it.
     queue: Queue,
+    /// Where the loss is scaled.
+    pub scale: Option<LossScale>,
 }
 
 impl<'a> Stepper<'a> {
@@ -273,12 +309,14 @@ impl<'a> Stepper<'a> {
             threads: rayon::current_num_threads(),
             programs: HashMap::new(),
             queue: Queue::new(plan.groups.len()),
+            scale: plan.model.precision.is_scaled().then(LossScale::default),
         }
     }
 
     /// Goes on with what an earlier run has measured.
-    pub fn with(mut self, queue: Option<Queue>) -> Self {
+    pub fn with(mut self, queue: Option<Queue>, scale: Option<LossScale>) -> Self {
         self.queue = queue.unwrap_or(self.queue);
+        self.scale = scale.or(self.scale);
         self
     }
 
@@ -350,8 +388,11 @@ impl<'a> Stepper<'a> {
         let group = self.group_at(step);
         let rows = batches.rows(step);
         let trained: u64 = rows.iter().map(|rows| batches.trained(rows)).sum();
+        let scale = self.scale.map_or(1.0, |scale| scale.factor);
         let knobs = Knobs {
-            loss_scale: (1.0 / trained as f64) as f32,
+            loss_scale: (scale / trained as f64) as f32,
+            unscale: (1.0 / scale) as f32,
+            noise: Random::stream(Random::named(plan.seed, "rounding").next(), step).next(),
             rate,
             factors: &plan.factors,
             algorithm: &plan.algorithm,
@@ -368,7 +409,7 @@ impl<'a> Stepper<'a> {
         };
         let n = rows.len();
         for (idx, rows) in rows.iter().enumerate() {
-            let lengths = rows.iter().map(|row| dataset.train.get(*row as usize).ids.len() as u64);
+            let lengths = rows.iter().map(|row| dataset.train.length(*row as usize) as u64);
             tokens += lengths.sum::<u64>();
             let batch = Batch::new(&dataset.train, rows);
             let shape = BatchShape { batch: batch.rows, seq: batch.seq, packed: batch.starts.is_some() };
@@ -391,21 +432,32 @@ impl<'a> Stepper<'a> {
                 }
             }
         }
-        self.measured(step, group, squares.sqrt());
+        let loss = nll / trained as f64;
+        let grad_norm = squares.sqrt() / scale;
+        // A loss that is no number is not mended by another scale.
+        let overflow = self.scale.is_some() && loss.is_finite() && !grad_norm.is_finite();
+        if !overflow {
+            self.measured(step, group, grad_norm);
+        }
+        if let Some(scale) = &mut self.scale
+            && grad_norm.is_finite()
+        {
+            scale.good();
+        }
         let resident = resident(store);
         let memory = Measured {
             live: resident,
             peak: resident + Bytes(memory::peak().saturating_sub(before)),
             resident: Bytes(memory::peak_resident()),
         };
-        Ok(Done { loss: nll / trained as f64, grad_norm: squares.sqrt(), tokens, memory })
+        let loss_scale = self.scale.is_some().then_some(scale);
+        Ok(Done { loss, grad_norm, tokens, overflow, loss_scale, memory })
     }
 }
 
-/// Bytes of weights and states.
+/// Bytes of weights, masters and states.
 fn resident(store: &Store) -> Bytes {
-    // Weights and states are 32-bit floats, or words of four 8-bit codes.
-    let bytes = |tensors: &[Tensor]| tensors.iter().map(|t| 4 * t.elem_count() as u64).sum::<u64>();
-    let states = (0..store.weights.len()).map(|i| bytes(store.states_of(ParamId(i)))).sum::<u64>();
-    Bytes(bytes(&store.weights) + states)
+    let all = |tensors: &[Tensor]| tensors.iter().map(bytes).sum::<u64>();
+    let states = (0..store.weights.len()).map(|i| all(store.states_of(ParamId(i)))).sum::<u64>();
+    Bytes(all(&store.weights) + all(store.masters()) + states)
 }

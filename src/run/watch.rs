@@ -21,6 +21,8 @@ pub struct StepReport<'a> {
     pub grad_norm: f64,
     /// Tokens that went through the model, padding not counted.
     pub tokens: u64,
+    /// What the loss was multiplied by, where that changes from step to step.
+    pub loss_scale: Option<f64>,
     pub seconds: f64,
     pub memory: Measured,
 }

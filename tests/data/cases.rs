@@ -77,6 +77,7 @@ impl Case {
                 name: "small".to_owned(),
                 span: Span::new(4, 5),
                 file: Setting::written(Some("tokenizer.json".to_owned()), Span::new(5, 6)),
+                hub: None,
                 max_length: Setting::written(None, Span::new(6, 7)),
                 too_long: Setting::written(TooLong::Cut, Span::new(7, 8)),
                 pack: Setting::default(false),
@@ -197,7 +198,7 @@ pub fn show(sequences: &Sequences, encoder: Option<&data::Encoder>) -> String {
     for preview in data::preview(sequences, encoder, None, usize::MAX) {
         let segment = |segment: &data::Segment| {
             let token = |seen: &data::Seen| {
-                let text = seen.text.replace('\n', "\\n");
+                let text = seen.token.replace('\n', "\\n");
                 if seen.trained { format!("[{text}]") } else { text }
             };
             segment.tokens.iter().map(token).collect::<Vec<_>>().join("|")

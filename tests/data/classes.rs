@@ -33,7 +33,8 @@ fn texts(lines: &str) -> Case {
 
 fn check(case: Case, expected: &[(&[u32], &[u32])]) {
     let train = case.load().unwrap_or_else(|problems| panic!("{problems}")).train;
-    let rows: Vec<(&[u32], &[u32])> = train.iter().map(|row| (row.ids, row.labels)).collect();
+    let rows: Vec<_> = train.iter().collect();
+    let rows: Vec<(&[u32], &[u32])> = rows.iter().map(|row| (&*row.ids, &*row.labels)).collect();
     assert_eq!(rows, expected);
 }
 

@@ -43,7 +43,8 @@ fn questions(lines: &str) -> Case {
 /// Ids and labels of all sequences.
 fn check(case: Case, expected: &[(&[u32], &[u32])]) {
     let train = case.load().unwrap_or_else(|problems| panic!("{problems}")).train;
-    let rows: Vec<(&[u32], &[u32])> = train.iter().map(|row| (row.ids, row.labels)).collect();
+    let rows: Vec<_> = train.iter().collect();
+    let rows: Vec<(&[u32], &[u32])> = rows.iter().map(|row| (&*row.ids, &*row.labels)).collect();
     assert_eq!(rows, expected);
 }
 
@@ -87,7 +88,7 @@ fn an_answer_stands_at_its_first_token_and_names_its_last() {
     let train = questions(lines).load().unwrap_or_else(|problems| panic!("{problems}")).train;
     let first = train.get(0);
     assert_eq!(
-        (first.ids, first.labels),
+        (&first.ids[..], &first.labels[..]),
         (&[0, 5, 1, 5, 6, 10, 1][..], &[NONE, NONE, NONE, NONE, 5, NONE, NONE][..])
     );
     let second = train.get(1);

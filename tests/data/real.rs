@@ -51,7 +51,7 @@ fn alpaca_rows_are_what_the_tokenizers_crate_makes_of_them() {
         let encoding = tokenizer.encode(format!("{prompt}{response}"), true).unwrap();
         let mut ids = encoding.get_ids().to_vec();
         ids.push(32000); // <|endoftext|>, the eos_token of its tokenizer_config.json
-        assert_eq!(sequence.ids, ids);
+        assert_eq!(*sequence.ids, ids);
         let first = sequence.labels.iter().position(|&label| label != IGNORE).unwrap() + 1;
         assert!(sequence.labels[first - 1..ids.len() - 1].iter().all(|&label| label != IGNORE));
         // What carries the loss is the response, but for a token that straddles its beginning.

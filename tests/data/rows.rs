@@ -12,8 +12,8 @@ fn check(case: Case, expected: &[&str]) {
 fn labels_are_what_the_next_position_holds() {
     let train = Case::text(&["abc"]).load().unwrap().train;
     // <s>=0 ab=10 c=5 </s>=1
-    assert_eq!(train.get(0).ids, [0, 10, 5, 1]);
-    assert_eq!(train.get(0).labels, [10, 5, 1, IGNORE]);
+    assert_eq!(*train.get(0).ids, [0, 10, 5, 1]);
+    assert_eq!(*train.get(0).labels, [10, 5, 1, IGNORE]);
 }
 
 #[test]
@@ -23,8 +23,8 @@ fn labels_of_token_rows_are_shifted_inside() {
            {"input_ids": [7, 8], "labels": [7, 9]}"#,
     );
     let train = case.load().unwrap().train;
-    assert_eq!(train.get(0).labels, [IGNORE, 5, 6, IGNORE]);
-    assert_eq!(train.get(1).labels, [9, IGNORE]);
+    assert_eq!(*train.get(0).labels, [IGNORE, 5, 6, IGNORE]);
+    assert_eq!(*train.get(1).labels, [9, IGNORE]);
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn without_labels_every_token_is_its_own() {
         })
         .remove("tokenizer.json")
         .with(|case| case.tokenizer.file.value = None);
-    assert_eq!(case.load().unwrap().train.get(0).labels, [4, 5, IGNORE]);
+    assert_eq!(*case.load().unwrap().train.get(0).labels, [4, 5, IGNORE]);
     check(case, &["3|[4]|[5]"]);
 }
 

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::cases::Case;
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use expect_test::{Expect, expect};
 use hift::data::read;
 use hift::data::{Column, Kind};
@@ -11,6 +13,9 @@ use hift::lang::pipeline::{
     Filter, Format, Holdout, Part, Setting, Shuffle, Source, Stop, Test, TooLong, Weigh,
 };
 use hift::problem::Span;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
 
 fn files() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/files")
@@ -189,6 +194,41 @@ fn patterns_are_read_in_the_order_of_names() {
           there is `a.jsonl`
     "#]]
     .assert_eq(&text(json("*.json")));
+}
+
+#[test]
+fn rows_in_the_middle_of_a_parquet_file_that_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    let texts = |group: u64| {
+        (0..5000_u64).map(move |row| format!("{:x}", (row + group).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    };
+    let batch = |group| {
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts(group)));
+        RecordBatch::try_from_iter([("text", texts)]).unwrap()
+    };
+    let zstd = Compression::ZSTD(ZstdLevel::default());
+    let properties = WriterProperties::builder().set_compression(zstd).build();
+    let file = fs::File::create(&path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch(0).schema(), Some(properties)).unwrap();
+    for group in 0..4 {
+        writer.write(&batch(group)).unwrap();
+        writer.flush().unwrap(); // a row group of its own
+    }
+    writer.close().unwrap();
+    let source = || Source::Parquet { path: "rows.parquet".into() };
+    assert!(!shown(folder.path(), source(), &[("text", Kind::Text)]).contains("hift::"));
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() * 5 / 8; // in the third group
+    bytes[middle..middle + 64].fill(0);
+    fs::write(&path, bytes).unwrap();
+    let said = shown(folder.path(), source(), &[("text", Kind::Text)]);
+    assert!(
+        said.starts_with("65 hift::data::arrow: `rows.parquet` is not a whole parquet file: behind row "),
+        "{said}"
+    );
+    let row = said.split("behind row ").nth(1).unwrap().split(':').next().unwrap();
+    assert!((10_000 - 4096..15_000).contains(&row.parse().unwrap()), "{row}");
 }
 
 #[test]

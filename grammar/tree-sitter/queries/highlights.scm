@@ -24,29 +24,29 @@
   "accumulate" "advance" "algorithm" "alpha" "always" "answers" "beams" "begin" "best" "beta1" "betas"
   "blocks" "by" "by_length" "centered" "clip" "clip_threshold" "column" "columns" "completion"
   "config" "context" "data" "decay" "decay_rate" "dedup" "device" "dtype" "dwell" "early_stopping"
-  "end" "epochs" "eps" "every" "factors" "file" "filter" "format" "freeze" "from" "groups" "grow"
-  "holdout" "horizon" "index" "input" "keep" "label" "labels" "layer_decay" "length_penalty" "loss_on"
-  "mask" "max_length" "max_new_tokens" "memory_limit" "metrics" "micro_batch" "model" "momentum"
-  "names" "nesterov" "number" "optimizer" "order" "pack" "path" "peak" "periods" "power" "precision"
-  "prompt" "prompts" "question" "quotes" "rate" "recompute" "redraw" "references" "response" "roles"
-  "rotate" "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size" "source" "split"
-  "states" "steps" "stop" "stride" "tail" "task" "temperature" "template" "text" "texts" "timescale"
-  "to" "tokenizer" "tokens" "too_long" "tools" "top_k" "top_p" "trust" "warmup" "weight_decay"
-  "weights"))
+  "end" "epochs" "eps" "every" "factors" "file" "files" "filter" "format" "freeze" "from" "groups"
+  "grow" "half" "holdout" "horizon" "index" "input" "keep" "label" "labels" "layer_decay"
+  "length_penalty" "loss_on" "mask" "max_length" "max_new_tokens" "memory_limit" "metrics"
+  "micro_batch" "model" "momentum" "name" "names" "nesterov" "number" "optimizer" "order" "pack"
+  "path" "peak" "periods" "power" "precision" "prompt" "prompts" "question" "quotes" "rate"
+  "recompute" "redraw" "references" "response" "revision" "roles" "rotate" "scale_parameter"
+  "schedule" "seed" "separator" "shape" "shuffle" "size" "source" "split" "states" "steps" "stop"
+  "stride" "tail" "task" "temperature" "template" "text" "texts" "timescale" "to" "tokenizer" "tokens"
+  "too_long" "tools" "top_k" "top_p" "trust" "warmup" "weight_decay" "weights"))
 ((argument name: (identifier) @property)
  (#any-of? @property
   "accumulate" "advance" "algorithm" "alpha" "always" "answers" "beams" "begin" "best" "beta1" "betas"
   "blocks" "by" "by_length" "centered" "clip" "clip_threshold" "column" "columns" "completion"
   "config" "context" "data" "decay" "decay_rate" "dedup" "device" "dtype" "dwell" "early_stopping"
-  "end" "epochs" "eps" "every" "factors" "file" "filter" "format" "freeze" "from" "groups" "grow"
-  "holdout" "horizon" "index" "input" "keep" "label" "labels" "layer_decay" "length_penalty" "loss_on"
-  "mask" "max_length" "max_new_tokens" "memory_limit" "metrics" "micro_batch" "model" "momentum"
-  "names" "nesterov" "number" "optimizer" "order" "pack" "path" "peak" "periods" "power" "precision"
-  "prompt" "prompts" "question" "quotes" "rate" "recompute" "redraw" "references" "response" "roles"
-  "rotate" "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size" "source" "split"
-  "states" "steps" "stop" "stride" "tail" "task" "temperature" "template" "text" "texts" "timescale"
-  "to" "tokenizer" "tokens" "too_long" "tools" "top_k" "top_p" "trust" "warmup" "weight_decay"
-  "weights"))
+  "end" "epochs" "eps" "every" "factors" "file" "files" "filter" "format" "freeze" "from" "groups"
+  "grow" "half" "holdout" "horizon" "index" "input" "keep" "label" "labels" "layer_decay"
+  "length_penalty" "loss_on" "mask" "max_length" "max_new_tokens" "memory_limit" "metrics"
+  "micro_batch" "model" "momentum" "name" "names" "nesterov" "number" "optimizer" "order" "pack"
+  "path" "peak" "periods" "power" "precision" "prompt" "prompts" "question" "quotes" "rate"
+  "recompute" "redraw" "references" "response" "revision" "roles" "rotate" "scale_parameter"
+  "schedule" "seed" "separator" "shape" "shuffle" "size" "source" "split" "states" "steps" "stop"
+  "stride" "tail" "task" "temperature" "template" "text" "texts" "timescale" "to" "tokenizer" "tokens"
+  "too_long" "tools" "top_k" "top_p" "trust" "warmup" "weight_decay" "weights"))
 
 (word (identifier) @variable)
 ((word (identifier) @constant.builtin)
@@ -63,9 +63,9 @@
 ((call function: (identifier) @function.builtin)
  (#any-of? @function.builtin
   "all" "arrow" "at_least" "at_most" "by_layer" "by_size" "chat" "classify" "completion" "constant"
-  "cosine" "cosine_with_restarts" "csv" "cuda" "env" "instruct" "inverse_sqrt" "json" "linear" "mix"
-  "named" "not" "parquet" "polynomial" "question" "random" "roles" "sample" "seed"
-  "sequence_classification" "text" "token_classification" "token_labels" "tokens" "wsd"))
+  "cosine" "cosine_with_restarts" "csv" "cuda" "env" "hub" "instruct" "inverse_sqrt" "json" "linear"
+  "mix" "mixed" "mixed_hi" "named" "not" "parquet" "polynomial" "question" "random" "roles" "sample"
+  "seed" "sequence_classification" "text" "token_classification" "token_labels" "tokens" "wsd"))
 
 (number) @number
 ((amount unit: (unit) @type.builtin)

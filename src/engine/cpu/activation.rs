@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::number::Number;
 use super::simd::{CHUNK, exp, normal_cdf, tanh, vectorised};
 
 /// A function of one number, and how steep it is.
@@ -114,18 +115,18 @@ impl Curve for Tanh {
 }
 
 /// `y = f(x)`.
-pub fn forward<C: Curve>(f: C, y: &mut [f32], x: &[f32]) {
+pub fn forward<C: Curve, T: Number>(f: C, y: &mut [T], x: &[T]) {
     assert_eq!(y.len(), x.len(), "activation: operands of different lengths");
     y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| forward_chunk(f, y, x));
 }
 
 /// As [`forward`]: `x` becomes `y`.
-pub fn forward_in_place<C: Curve>(f: C, x_to_y: &mut [f32]) {
+pub fn forward_in_place<C: Curve, T: Number>(f: C, x_to_y: &mut [T]) {
     x_to_y.par_chunks_mut(CHUNK).for_each(|x| forward_in_place_chunk(f, x));
 }
 
 /// `dx = dy * f'(x)`.
-pub fn grad<C: Curve>(f: C, dx: &mut [f32], dy: &[f32], x: &[f32]) {
+pub fn grad<C: Curve, T: Number>(f: C, dx: &mut [T], dy: &[T], x: &[T]) {
     assert!(dx.len() == dy.len() && dy.len() == x.len(), "activation: operands of different lengths");
     dx.par_chunks_mut(CHUNK)
         .zip(dy.par_chunks(CHUNK).zip(x.par_chunks(CHUNK)))
@@ -133,39 +134,39 @@ pub fn grad<C: Curve>(f: C, dx: &mut [f32], dy: &[f32], x: &[f32]) {
 }
 
 /// As [`grad`]: `dy` becomes `dx`.
-pub fn grad_in_place<C: Curve>(f: C, dy_to_dx: &mut [f32], x: &[f32]) {
+pub fn grad_in_place<C: Curve, T: Number>(f: C, dy_to_dx: &mut [T], x: &[T]) {
     assert_eq!(dy_to_dx.len(), x.len(), "activation: operands of different lengths");
     dy_to_dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(dy, x)| grad_in_place_chunk(f, dy, x));
 }
 
 vectorised! {
-    fn forward_chunk<'a, C: Curve>(f: C, y: &'a mut [f32], x: &'a [f32]) {
+    fn forward_chunk<'a, C: Curve, T: Number>(f: C, y: &'a mut [T], x: &'a [T]) {
         for (y, &x) in y.iter_mut().zip(x) {
-            *y = f.value(x);
+            *y = T::nearest(f.value(x.wide()));
         }
     }
 }
 
 vectorised! {
-    fn forward_in_place_chunk<'a, C: Curve>(f: C, x: &'a mut [f32]) {
+    fn forward_in_place_chunk<'a, C: Curve, T: Number>(f: C, x: &'a mut [T]) {
         for x in x {
-            *x = f.value(*x);
+            *x = T::nearest(f.value(x.wide()));
         }
     }
 }
 
 vectorised! {
-    fn grad_chunk<'a, C: Curve>(f: C, dx: &'a mut [f32], dy: &'a [f32], x: &'a [f32]) {
+    fn grad_chunk<'a, C: Curve, T: Number>(f: C, dx: &'a mut [T], dy: &'a [T], x: &'a [T]) {
         for ((dx, &dy), &x) in dx.iter_mut().zip(dy).zip(x) {
-            *dx = dy * f.value_and_slope(x).1;
+            *dx = T::nearest(dy.wide() * f.value_and_slope(x.wide()).1);
         }
     }
 }
 
 vectorised! {
-    fn grad_in_place_chunk<'a, C: Curve>(f: C, dy: &'a mut [f32], x: &'a [f32]) {
+    fn grad_in_place_chunk<'a, C: Curve, T: Number>(f: C, dy: &'a mut [T], x: &'a [T]) {
         for (dy, &x) in dy.iter_mut().zip(x) {
-            *dy *= f.value_and_slope(x).1;
+            *dy = T::nearest(dy.wide() * f.value_and_slope(x.wide()).1);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Scaled dot-product attention over packed rows, forward and backward, a tile of queries and keys at a time.
 //!
 //! Only the log-sum-exp of each query row is kept: backward forms the probabilities of a tile again. A whole
-//! `seq x seq` matrix never exists, and keys that no query of a tile sees are skipped.
+//! `seq x seq` matrix never exists, and keys that no query of a tile sees are skipped. Half numbers are summed in 32 bits,
+//! in scratch, and rounded once.
 //!
 //! Source: Dao 2023, "FlashAttention-2", algorithms 1 and 2.
 
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use super::number::Number;
 use super::product::Product;
 use super::simd::{exp, exp_in_place, max, sum2, tanh, vectorised};
 
@@ -48,7 +50,17 @@ impl Shape {
         self.queries() * self.seq.min(KEYS)
     }
 
-    fn check(&self, q: &[f32], k: &[f32], v: &[f32], lse: &[f32], starts: Option<&[u32]>) {
+    /// Numbers of scratch that a task of [`forward`] needs.
+    fn part_len<T: Number>(&self) -> usize {
+        self.tile_len() + if T::IS_WIDE { 0 } else { self.queries() * self.head_dim }
+    }
+
+    /// Numbers of scratch that a task of [`grad`] needs.
+    fn grad_part_len<T: Number>(&self) -> usize {
+        2 * self.tile_len() + if T::IS_WIDE { 0 } else { (self.queries() + 2 * self.seq) * self.head_dim }
+    }
+
+    fn check<T>(&self, q: &[T], k: &[T], v: &[T], lse: &[f32], starts: Option<&[u32]>) {
         let rows = self.batch * self.seq;
         assert!(
             self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
@@ -67,13 +79,13 @@ impl Shape {
 }
 
 /// Scratch that [`forward`] needs to keep `threads` threads busy, in numbers.
-pub fn scratch_len(shape: &Shape, threads: usize) -> usize {
-    threads * shape.tile_len()
+pub fn scratch_len<T: Number>(shape: &Shape, threads: usize) -> usize {
+    threads * shape.part_len::<T>()
 }
 
 /// Scratch that [`grad`] needs to keep `threads` threads busy, in numbers.
-pub fn grad_scratch_len(shape: &Shape, threads: usize) -> usize {
-    threads * 2 * shape.tile_len()
+pub fn grad_scratch_len<T: Number>(shape: &Shape, threads: usize) -> usize {
+    threads * shape.grad_part_len::<T>()
 }
 
 /// Some adjacent queries of one row of the batch, and the keys they see.
@@ -123,27 +135,86 @@ impl Queries {
 }
 
 /// A buffer whose disjoint blocks are written by several tasks.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
+struct Shared<T>(*mut T);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<T> {}
 
 #[allow(unsafe_code, reason = "each task writes blocks of its own: see the calls")]
-unsafe impl Send for Shared {}
+unsafe impl<T: Number> Send for Shared<T> {}
 #[allow(unsafe_code, reason = "each task writes blocks of its own: see the calls")]
-unsafe impl Sync for Shared {}
+unsafe impl<T: Number> Sync for Shared<T> {}
 
-impl Shared {
+impl<T: Number> Shared<T> {
     /// `len` numbers from `offset`.
     ///
     /// # Safety
     /// They lie in the buffer, and no other task uses them meanwhile.
     #[allow(unsafe_code, reason = "each task writes blocks of its own: see the calls")]
-    unsafe fn slice<'a>(self, offset: usize, len: usize) -> &'a mut [f32] {
+    unsafe fn slice<'a>(self, offset: usize, len: usize) -> &'a mut [T] {
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(offset), len) }
     }
+}
 
-    fn at(self, offset: usize) -> *mut f32 {
-        self.0.wrapping_add(offset)
+/// Rows of one head, `stride` apart, in which sums grow: those of the result itself if it is wide, else of scratch.
+#[derive(Clone, Copy)]
+struct Sums {
+    first: Shared<f32>,
+    stride: usize,
+}
+
+impl Sums {
+    /// For the head of `to` that begins at `at`; `room` holds it as `[rows, head_dim]` where `to` is half numbers.
+    fn new<T: Number>(to: Shared<T>, at: usize, stride: usize, room: &mut [f32], head_dim: usize) -> Self {
+        match T::IS_WIDE {
+            true => Self { first: Shared(to.0.wrapping_add(at).cast()), stride },
+            false => Self { first: Shared(room.as_mut_ptr()), stride: head_dim },
+        }
+    }
+
+    fn at(self, row: usize) -> *mut f32 {
+        self.first.0.wrapping_add(row * self.stride)
+    }
+
+    /// Multiplies each row by its factor.
+    ///
+    /// # Safety
+    /// There are so many rows, and no other task uses them.
+    #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+    unsafe fn scale(self, factors: &[f32], head_dim: usize) {
+        for (row, &factor) in factors.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            let row = unsafe { self.first.slice(row * self.stride, head_dim) };
+            for x in row {
+                *x *= factor;
+            }
+        }
+    }
+
+    /// Rounds `rows` of half numbers to their place.
+    ///
+    /// # Safety
+    /// As [`Self::scale`]; and the rows of `to` from `at` on are this task's.
+    #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+    unsafe fn store<T: Number>(self, to: Shared<T>, at: usize, stride: usize, rows: usize, head_dim: usize) {
+        if T::IS_WIDE {
+            return;
+        }
+        for row in 0..rows {
+            // SAFETY: the caller's promise.
+            let (to, from) = unsafe {
+                (to.slice(at + row * stride, head_dim), self.first.slice(row * self.stride, head_dim))
+            };
+            for (to, &mut from) in to.iter_mut().zip(from) {
+                *to = T::nearest(from);
+            }
+        }
     }
 }
 
@@ -172,13 +243,13 @@ pub(super) fn for_each_task(
 ///
 /// `starts[b * seq + i]` is the first position of the segment that position `i` of row `b` belongs to: a query sees
 /// only keys of its segment. `scratch` is [`scratch_len`] long.
-pub fn forward(
+pub fn forward<T: Number>(
     shape: &Shape,
-    o: &mut [f32],
+    o: &mut [T],
     lse: &mut [f32],
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
+    q: &[T],
+    k: &[T],
+    v: &[T],
     starts: Option<&[u32]>,
     scratch: &mut [f32],
 ) {
@@ -192,13 +263,15 @@ pub fn forward(
     let parts = seq.div_ceil(shape.queries());
     let (o, lse) = (Shared(o.as_mut_ptr()), Shared(lse.as_mut_ptr()));
 
-    for_each_task(batch * heads * parts, scratch, shape.tile_len(), |i, scratch| {
+    for_each_task(batch * heads * parts, scratch, shape.part_len::<T>(), |i, scratch| {
+        let (scratch, room) = scratch.split_at_mut(shape.tile_len());
         // The last queries see the most keys: they go first.
         let (b, head, part) = (i % (batch * heads) / heads, i % heads, parts - 1 - i / (batch * heads));
         let queries =
             Queries::new(shape, part * shape.queries(), starts.map(|starts| &starts[b * seq..][..seq]));
         let n = queries.n;
         let q_at = (b * seq + queries.first) * q_stride + head * head_dim;
+        let sums = Sums::new(o, q_at, q_stride, room, head_dim);
         let mut maxima = [f32::NEG_INFINITY; QUERIES];
         let mut totals = [0.0; QUERIES];
         for (key, width) in queries.tiles() {
@@ -232,8 +305,8 @@ pub fn forward(
                 m: n,
                 n: head_dim,
                 k: width,
-                y: o.at(q_at),
-                y_stride: q_stride,
+                y: sums.at(0),
+                y_stride: sums.stride,
                 accumulate: later,
                 scale: 1.0,
                 lhs: scores.as_ptr(),
@@ -241,11 +314,11 @@ pub fn forward(
                 rhs: v[kv_at..].as_ptr(),
                 rhs_strides: [kv_stride, 1],
             };
-            // SAFETY: `check` gave the extents of o and v; these rows of this head of o are this task's.
+            // SAFETY: `check` gave the extents of o and v; these rows of this head of o, or the room, are this task's.
             #[allow(unsafe_code, reason = "blocks of heads inside rows")]
             unsafe {
                 if later {
-                    scale_rows(o, q_at, [q_stride, head_dim], &shrink[..n]);
+                    sums.scale(&shrink[..n], head_dim);
                 }
                 mixed.run();
             }
@@ -253,28 +326,14 @@ pub fn forward(
         // SAFETY: as above; and these numbers of lse are this task's.
         #[allow(unsafe_code, reason = "blocks of heads inside rows")]
         unsafe {
-            scale_rows(o, q_at, [q_stride, head_dim], &totals.map(|total| 1.0 / total)[..n]);
+            sums.scale(&totals.map(|total| 1.0 / total)[..n], head_dim);
+            sums.store(o, q_at, q_stride, n, head_dim);
             let lse = lse.slice((b * heads + head) * seq + queries.first, n);
             for ((lse, max), total) in lse.iter_mut().zip(maxima).zip(totals) {
                 *lse = max + total.ln();
             }
         }
     });
-}
-
-/// Multiplies one head's part of some rows of `o` by a factor each.
-///
-/// # Safety
-/// The rows lie in `o`, and no other task uses this head of them.
-#[allow(unsafe_code, reason = "blocks of heads inside rows")]
-unsafe fn scale_rows(o: Shared, at: usize, [stride, head_dim]: [usize; 2], factors: &[f32]) {
-    for (row, &factor) in factors.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        let o = unsafe { o.slice(at + row * stride, head_dim) };
-        for o in o {
-            *o *= factor;
-        }
-    }
 }
 
 vectorised! {
@@ -310,16 +369,16 @@ vectorised! {
 /// The gradients of `q`, `k` and `v`, from `dout`, the gradient of `o`, and what [`forward`] gave.
 ///
 /// `scratch` is [`grad_scratch_len`] long.
-pub fn grad(
+pub fn grad<T: Number>(
     shape: &Shape,
-    dq: &mut [f32],
-    dk: &mut [f32],
-    dv: &mut [f32],
-    dout: &[f32],
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    o: &[f32],
+    dq: &mut [T],
+    dk: &mut [T],
+    dv: &mut [T],
+    dout: &[T],
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    o: &[T],
     lse: &[f32],
     starts: Option<&[u32]>,
     scratch: &mut [f32],
@@ -342,25 +401,32 @@ pub fn grad(
     let (dq, dk, dv) = (Shared(dq.as_mut_ptr()), Shared(dk.as_mut_ptr()), Shared(dv.as_mut_ptr()));
 
     // One task holds all the queries that a key head has, so that dk and dv are summed in a fixed order.
-    for_each_task(batch * kv_heads, scratch, 2 * shape.tile_len(), |i, scratch| {
+    for_each_task(batch * kv_heads, scratch, shape.grad_part_len::<T>(), |i, scratch| {
         let (b, kv_head) = (i / kv_heads, i % kv_heads);
         let starts = starts.map(|starts| &starts[b * seq..][..seq]);
+        let (p, scratch) = scratch.split_at_mut(shape.tile_len());
+        let (ds, scratch) = scratch.split_at_mut(shape.tile_len());
+        let (dq_room, scratch) =
+            scratch.split_at_mut(if T::IS_WIDE { 0 } else { shape.queries() * head_dim });
+        let (dk_room, dv_room) = scratch.split_at_mut(scratch.len() / 2);
+        let kv_first = b * seq * kv_stride + kv_head * head_dim;
+        let dk_sums = Sums::new(dk, kv_first, kv_stride, dk_room, head_dim);
+        let dv_sums = Sums::new(dv, kv_first, kv_stride, dv_room, head_dim);
         for row in 0..seq {
-            let at = (b * seq + row) * kv_stride + kv_head * head_dim;
-            // SAFETY: `check` gave the extents; this head of dk and dv is this task's in batch row b.
+            // SAFETY: `check` gave the extents; this head of dk and dv, or the room, is this task's in batch row b.
             #[allow(unsafe_code, reason = "blocks of heads inside rows")]
             unsafe {
-                dk.slice(at, head_dim).fill(0.0);
-                dv.slice(at, head_dim).fill(0.0);
+                dk_sums.first.slice(row * dk_sums.stride, head_dim).fill(0.0);
+                dv_sums.first.slice(row * dv_sums.stride, head_dim).fill(0.0);
             }
         }
-        let (p, ds) = scratch.split_at_mut(shape.tile_len());
         for first in (0..seq).step_by(shape.queries()) {
             let queries = Queries::new(shape, first, starts);
             let n = queries.n;
             for head in kv_head * group..(kv_head + 1) * group {
                 let q_at = (b * seq + first) * q_stride + head * head_dim;
                 let lse = &lse[(b * heads + head) * seq + first..][..n];
+                let dq_sums = Sums::new(dq, q_at, q_stride, dq_room, head_dim);
                 // sum(p * dp) over the keys is sum(o * dout) over the head.
                 let mut means = [0.0; QUERIES];
                 dot_rows(&mut means[..n], &dout[q_at..], &o[q_at..], q_stride, head_dim);
@@ -405,8 +471,8 @@ pub fn grad(
                         m: width,
                         n: head_dim,
                         k: n,
-                        y: dv.at(kv_at),
-                        y_stride: kv_stride,
+                        y: dv_sums.at(key),
+                        y_stride: dv_sums.stride,
                         accumulate: true,
                         scale: 1.0,
                         lhs: p.as_ptr(),
@@ -414,13 +480,19 @@ pub fn grad(
                         rhs: dout[q_at..].as_ptr(),
                         rhs_strides: [q_stride, 1],
                     };
-                    let dk = Product { y: dk.at(kv_at), lhs: ds.as_ptr(), rhs: q[q_at..].as_ptr(), ..dv };
+                    let dk = Product {
+                        y: dk_sums.at(key),
+                        y_stride: dk_sums.stride,
+                        lhs: ds.as_ptr(),
+                        rhs: q[q_at..].as_ptr(),
+                        ..dv
+                    };
                     let dq = Product {
                         m: n,
                         n: head_dim,
                         k: width,
-                        y: dq.at(q_at),
-                        y_stride: q_stride,
+                        y: dq_sums.at(0),
+                        y_stride: dq_sums.stride,
                         accumulate: key > queries.keys.0,
                         scale: 1.0,
                         lhs: ds.as_ptr(),
@@ -437,14 +509,25 @@ pub fn grad(
                         dq.run();
                     }
                 }
+                // SAFETY: as above.
+                #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+                unsafe {
+                    dq_sums.store(dq, q_at, q_stride, n, head_dim);
+                }
             }
+        }
+        // SAFETY: as above.
+        #[allow(unsafe_code, reason = "blocks of heads inside rows")]
+        unsafe {
+            dk_sums.store(dk, kv_first, kv_stride, seq, head_dim);
+            dv_sums.store(dv, kv_first, kv_stride, seq, head_dim);
         }
     });
 }
 
 vectorised! {
     /// `sums[row] = sum(a * b)` over one head of rows that are `stride` apart.
-    fn dot_rows<'a>(sums: &'a mut [f32], a: &'a [f32], b: &'a [f32], stride: usize, head_dim: usize) {
+    fn dot_rows<'a, T: Number>(sums: &'a mut [f32], a: &'a [T], b: &'a [T], stride: usize, head_dim: usize) {
         for (row, sum) in sums.iter_mut().enumerate() {
             *sum = sum2(&a[row * stride..][..head_dim], &b[row * stride..][..head_dim], |a, b| a * b);
         }
@@ -578,7 +661,7 @@ mod tests {
             let shape = &self.shape;
             let mut o = vec![f32::NAN; q.len()];
             let mut lse = vec![f32::NAN; shape.batch * shape.heads * shape.seq];
-            let mut scratch = vec![f32::NAN; scratch_len(shape, rayon::current_num_threads())];
+            let mut scratch = vec![f32::NAN; scratch_len::<f32>(shape, rayon::current_num_threads())];
             forward(shape, &mut o, &mut lse, q, k, v, self.starts.as_deref(), &mut scratch);
             (o, lse)
         }
@@ -589,7 +672,7 @@ mod tests {
             let (o, lse) = self.forward(&self.q, &self.k, &self.v);
             let nan = |like: &[f32]| vec![f32::NAN; like.len()];
             let (mut dq, mut dk, mut dv) = (nan(&self.q), nan(&self.k), nan(&self.v));
-            let mut scratch = vec![f32::NAN; grad_scratch_len(shape, rayon::current_num_threads())];
+            let mut scratch = vec![f32::NAN; grad_scratch_len::<f32>(shape, rayon::current_num_threads())];
             grad(
                 shape,
                 &mut dq,
@@ -730,5 +813,53 @@ mod tests {
         assert_finite_differences(&case.q, &dq, 3e-4, |q| value(q, &case.k, &case.v));
         assert_finite_differences(&case.k, &dk, 3e-4, |k| value(&case.q, k, &case.v));
         assert_finite_differences(&case.v, &dv, 3e-4, |v| value(&case.q, &case.k, v));
+    }
+
+    /// In 32 bits, the half numbers' own attention is the oracle: what is left is one rounding of each result.
+    fn check_half<T: Number>(case: &Case, rounding: f32) {
+        let half = |x: &[f32]| x.iter().map(|x| T::nearest(*x)).collect::<Vec<T>>();
+        let wide = |x: &[T]| x.iter().map(|x| x.wide()).collect::<Vec<f32>>();
+        let [q, k, v, dout] = [&case.q, &case.k, &case.v, &case.dout].map(|x| half(x));
+        let shape = &case.shape;
+        let threads = rayon::current_num_threads();
+        let zeros = |n: usize| vec![T::nearest(f32::NAN); n];
+        let (mut o, mut lse) = (zeros(q.len()), vec![f32::NAN; shape.batch * shape.heads * shape.seq]);
+        let mut scratch = vec![f32::NAN; scratch_len::<T>(shape, threads)];
+        let starts = case.starts.as_deref();
+        forward(shape, &mut o, &mut lse, &q, &k, &v, starts, &mut scratch);
+        let (mut dq, mut dk, mut dv) = (zeros(q.len()), zeros(k.len()), zeros(k.len()));
+        let mut scratch = vec![f32::NAN; grad_scratch_len::<T>(shape, threads)];
+        let all = [&mut dq, &mut dk, &mut dv];
+        let [to_q, to_k, to_v] = all;
+        grad(shape, to_q, to_k, to_v, &dout, &q, &k, &v, &o, &lse, starts, &mut scratch);
+
+        let rounded = Case {
+            shape: *shape,
+            q: wide(&q),
+            k: wide(&k),
+            v: wide(&v),
+            dout: wide(&dout),
+            starts: case.starts.clone(),
+        };
+        let [o_wide, lse_wide, dq_wide, dk_wide, dv_wide] = rounded.run();
+        assert_close(&lse, &lse_wide, 1e-6);
+        assert_close(&wide(&o), &o_wide, rounding);
+        assert_close(&wide(&dv), &dv_wide, rounding);
+        // These read `o`, which has been rounded already.
+        assert_close(&wide(&dq), &dq_wide, 4.0 * rounding);
+        assert_close(&wide(&dk), &dk_wide, 4.0 * rounding);
+    }
+
+    #[test]
+    fn half_numbers_are_rounded_once() {
+        use half::{bf16, f16};
+        for (seq, causal, segments) in
+            [(7, true, &[][..]), (130, false, &[64]), (300, true, &[]), (600, true, &[290, 250])]
+        {
+            let case = case(2, seq, 4, 2, 16, causal, segments);
+            // Half a unit in the last place: 8 bits and 11 bits.
+            check_half::<bf16>(&case, 1.0 / 256.0);
+            check_half::<f16>(&case, 1.0 / 2048.0);
+        }
     }
 }

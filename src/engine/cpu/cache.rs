@@ -4,6 +4,7 @@
 //! so that sequences with a common beginning share it.
 
 use super::attention::for_each_task;
+use super::number::Number;
 use super::simd::{exp_in_place, max, sum2, tanh, vectorised};
 
 /// The sizes of one such attention.
@@ -21,21 +22,22 @@ pub struct Shape {
 }
 
 /// Writes the rows of `x` into the rows of `cache` that `places` names; both are `width` wide.
-pub fn write(cache: &mut [f32], x: &[f32], places: &[u32], width: usize) {
+pub fn write<T: Number>(cache: &mut [f32], x: &[T], places: &[u32], width: usize) {
     assert_eq!(x.len(), places.len() * width, "cache: x is not [{}, {width}]", places.len());
     for (x, &place) in x.chunks_exact(width).zip(places) {
-        cache[place as usize * width..][..width].copy_from_slice(x);
+        let row = &mut cache[place as usize * width..][..width];
+        row.iter_mut().zip(x).for_each(|(kept, x)| *kept = x.wide());
     }
 }
 
 /// `o = softmax(scale * q k^T) v` for one query a sequence, `[batch, heads * head_dim]`.
 ///
 /// Sequence `b` has `lengths[b]` tokens, the last of which asks; the token at place `t` is in row `seen[b * capacity + t]` of
-/// `keys` and `values`. `scratch` has `capacity` numbers for each thread.
-pub fn attend(
+/// `keys` and `values`. `scratch` has `capacity + 2 * head_dim` numbers for each thread.
+pub fn attend<T: Number>(
     shape: &Shape,
-    o: &mut [f32],
-    q: &[f32],
+    o: &mut [T],
+    q: &[T],
     keys: &[f32],
     values: &[f32],
     seen: &[u32],
@@ -50,23 +52,18 @@ pub fn attend(
     assert_eq!(seen.len(), batch * capacity, "attend: seen is not {shape:?}");
     let stride = kv_heads * head_dim;
     let tasks = std::sync::Mutex::new(o.chunks_exact_mut(head_dim).map(Some).collect::<Vec<_>>());
-    for_each_task(batch * heads, scratch, capacity, |i, scratch| {
+    for_each_task(batch * heads, scratch, capacity + 2 * head_dim, |i, scratch| {
         let o = tasks.lock().expect("no task panics")[i].take().expect("each task is taken once");
         let (b, head) = (i / heads, i % heads);
         let length = lengths[b] as usize;
         let first = shape.window.map_or(0, |window| length.saturating_sub(window));
         let rows = &seen[b * capacity..][first..length];
         let at = head / (heads / kv_heads) * head_dim;
-        one(
-            shape,
-            o,
-            &q[i * head_dim..][..head_dim],
-            keys,
-            values,
-            rows,
-            [stride, at],
-            &mut scratch[..rows.len()],
-        );
+        let (wide, scores) = scratch.split_at_mut(2 * head_dim);
+        let (wide_o, wide_q) = wide.split_at_mut(head_dim);
+        wide_q.iter_mut().zip(&q[i * head_dim..]).for_each(|(wide, q)| *wide = q.wide());
+        one(shape, wide_o, wide_q, keys, values, rows, [stride, at], &mut scores[..rows.len()]);
+        o.iter_mut().zip(wide_o).for_each(|(o, wide)| *o = T::nearest(*wide));
     });
 }
 
@@ -124,7 +121,7 @@ mod tests {
             attention::Shape { batch, seq, heads, kv_heads, head_dim, scale, causal: true, window, softcap };
         let mut expected = vec![0.0; q.len()];
         let mut lse = vec![0.0; batch * seq * heads];
-        let mut scratch = vec![0.0; attention::scratch_len(&whole, 1)];
+        let mut scratch = vec![0.0; attention::scratch_len::<f32>(&whole, 1)];
         attention::forward(&whole, &mut expected, &mut lse, &q, &k, &v, None, &mut scratch);
 
         // The cache's rows in an order of their own: place t of sequence b is in row 2 t + 1 - b.
@@ -144,7 +141,7 @@ mod tests {
         let shape = Shape { batch, capacity, heads, kv_heads, head_dim, scale, window, softcap };
         let got = same_for_any_threads(|| {
             let mut o = vec![f32::NAN; queries.len()];
-            let mut scratch = vec![f32::NAN; 3 * capacity];
+            let mut scratch = vec![f32::NAN; 3 * (capacity + 2 * head_dim)];
             attend(&shape, &mut o, &queries, &keys, &values, &seen, &lengths, &mut scratch);
             o
         });

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::number::Number;
 use super::simd::{CHUNK, vectorised};
 
 /// Which columns: of each `period` numbers those from `start` on, `width` of them.
@@ -31,7 +32,7 @@ impl Columns {
 }
 
 /// `y[i] = x[i][start..start + width]`, with `x` in pieces of `period`.
-pub fn forward(y: &mut [f32], x: &[f32], columns: Columns) {
+pub fn forward<T: Number>(y: &mut [T], x: &[T], columns: Columns) {
     let Columns { start, width, period } = columns;
     columns.check(y.len(), x.len());
     let n = columns.periods();
@@ -43,7 +44,7 @@ pub fn forward(y: &mut [f32], x: &[f32], columns: Columns) {
 }
 
 /// `dx[i][start..start + width] = (that or 0) + dy[i]`; the other columns keep their sum, or become 0.
-pub fn grad(dx: &mut [f32], accumulate: bool, dy: &[f32], columns: Columns) {
+pub fn grad<T: Number>(dx: &mut [T], accumulate: bool, dy: &[T], columns: Columns) {
     let Columns { start, width, period } = columns;
     columns.check(dy.len(), dx.len());
     let n = columns.periods();
@@ -52,18 +53,18 @@ pub fn grad(dx: &mut [f32], accumulate: bool, dy: &[f32], columns: Columns) {
             if accumulate {
                 add(&mut dx[start..start + width], dy);
             } else {
-                dx[..start].fill(0.0);
+                dx[..start].fill(T::nearest(0.0));
                 dx[start..start + width].copy_from_slice(dy);
-                dx[start + width..].fill(0.0);
+                dx[start + width..].fill(T::nearest(0.0));
             }
         }
     });
 }
 
 vectorised! {
-    fn add<'a>(sum: &'a mut [f32], x: &'a [f32]) {
+    fn add<'a, T: Number>(sum: &'a mut [T], x: &'a [T]) {
         for (sum, &x) in sum.iter_mut().zip(x) {
-            *sum += x;
+            *sum = T::nearest(sum.wide() + x.wide());
         }
     }
 }

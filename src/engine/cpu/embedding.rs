@@ -2,10 +2,11 @@
 
 use rayon::prelude::*;
 
+use super::number::Number;
 use super::simd::{CHUNK, vectorised};
 
 /// `y[row] = table[ids[row] + offset]`; `table` is `[vocab, hidden]`, `y` is `[rows, hidden]`.
-pub fn forward(y: &mut [f32], table: &[f32], ids: &[u32], offset: usize, hidden: usize) {
+pub fn forward<T: Number>(y: &mut [T], table: &[T], ids: &[u32], offset: usize, hidden: usize) {
     assert!(
         y.len() == ids.len() * hidden && table.len().is_multiple_of(hidden),
         "embedding: y is not [rows, {hidden}]"
@@ -19,7 +20,14 @@ pub fn forward(y: &mut [f32], table: &[f32], ids: &[u32], offset: usize, hidden:
 }
 
 /// The gradient of the table: `dtable[id + offset] = (that or 0) + sum of dy's rows with that id`, in their order.
-pub fn grad(dtable: &mut [f32], accumulate: bool, dy: &[f32], ids: &[u32], offset: usize, hidden: usize) {
+pub fn grad<S: Number, T: Number>(
+    dtable: &mut [S],
+    accumulate: bool,
+    dy: &[T],
+    ids: &[u32],
+    offset: usize,
+    hidden: usize,
+) {
     assert!(
         dy.len() == ids.len() * hidden && dtable.len().is_multiple_of(hidden),
         "embedding: dy is not [rows, {hidden}]"
@@ -30,7 +38,7 @@ pub fn grad(dtable: &mut [f32], accumulate: bool, dy: &[f32], ids: &[u32], offse
     let range = vocab.div_ceil(64).max(16);
     dtable.par_chunks_mut(range * hidden).enumerate().for_each(|(i, dtable)| {
         if !accumulate {
-            dtable.fill(0.0);
+            dtable.fill(S::nearest(0.0));
         }
         let first = i * range;
         let own = first..first + dtable.len() / hidden;
@@ -44,9 +52,9 @@ pub fn grad(dtable: &mut [f32], accumulate: bool, dy: &[f32], ids: &[u32], offse
 }
 
 vectorised! {
-    fn add_row<'a>(sum: &'a mut [f32], row: &'a [f32]) {
+    fn add_row<'a, S: Number, T: Number>(sum: &'a mut [S], row: &'a [T]) {
         for (sum, &row) in sum.iter_mut().zip(row) {
-            *sum += row;
+            *sum = S::nearest(sum.wide() + row.wide());
         }
     }
 }

@@ -5,10 +5,11 @@
 use rayon::prelude::*;
 
 use super::activation::Curve;
+use super::number::Number;
 use super::simd::{CHUNK, vectorised};
 
 /// `y = f(gate) * up`.
-pub fn forward<C: Curve>(f: C, y: &mut [f32], gate: &[f32], up: &[f32]) {
+pub fn forward<C: Curve, T: Number>(f: C, y: &mut [T], gate: &[T], up: &[T]) {
     assert!(y.len() == gate.len() && y.len() == up.len(), "gated: operands of different lengths");
     y.par_chunks_mut(CHUNK)
         .zip(gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK)))
@@ -16,7 +17,7 @@ pub fn forward<C: Curve>(f: C, y: &mut [f32], gate: &[f32], up: &[f32]) {
 }
 
 /// As [`forward`]: `gate` becomes `y`.
-pub fn forward_in_place<C: Curve>(f: C, gate_to_y: &mut [f32], up: &[f32]) {
+pub fn forward_in_place<C: Curve, T: Number>(f: C, gate_to_y: &mut [T], up: &[T]) {
     assert_eq!(gate_to_y.len(), up.len(), "gated: operands of different lengths");
     gate_to_y
         .par_chunks_mut(CHUNK)
@@ -25,23 +26,23 @@ pub fn forward_in_place<C: Curve>(f: C, gate_to_y: &mut [f32], up: &[f32]) {
 }
 
 vectorised! {
-    fn forward_chunk<'a, C: Curve>(f: C, y: &'a mut [f32], gate: &'a [f32], up: &'a [f32]) {
+    fn forward_chunk<'a, C: Curve, T: Number>(f: C, y: &'a mut [T], gate: &'a [T], up: &'a [T]) {
         for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
-            *y = f.value(gate) * up;
+            *y = T::nearest(f.value(gate.wide()) * up.wide());
         }
     }
 }
 
 vectorised! {
-    fn forward_in_place_chunk<'a, C: Curve>(f: C, gate: &'a mut [f32], up: &'a [f32]) {
+    fn forward_in_place_chunk<'a, C: Curve, T: Number>(f: C, gate: &'a mut [T], up: &'a [T]) {
         for (gate, &up) in gate.iter_mut().zip(up) {
-            *gate = f.value(*gate) * up;
+            *gate = T::nearest(f.value(gate.wide()) * up.wide());
         }
     }
 }
 
 /// The gradients with respect to `gate` and `up`.
-pub fn grad<C: Curve>(f: C, dgate: &mut [f32], dup: &mut [f32], dy: &[f32], gate: &[f32], up: &[f32]) {
+pub fn grad<C: Curve, T: Number>(f: C, dgate: &mut [T], dup: &mut [T], dy: &[T], gate: &[T], up: &[T]) {
     let n = dy.len();
     assert!(
         dgate.len() == n && dup.len() == n && gate.len() == n && up.len() == n,
@@ -55,7 +56,7 @@ pub fn grad<C: Curve>(f: C, dgate: &mut [f32], dup: &mut [f32], dy: &[f32], gate
 }
 
 /// As [`grad`]: `gate` becomes its gradient, and `up` its own.
-pub fn grad_in_place<C: Curve>(f: C, dy: &[f32], gate_to_dgate: &mut [f32], up_to_dup: &mut [f32]) {
+pub fn grad_in_place<C: Curve, T: Number>(f: C, dy: &[T], gate_to_dgate: &mut [T], up_to_dup: &mut [T]) {
     let n = dy.len();
     assert!(gate_to_dgate.len() == n && up_to_dup.len() == n, "gated: operands of different lengths");
     gate_to_dgate
@@ -67,19 +68,20 @@ pub fn grad_in_place<C: Curve>(f: C, dy: &[f32], gate_to_dgate: &mut [f32], up_t
 
 /// `(dgate, dup)` of one element.
 #[inline(always)]
-fn unmix<C: Curve>(f: C, dy: f32, gate: f32, up: f32) -> (f32, f32) {
-    let (value, slope) = f.value_and_slope(gate);
-    (dy * up * slope, dy * value)
+fn unmix<C: Curve, T: Number>(f: C, dy: T, gate: T, up: T) -> (T, T) {
+    let (dy, up) = (dy.wide(), up.wide());
+    let (value, slope) = f.value_and_slope(gate.wide());
+    (T::nearest(dy * up * slope), T::nearest(dy * value))
 }
 
 vectorised! {
-    fn grad_chunk<'a, C: Curve>(
+    fn grad_chunk<'a, C: Curve, T: Number>(
         f: C,
-        dgate: &'a mut [f32],
-        dup: &'a mut [f32],
-        dy: &'a [f32],
-        gate: &'a [f32],
-        up: &'a [f32],
+        dgate: &'a mut [T],
+        dup: &'a mut [T],
+        dy: &'a [T],
+        gate: &'a [T],
+        up: &'a [T],
     ) {
         let each = dy.iter().zip(gate).zip(up);
         for ((dgate, dup), ((&dy, &gate), &up)) in dgate.iter_mut().zip(dup).zip(each) {
@@ -89,7 +91,7 @@ vectorised! {
 }
 
 vectorised! {
-    fn grad_in_place_chunk<'a, C: Curve>(f: C, dy: &'a [f32], gate: &'a mut [f32], up: &'a mut [f32]) {
+    fn grad_in_place_chunk<'a, C: Curve, T: Number>(f: C, dy: &'a [T], gate: &'a mut [T], up: &'a mut [T]) {
         for ((gate, up), &dy) in gate.iter_mut().zip(up).zip(dy) {
             (*gate, *up) = unmix(f, dy, *gate, *up);
         }

@@ -6,19 +6,20 @@
 use rayon::prelude::*;
 
 use super::norm::chunk;
+use super::number::Number;
 use super::reduce::COLUMNS;
 use super::simd::{product_and_moment, sum, vectorised};
 
 /// The mean of a row, and `1 / sqrt(var + eps)`.
 #[inline(always)]
-fn statistics(x: &[f32], eps: f32) -> (f32, f32) {
+fn statistics<T: Number>(x: &[T], eps: f32) -> (f32, f32) {
     let n = x.len() as f32;
     let mean = sum(x, |x| x) / n;
     (mean, 1.0 / (sum(x, |x| (x - mean) * (x - mean)) / n + eps).sqrt())
 }
 
 /// `y = w * (x - mean(x)) / sqrt(var(x) + eps) + b`, row by row; `w` and `b` are `[n]`, `x` and `y` are `[rows, n]`.
-pub fn forward(y: &mut [f32], x: &[f32], w: &[f32], b: &[f32], eps: f32) {
+pub fn forward<T: Number>(y: &mut [T], x: &[T], w: &[T], b: &[T], eps: f32) {
     let n = w.len();
     assert!(
         y.len() == x.len() && x.len().is_multiple_of(n) && b.len() == n,
@@ -28,11 +29,11 @@ pub fn forward(y: &mut [f32], x: &[f32], w: &[f32], b: &[f32], eps: f32) {
 }
 
 vectorised! {
-    fn forward_rows<'a>(y: &'a mut [f32], x: &'a [f32], w: &'a [f32], b: &'a [f32], eps: f32) {
+    fn forward_rows<'a, T: Number>(y: &'a mut [T], x: &'a [T], w: &'a [T], b: &'a [T], eps: f32) {
         for (y, x) in y.chunks_exact_mut(w.len()).zip(x.chunks_exact(w.len())) {
             let (mean, r) = statistics(x, eps);
             for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(w).zip(b) {
-                *y = w * ((x - mean) * r) + b;
+                *y = T::nearest(w.wide() * ((x.wide() - mean) * r) + b.wide());
             }
         }
     }
@@ -40,7 +41,7 @@ vectorised! {
 
 /// The gradient with respect to `x`: with `z = (x - mean) r` and `g = w dy`,
 /// `dx = (dx or 0) + r * (g - mean(g) - z * mean(g z))`.
-pub fn grad_input(dx: &mut [f32], accumulate: bool, dy: &[f32], x: &[f32], w: &[f32], eps: f32) {
+pub fn grad_input<T: Number>(dx: &mut [T], accumulate: bool, dy: &[T], x: &[T], w: &[T], eps: f32) {
     let n = w.len();
     assert!(
         dx.len() == x.len() && dy.len() == x.len() && x.len().is_multiple_of(n),
@@ -55,7 +56,7 @@ pub fn grad_input(dx: &mut [f32], accumulate: bool, dy: &[f32], x: &[f32], w: &[
 }
 
 /// As [`grad_input`], without accumulation: `dy` becomes `dx`.
-pub fn grad_input_in_place(dy_to_dx: &mut [f32], x: &[f32], w: &[f32], eps: f32) {
+pub fn grad_input_in_place<T: Number>(dy_to_dx: &mut [T], x: &[T], w: &[T], eps: f32) {
     let n = w.len();
     assert!(dy_to_dx.len() == x.len() && x.len().is_multiple_of(n), "layer_norm: x is not [rows, {n}]");
     dy_to_dx
@@ -73,7 +74,7 @@ struct Factors {
 }
 
 #[inline(always)]
-fn factors(dy: &[f32], x: &[f32], w: &[f32], eps: f32) -> Factors {
+fn factors<T: Number>(dy: &[T], x: &[T], w: &[T], eps: f32) -> Factors {
     let n = w.len() as f32;
     let (mean, r) = statistics(x, eps);
     let (product, moment) = product_and_moment(x, mean, w, dy);
@@ -81,36 +82,37 @@ fn factors(dy: &[f32], x: &[f32], w: &[f32], eps: f32) -> Factors {
 }
 
 vectorised! {
-    fn grad_input_rows<'a>(dx: &'a mut [f32], dy: &'a [f32], x: &'a [f32], w: &'a [f32], eps: f32) {
+    fn grad_input_rows<'a, T: Number>(dx: &'a mut [T], dy: &'a [T], x: &'a [T], w: &'a [T], eps: f32) {
         let n = w.len();
         for ((dx, dy), x) in dx.chunks_exact_mut(n).zip(dy.chunks_exact(n)).zip(x.chunks_exact(n)) {
             let Factors { mean, r, shift, slope } = factors(dy, x, w, eps);
             for (((dx, &dy), &x), &w) in dx.iter_mut().zip(dy).zip(x).zip(w) {
-                *dx = w * dy * r - shift - (x - mean) * slope;
+                *dx = T::nearest(w.wide() * dy.wide() * r - shift - (x.wide() - mean) * slope);
             }
         }
     }
 }
 
 vectorised! {
-    fn grad_input_add_rows<'a>(dx: &'a mut [f32], dy: &'a [f32], x: &'a [f32], w: &'a [f32], eps: f32) {
+    fn grad_input_add_rows<'a, T: Number>(dx: &'a mut [T], dy: &'a [T], x: &'a [T], w: &'a [T], eps: f32) {
         let n = w.len();
         for ((dx, dy), x) in dx.chunks_exact_mut(n).zip(dy.chunks_exact(n)).zip(x.chunks_exact(n)) {
             let Factors { mean, r, shift, slope } = factors(dy, x, w, eps);
             for (((dx, &dy), &x), &w) in dx.iter_mut().zip(dy).zip(x).zip(w) {
-                *dx += w * dy * r - shift - (x - mean) * slope;
+                let more = w.wide() * dy.wide() * r - shift - (x.wide() - mean) * slope;
+                *dx = T::nearest(dx.wide() + more);
             }
         }
     }
 }
 
 vectorised! {
-    fn grad_input_in_place_rows<'a>(dx: &'a mut [f32], x: &'a [f32], w: &'a [f32], eps: f32) {
+    fn grad_input_in_place_rows<'a, T: Number>(dx: &'a mut [T], x: &'a [T], w: &'a [T], eps: f32) {
         let n = w.len();
         for (dx, x) in dx.chunks_exact_mut(n).zip(x.chunks_exact(n)) {
             let Factors { mean, r, shift, slope } = factors(dx, x, w, eps);
             for ((dx, &x), &w) in dx.iter_mut().zip(x).zip(w) {
-                *dx = w * *dx * r - shift - (x - mean) * slope;
+                *dx = T::nearest(w.wide() * dx.wide() * r - shift - (x.wide() - mean) * slope);
             }
         }
     }
@@ -120,7 +122,7 @@ vectorised! {
 const ROWS: usize = 512;
 
 /// The gradient with respect to `w`: `dw = (dw or 0) + column sums of dy * (x - mean) * r`; rows in order.
-pub fn grad_weight(dw: &mut [f32], accumulate: bool, dy: &[f32], x: &[f32], eps: f32) {
+pub fn grad_weight<T: Number>(dw: &mut [f32], accumulate: bool, dy: &[T], x: &[T], eps: f32) {
     let n = dw.len();
     assert!(n > 0 && dy.len() == x.len() && x.len().is_multiple_of(n), "layer_norm: x is not [rows, {n}]");
     if !accumulate {
@@ -142,7 +144,7 @@ pub fn grad_weight(dw: &mut [f32], accumulate: bool, dy: &[f32], x: &[f32], eps:
 }
 
 vectorised! {
-    fn statistics_rows<'a>(known: &'a mut [(f32, f32)], x: &'a [f32], eps: f32) {
+    fn statistics_rows<'a, T: Number>(known: &'a mut [(f32, f32)], x: &'a [T], eps: f32) {
         let n = x.len() / known.len();
         for (known, x) in known.iter_mut().zip(x.chunks_exact(n)) {
             *known = statistics(x, eps);
@@ -151,10 +153,10 @@ vectorised! {
 }
 
 vectorised! {
-    fn grad_weight_columns<'a>(
+    fn grad_weight_columns<'a, T: Number>(
         dw: &'a mut [f32],
-        dy: &'a [f32],
-        x: &'a [f32],
+        dy: &'a [T],
+        x: &'a [T],
         known: &'a [(f32, f32)],
         first: usize,
     ) {
@@ -163,7 +165,7 @@ vectorised! {
         let partial = &mut partial[..dw.len()];
         for ((dy, x), &(mean, r)) in dy.chunks_exact(n).zip(x.chunks_exact(n)).zip(known) {
             for ((partial, &dy), &x) in partial.iter_mut().zip(&dy[first..]).zip(&x[first..]) {
-                *partial += dy * ((x - mean) * r);
+                *partial += dy.wide() * ((x.wide() - mean) * r);
             }
         }
         for (dw, &partial) in dw.iter_mut().zip(&*partial) {

@@ -1,36 +1,65 @@
 //! Products of matrices, and the bias that goes with them.
 //!
 //! A linear layer keeps its weight as `[out, in]`: its forward pass is [`nt`], the gradient of its input [`nn`], the
-//! gradient of its weight [`tn`].
+//! gradient of its weight [`tn`]. Sums are formed in 32 bits whatever the operands are; a half result is rounded once.
 
 use rayon::prelude::*;
 
+use super::number::Number;
 use super::product::Product;
 use super::reduce;
 use super::simd::{CHUNK, vectorised};
 
 /// `y[m, n] = beta * y + x[m, k] w[n, k]^T`; `beta` is 0 (then `y` is not read) or 1.
-pub fn nt(y: &mut [f32], beta: f32, x: &[f32], w: &[f32], m: usize, n: usize, k: usize) {
+pub fn nt<Y: Number, L: Number, R: Number>(
+    y: &mut [Y],
+    beta: f32,
+    x: &[L],
+    w: &[R],
+    m: usize,
+    n: usize,
+    k: usize,
+) {
     product(y, beta, x, [k, 1], w, [1, k], [m, n, k]);
 }
 
 /// `y[m, n] = beta * y + x[m, k] w[k, n]`; `beta` is 0 (then `y` is not read) or 1.
-pub fn nn(y: &mut [f32], beta: f32, x: &[f32], w: &[f32], m: usize, n: usize, k: usize) {
+pub fn nn<Y: Number, L: Number, R: Number>(
+    y: &mut [Y],
+    beta: f32,
+    x: &[L],
+    w: &[R],
+    m: usize,
+    n: usize,
+    k: usize,
+) {
     product(y, beta, x, [k, 1], w, [n, 1], [m, n, k]);
 }
 
 /// `y[m, n] = beta * y + x[k, m]^T z[k, n]`; `beta` is 0 (then `y` is not read) or 1.
-pub fn tn(y: &mut [f32], beta: f32, x: &[f32], z: &[f32], m: usize, n: usize, k: usize) {
+pub fn tn<Y: Number, L: Number, R: Number>(
+    y: &mut [Y],
+    beta: f32,
+    x: &[L],
+    z: &[R],
+    m: usize,
+    n: usize,
+    k: usize,
+) {
     product(y, beta, x, [1, m], z, [n, 1], [m, n, k]);
 }
 
+/// Rows of a half result whose sums are on the stack at a time, and columns.
+const ROWS: usize = 64;
+const COLUMNS: usize = 192;
+
 /// The common form: strides are `[row, column]` of `lhs[m, k]` and `rhs[k, n]`.
-fn product(
-    y: &mut [f32],
+fn product<Y: Number, L: Number, R: Number>(
+    y: &mut [Y],
     beta: f32,
-    lhs: &[f32],
+    lhs: &[L],
     lhs_strides: [usize; 2],
-    rhs: &[f32],
+    rhs: &[R],
     rhs_strides: [usize; 2],
     [m, n, k]: [usize; 3],
 ) {
@@ -47,7 +76,7 @@ fn product(
         m,
         n,
         k,
-        y: y.as_mut_ptr(),
+        y: y.as_mut_ptr().cast::<f32>(),
         y_stride: n,
         accumulate: beta == 1.0,
         scale: 1.0,
@@ -56,32 +85,83 @@ fn product(
         rhs: rhs.as_ptr(),
         rhs_strides,
     };
-    // SAFETY: each operand is a slice of just the length that its sizes and strides name.
-    #[allow(unsafe_code, reason = "the product takes pointers; the assertions above give their extents")]
-    unsafe {
-        product.run_parallel();
+    if Y::IS_WIDE {
+        // SAFETY: each operand is a slice of just the length that its sizes and strides name; what is wide is an `f32`.
+        #[allow(unsafe_code, reason = "the product takes pointers; the assertions above give their extents")]
+        unsafe {
+            product.run_parallel();
+        }
+        return;
+    }
+    // The rows of a task are the same whatever the threads are, and no sum is cut.
+    y.par_chunks_mut(ROWS * n).enumerate().for_each(|(i, y)| {
+        let mut sums = [0.0; ROWS * COLUMNS];
+        let rows = y.len() / n;
+        for first in (0..n).step_by(COLUMNS) {
+            let columns = COLUMNS.min(n - first);
+            let sums = &mut sums[..rows * columns];
+            let block = Product {
+                m: rows,
+                n: columns,
+                y: sums.as_mut_ptr(),
+                y_stride: columns,
+                accumulate: false,
+                lhs: lhs[i * ROWS * lhs_strides[0]..].as_ptr(),
+                rhs: rhs[first * rhs_strides[1]..].as_ptr(),
+                ..product
+            };
+            // SAFETY: these rows of the left and columns of the right operand lie in their slices, as above; the sums
+            // are this task's.
+            #[allow(
+                unsafe_code,
+                reason = "the product takes pointers; the assertions above give their extents"
+            )]
+            unsafe {
+                block.run();
+            }
+            for (y, sums) in y.chunks_exact_mut(n).zip(sums.chunks_exact(columns)) {
+                let y = &mut y[first..first + columns];
+                if beta == 1.0 { add_sums(y, sums) } else { round_sums(y, sums) }
+            }
+        }
+    });
+}
+
+vectorised! {
+    fn round_sums<'a, Y: Number>(y: &'a mut [Y], sums: &'a [f32]) {
+        for (y, &sum) in y.iter_mut().zip(sums) {
+            *y = Y::nearest(sum);
+        }
+    }
+}
+
+vectorised! {
+    fn add_sums<'a, Y: Number>(y: &'a mut [Y], sums: &'a [f32]) {
+        for (y, &sum) in y.iter_mut().zip(sums) {
+            *y = Y::nearest(y.wide() + sum);
+        }
     }
 }
 
 /// Adds `bias`, `[n]`, to each row of `y`, `[rows, n]`.
-pub fn add_bias(y: &mut [f32], bias: &[f32], n: usize) {
+pub fn add_bias<T: Number>(y: &mut [T], bias: &[T], n: usize) {
     assert!(bias.len() == n && y.len().is_multiple_of(n), "add_bias: y is not [rows, {n}]");
     let rows = (CHUNK / n).max(1);
     y.par_chunks_mut(rows * n).for_each(|y| add_bias_rows(y, bias));
 }
 
 vectorised! {
-    fn add_bias_rows<'a>(y: &'a mut [f32], bias: &'a [f32]) {
+    fn add_bias_rows<'a, T: Number>(y: &'a mut [T], bias: &'a [T]) {
         for y in y.chunks_exact_mut(bias.len()) {
             for (y, &bias) in y.iter_mut().zip(bias) {
-                *y += bias;
+                *y = T::nearest(y.wide() + bias.wide());
             }
         }
     }
 }
 
 /// The gradient of a bias: `db[n] = (db or 0) + column sums of dy[rows, n]`.
-pub fn bias_grad(dy: &[f32], n: usize, db: &mut [f32], accumulate: bool) {
+pub fn bias_grad<T: Number>(dy: &[T], n: usize, db: &mut [f32], accumulate: bool) {
     assert_eq!(db.len(), n, "bias_grad: db is not [{n}]");
     reduce::column_sums(db, accumulate, dy);
 }

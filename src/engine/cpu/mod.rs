@@ -1,4 +1,5 @@
-//! The numbers on a CPU: pure functions over `f32` slices, one file per operation.
+//! The numbers on a CPU: pure functions over slices of `f32`, or of half numbers that are read into `f32`, one file per
+//! operation.
 //!
 //! Everything is row-major and contiguous; an activation is `[rows, features]` with `rows = batch * seq`. Forward and
 //! gradient stand side by side. Every kernel runs on the current rayon pool, in one pass over memory where one is
@@ -11,7 +12,7 @@
 //! - **No hidden memory**: what a kernel needs beside its operands is an argument (`scratch`) or a small array on the
 //!   stack. A byte count of the program is then a byte count of the run.
 //!
-//! Reading order: [`simd`] (how a loop becomes vector code), [`reduce`] (fixed-order sums), then any operation.
+//! Reading order: [`number`] (32 bits or half of that), [`simd`] (how a loop becomes vector code), [`reduce`] (fixed-order sums), then any operation.
 //!
 //! This room must not know tensors, models or programs: it sees slices and sizes.
 
@@ -25,6 +26,7 @@ pub mod layer_norm;
 pub mod loss;
 pub mod matmul;
 pub mod norm;
+pub mod number;
 pub mod optimizer;
 mod product;
 pub mod reduce;
@@ -34,18 +36,20 @@ pub mod simd;
 #[cfg(test)]
 mod oracle;
 
+use number::Number;
+
 /// Room for `n` numbers that a kernel is about to write, every one of them. Debug builds fill it with NaN.
 #[allow(
     unsafe_code,
     clippy::uninit_vec,
     reason = "zeroing costs a pass over memory; kernels write what they are given"
 )]
-pub fn buffer(n: usize) -> Vec<f32> {
-    let mut numbers: Vec<f32> = Vec::with_capacity(n);
-    // SAFETY: the capacity is `n`, every bit pattern is a float, and nothing reads before a kernel has written.
+pub fn buffer<T: Number>(n: usize) -> Vec<T> {
+    let mut numbers: Vec<T> = Vec::with_capacity(n);
+    // SAFETY: the capacity is `n`, every bit pattern is a number of each type, and nothing reads before a kernel has written.
     unsafe { numbers.set_len(n) };
     if cfg!(debug_assertions) {
-        numbers.fill(f32::NAN);
+        numbers.fill(T::nearest(f32::NAN));
     }
     numbers
 }

@@ -5,12 +5,13 @@
 
 use rayon::prelude::*;
 
+use super::number::Number;
 use super::reduce::COLUMNS;
 use super::simd::{CHUNK, squares_and_product, sum, vectorised};
 
 /// `1 / sqrt(mean(x * x) + eps)` of one row.
 #[inline(always)]
-fn inverse_rms(x: &[f32], eps: f32) -> f32 {
+fn inverse_rms<T: Number>(x: &[T], eps: f32) -> f32 {
     1.0 / (sum(x, |x| x * x) / x.len() as f32 + eps).sqrt()
 }
 
@@ -21,18 +22,18 @@ pub(super) fn chunk(n: usize) -> usize {
 
 /// `y = (offset + w) * (x / rms(x))`, row by row; `w` is `[n]`, `x` and `y` are `[rows, n]`. (A norm of each head by itself is one
 /// of more and shorter rows.)
-pub fn rms(y: &mut [f32], x: &[f32], w: &[f32], eps: f32, offset: f32) {
+pub fn rms<T: Number>(y: &mut [T], x: &[T], w: &[T], eps: f32, offset: f32) {
     let n = w.len();
     assert!(y.len() == x.len() && x.len().is_multiple_of(n), "rms: x is not [rows, {n}]");
     y.par_chunks_mut(chunk(n)).zip(x.par_chunks(chunk(n))).for_each(|(y, x)| rms_rows(y, x, w, eps, offset));
 }
 
 vectorised! {
-    fn rms_rows<'a>(y: &'a mut [f32], x: &'a [f32], w: &'a [f32], eps: f32, offset: f32) {
+    fn rms_rows<'a, T: Number>(y: &'a mut [T], x: &'a [T], w: &'a [T], eps: f32, offset: f32) {
         for (y, x) in y.chunks_exact_mut(w.len()).zip(x.chunks_exact(w.len())) {
             let r = inverse_rms(x, eps);
             for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
-                *y = (offset + w) * (x * r);
+                *y = T::nearest((offset + w.wide()) * (x.wide() * r));
             }
         }
     }
@@ -40,12 +41,12 @@ vectorised! {
 
 /// The gradient with respect to `x`: `dx = (dx or 0) + r * (v * dy - x * mean(x * v * dy) * r * r)`, `r = 1 / rms(x)`,
 /// `v = offset + w`.
-pub fn rms_grad_input(
-    dx: &mut [f32],
+pub fn rms_grad_input<T: Number>(
+    dx: &mut [T],
     accumulate: bool,
-    dy: &[f32],
-    x: &[f32],
-    w: &[f32],
+    dy: &[T],
+    x: &[T],
+    w: &[T],
     eps: f32,
     offset: f32,
 ) {
@@ -63,7 +64,7 @@ pub fn rms_grad_input(
 }
 
 /// As [`rms_grad_input`], without accumulation: `dy` becomes `dx`.
-pub fn rms_grad_input_in_place(dy_to_dx: &mut [f32], x: &[f32], w: &[f32], eps: f32, offset: f32) {
+pub fn rms_grad_input_in_place<T: Number>(dy_to_dx: &mut [T], x: &[T], w: &[T], eps: f32, offset: f32) {
     let n = w.len();
     assert!(
         dy_to_dx.len() == x.len() && x.len().is_multiple_of(n),
@@ -77,7 +78,7 @@ pub fn rms_grad_input_in_place(dy_to_dx: &mut [f32], x: &[f32], w: &[f32], eps: 
 
 /// The two factors of a row's gradient: `dx = (offset + w) * dy * r - x * c`.
 #[inline(always)]
-fn factors(dy: &[f32], x: &[f32], w: &[f32], eps: f32, offset: f32) -> (f32, f32) {
+fn factors<T: Number>(dy: &[T], x: &[T], w: &[T], eps: f32, offset: f32) -> (f32, f32) {
     let n = w.len() as f32;
     let (squares, product) = squares_and_product(x, w, dy, offset);
     let r = 1.0 / (squares / n + eps).sqrt();
@@ -85,36 +86,40 @@ fn factors(dy: &[f32], x: &[f32], w: &[f32], eps: f32, offset: f32) -> (f32, f32
 }
 
 vectorised! {
-    fn grad_input_rows<'a>(dx: &'a mut [f32], dy: &'a [f32], x: &'a [f32], w: &'a [f32], eps: f32, offset: f32) {
+    fn grad_input_rows<'a, T: Number>(
+        dx: &'a mut [T], dy: &'a [T], x: &'a [T], w: &'a [T], eps: f32, offset: f32,
+    ) {
         let n = w.len();
         for ((dx, dy), x) in dx.chunks_exact_mut(n).zip(dy.chunks_exact(n)).zip(x.chunks_exact(n)) {
             let (r, c) = factors(dy, x, w, eps, offset);
             for (((dx, &dy), &x), &w) in dx.iter_mut().zip(dy).zip(x).zip(w) {
-                *dx = (offset + w) * dy * r - x * c;
+                *dx = T::nearest((offset + w.wide()) * dy.wide() * r - x.wide() * c);
             }
         }
     }
 }
 
 vectorised! {
-    fn grad_input_add_rows<'a>(dx: &'a mut [f32], dy: &'a [f32], x: &'a [f32], w: &'a [f32], eps: f32, offset: f32) {
+    fn grad_input_add_rows<'a, T: Number>(
+        dx: &'a mut [T], dy: &'a [T], x: &'a [T], w: &'a [T], eps: f32, offset: f32,
+    ) {
         let n = w.len();
         for ((dx, dy), x) in dx.chunks_exact_mut(n).zip(dy.chunks_exact(n)).zip(x.chunks_exact(n)) {
             let (r, c) = factors(dy, x, w, eps, offset);
             for (((dx, &dy), &x), &w) in dx.iter_mut().zip(dy).zip(x).zip(w) {
-                *dx += (offset + w) * dy * r - x * c;
+                *dx = T::nearest(dx.wide() + ((offset + w.wide()) * dy.wide() * r - x.wide() * c));
             }
         }
     }
 }
 
 vectorised! {
-    fn grad_input_in_place_rows<'a>(dx: &'a mut [f32], x: &'a [f32], w: &'a [f32], eps: f32, offset: f32) {
+    fn grad_input_in_place_rows<'a, T: Number>(dx: &'a mut [T], x: &'a [T], w: &'a [T], eps: f32, offset: f32) {
         let n = w.len();
         for (dx, x) in dx.chunks_exact_mut(n).zip(x.chunks_exact(n)) {
             let (r, c) = factors(dx, x, w, eps, offset);
             for ((dx, &x), &w) in dx.iter_mut().zip(x).zip(w) {
-                *dx = (offset + w) * *dx * r - x * c;
+                *dx = T::nearest((offset + w.wide()) * dx.wide() * r - x.wide() * c);
             }
         }
     }
@@ -124,7 +129,7 @@ vectorised! {
 const ROWS: usize = 1024;
 
 /// The gradient with respect to `w`, whatever the offset: `dw = (dw or 0) + column sums of dy * x / rms(x)`; rows in order.
-pub fn rms_grad_weight(dw: &mut [f32], accumulate: bool, dy: &[f32], x: &[f32], eps: f32) {
+pub fn rms_grad_weight<T: Number>(dw: &mut [f32], accumulate: bool, dy: &[T], x: &[T], eps: f32) {
     let n = dw.len();
     assert!(
         n > 0 && dy.len() == x.len() && x.len().is_multiple_of(n),
@@ -146,7 +151,7 @@ pub fn rms_grad_weight(dw: &mut [f32], accumulate: bool, dy: &[f32], x: &[f32], 
 }
 
 vectorised! {
-    fn inverse_rms_rows<'a>(r: &'a mut [f32], x: &'a [f32], eps: f32) {
+    fn inverse_rms_rows<'a, T: Number>(r: &'a mut [f32], x: &'a [T], eps: f32) {
         let n = x.len() / r.len();
         for (r, x) in r.iter_mut().zip(x.chunks_exact(n)) {
             *r = inverse_rms(x, eps);
@@ -155,13 +160,15 @@ vectorised! {
 }
 
 vectorised! {
-    fn grad_weight_columns<'a>(dw: &'a mut [f32], dy: &'a [f32], x: &'a [f32], r: &'a [f32], first: usize) {
+    fn grad_weight_columns<'a, T: Number>(
+        dw: &'a mut [f32], dy: &'a [T], x: &'a [T], r: &'a [f32], first: usize,
+    ) {
         let n = x.len() / r.len();
         let mut partial = [0.0; COLUMNS];
         let partial = &mut partial[..dw.len()];
         for ((dy, x), &r) in dy.chunks_exact(n).zip(x.chunks_exact(n)).zip(r) {
             for ((partial, &dy), &x) in partial.iter_mut().zip(&dy[first..]).zip(&x[first..]) {
-                *partial += dy * (x * r);
+                *partial += dy.wide() * (x.wide() * r);
             }
         }
         for (dw, &partial) in dw.iter_mut().zip(&*partial) {

@@ -4,13 +4,16 @@
 //! one packs a fixed block onto the stack, so the bytes of a run are those of its program.
 //!
 //! Source: Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication"; blocks of the right operand
-//! are packed into panels as wide as the registers hold, and the left operand is read where it lies.
+//! are packed into panels as wide as the registers hold, and the left operand is read where it lies. Half numbers are
+//! widened when they are packed; their left operand is packed, too.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+
+use super::number::Number;
 
 /// Depth of a packed block. Each element of the result is summed in parts of this length, whatever else is cut.
 const DEPTH: usize = 256;
@@ -24,7 +27,7 @@ const MAX_WIDTH: usize = 48;
 
 /// `y[m, n] = (y or 0) + scale * lhs[m, k] rhs[k, n]`; each may be a block of a larger matrix.
 #[derive(Clone, Copy)]
-pub struct Product {
+pub struct Product<L, R> {
     pub m: usize,
     pub n: usize,
     pub k: usize,
@@ -33,20 +36,20 @@ pub struct Product {
     pub y_stride: usize,
     pub accumulate: bool,
     pub scale: f32,
-    pub lhs: *const f32,
+    pub lhs: *const L,
     /// From one row to the next, from one column to the next.
     pub lhs_strides: [usize; 2],
-    pub rhs: *const f32,
+    pub rhs: *const R,
     /// From one row to the next, from one column to the next; one of them is 1.
     pub rhs_strides: [usize; 2],
 }
 
 #[allow(unsafe_code, reason = "threads write separate blocks of y, and only read the rest")]
-unsafe impl Send for Product {}
+unsafe impl<L: Number, R: Number> Send for Product<L, R> {}
 #[allow(unsafe_code, reason = "threads write separate blocks of y, and only read the rest")]
-unsafe impl Sync for Product {}
+unsafe impl<L: Number, R: Number> Sync for Product<L, R> {}
 
-impl Product {
+impl<L: Number, R: Number> Product<L, R> {
     /// On the calling thread.
     ///
     /// # Safety
@@ -95,13 +98,13 @@ impl Product {
     }
 }
 
-struct Block {
-    product: Product,
+struct Block<L, R> {
+    product: Product<L, R>,
     rows: Range<usize>,
     columns: Range<usize>,
 }
 
-impl WithSimd for Block {
+impl<L: Number, R: Number> WithSimd for Block<L, R> {
     type Output = ();
 
     #[inline(always)]
@@ -123,7 +126,7 @@ impl WithSimd for Block {
 #[repr(align(64))]
 struct Packed<const N: usize>(MaybeUninit<[f32; N]>);
 
-impl Block {
+impl<L: Number, R: Number> Block<L, R> {
     #[inline(always)]
     #[allow(
         unsafe_code,
@@ -164,7 +167,8 @@ impl Block {
                 for (i, row) in rows.clone().step_by(ROWS).enumerate() {
                     let height = ROWS.min(rows.end - row);
                     let from = lhs.add(row * lhs_strides[0] + start * lhs_strides[1]);
-                    let (a, step) = if lhs_strides[1] == 1 {
+                    let (a, step) = if lhs_strides[1] == 1 && L::IS_WIDE {
+                        let from = from.cast::<f32>();
                         // Rows beyond the edge read the last row once more; their result is not stored.
                         (std::array::from_fn(|i| from.add(i.min(height - 1) * lhs_strides[0])), 1)
                     } else {
@@ -172,7 +176,7 @@ impl Block {
                         let half = i % 2 * depth * ROWS;
                         if half == 0 {
                             let height = (2 * ROWS).min(rows.end - row);
-                            pack_left::<ROWS>(left, from, lhs_strides, depth, height);
+                            pack_left::<L, ROWS>(left, from, lhs_strides, depth, height);
                         }
                         (std::array::from_fn(|i| left.add(half + i).cast_const()), ROWS)
                     };
@@ -284,15 +288,33 @@ unsafe fn store<S: Simd, const VECTORS: usize>(
     }
 }
 
+/// Copies `n` adjacent numbers.
+///
+/// # Safety
+/// `from` is readable and `to` writable for so many; they do not overlap.
+#[inline(always)]
+#[allow(unsafe_code, reason = "writes uninitialised stack, reads blocks of shared buffers")]
+unsafe fn widen<T: Number>(to: *mut f32, from: *const T, n: usize) {
+    // SAFETY: the caller's promise; what is wide is an `f32`.
+    unsafe {
+        if T::IS_WIDE {
+            return to.copy_from_nonoverlapping(from.cast(), n);
+        }
+        for i in 0..n {
+            *to.add(i) = (*from.add(i)).wide();
+        }
+    }
+}
+
 /// Copies `valid` columns of the right operand, `depth` deep, into a panel of `width`; the others become 0.
 ///
 /// # Safety
 /// `from` is readable for these sizes and strides, `panel` writable for `depth * width`.
 #[inline(always)]
 #[allow(unsafe_code, reason = "writes uninitialised stack, reads blocks of shared buffers")]
-unsafe fn pack_panel(
+unsafe fn pack_panel<R: Number>(
     panel: *mut f32,
-    from: *const f32,
+    from: *const R,
     [row_stride, column_stride]: [usize; 2],
     depth: usize,
     width: usize,
@@ -308,8 +330,8 @@ unsafe fn pack_panel(
                 let (to, from) = (panel.add(p * width), from.add(p * row_stride));
                 // A length that is known when compiling becomes a few moves instead of a call.
                 match valid == width {
-                    true => to.copy_from_nonoverlapping(from, width),
-                    false => to.copy_from_nonoverlapping(from, valid),
+                    true => widen(to, from, width),
+                    false => widen(to, from, valid),
                 }
             }
             return;
@@ -323,11 +345,11 @@ unsafe fn pack_panel(
                 let to = panel.add(p * width + j);
                 if side == SIDE {
                     for t in 0..SIDE {
-                        *to.add(t * width) = *from.add(t * row_stride);
+                        *to.add(t * width) = (*from.add(t * row_stride)).wide();
                     }
                 } else {
                     for t in 0..side {
-                        *to.add(t * width) = *from.add(t * row_stride);
+                        *to.add(t * width) = (*from.add(t * row_stride)).wide();
                     }
                 }
             }
@@ -342,9 +364,9 @@ unsafe fn pack_panel(
 /// `from` is readable for these sizes and strides, `left` writable for `2 * depth * ROWS`.
 #[inline(always)]
 #[allow(unsafe_code, reason = "writes uninitialised stack, reads blocks of shared buffers")]
-unsafe fn pack_left<const ROWS: usize>(
+unsafe fn pack_left<L: Number, const ROWS: usize>(
     left: *mut f32,
-    from: *const f32,
+    from: *const L,
     [row_stride, column_stride]: [usize; 2],
     depth: usize,
     height: usize,
@@ -354,8 +376,8 @@ unsafe fn pack_left<const ROWS: usize>(
         if height == 2 * ROWS && row_stride == 1 {
             for p in 0..depth {
                 let (to, from) = (left.add(p * ROWS), from.add(p * column_stride));
-                to.copy_from_nonoverlapping(from, ROWS);
-                to.add(depth * ROWS).copy_from_nonoverlapping(from.add(ROWS), ROWS);
+                widen(to, from, ROWS);
+                widen(to.add(depth * ROWS), from.add(ROWS), ROWS);
             }
             return;
         }
@@ -363,7 +385,7 @@ unsafe fn pack_left<const ROWS: usize>(
         for p in 0..depth {
             for i in 0..height {
                 let to = left.add(i / ROWS * depth * ROWS + p * ROWS + i % ROWS);
-                *to = *from.add(i * row_stride + p * column_stride);
+                *to = (*from.add(i * row_stride + p * column_stride)).wide();
             }
         }
     }
@@ -392,7 +414,7 @@ mod tests {
                         (f64::from(before[at]) + 0.5 * sum) as f32
                     })
                     .collect();
-                let check = |run: &dyn Fn(Block)| {
+                let check = |run: &dyn Fn(Block<f32, f32>)| {
                     let mut y = before.clone();
                     let product = Product {
                         m,
@@ -423,5 +445,62 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Half numbers are exact in 32 bits, so the product is that of the same numbers there, to the bit.
+    #[test]
+    fn half_numbers_are_multiplied_in_32_bits() {
+        use half::{bf16, f16};
+        fn check<L: Number, R: Number>() {
+            let (m, n, k) = (37, 210, 300);
+            let (lhs, rhs) = (random(m * k, 1), random(k * n, 2));
+            let lhs: Vec<L> = lhs.iter().map(|x| L::nearest(*x)).collect();
+            let rhs: Vec<R> = rhs.iter().map(|x| R::nearest(*x)).collect();
+            let wide_lhs: Vec<f32> = lhs.iter().map(|x| x.wide()).collect();
+            let wide_rhs: Vec<f32> = rhs.iter().map(|x| x.wide()).collect();
+            for (lhs_strides, rhs_strides) in [([k, 1], [1, k]), ([k, 1], [n, 1]), ([1, m], [n, 1])] {
+                let (mut y, mut expected) = (vec![f32::NAN; m * n], vec![f32::NAN; m * n]);
+                let product = |y: &mut Vec<f32>| Product {
+                    m,
+                    n,
+                    k,
+                    y: y.as_mut_ptr(),
+                    y_stride: n,
+                    accumulate: false,
+                    scale: 0.5,
+                    lhs: lhs.as_ptr(),
+                    lhs_strides,
+                    rhs: rhs.as_ptr(),
+                    rhs_strides,
+                };
+                let halves = product(&mut y);
+                let wide = product(&mut expected);
+                let Product { m, n, k, y: to, y_stride, accumulate, scale, .. } = wide;
+                let (lhs, rhs) = (wide_lhs.as_ptr(), wide_rhs.as_ptr());
+                let wide = Product {
+                    m,
+                    n,
+                    k,
+                    y: to,
+                    y_stride,
+                    accumulate,
+                    scale,
+                    lhs,
+                    lhs_strides,
+                    rhs,
+                    rhs_strides,
+                };
+                // SAFETY: the operands are slices of just these sizes.
+                #[allow(unsafe_code, reason = "the product takes pointers")]
+                unsafe {
+                    halves.run();
+                    wide.run_parallel();
+                }
+                assert_eq!(y, expected);
+            }
+        }
+        check::<bf16, bf16>();
+        check::<f16, f16>();
+        check::<f32, bf16>();
     }
 }

@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use super::number::Number;
 use super::simd::{CHUNK, vectorised};
 
 /// Cosines, then sines, of `positions[row] * inv_freq`: `out` is `[rows, 2 * inv_freq.len()]`.
@@ -24,7 +25,7 @@ pub fn table(out: &mut [f32], positions: &[u32], inv_freq: &[f32]) {
 
 /// Rotates the first `turned` numbers of each head of `x`, `[rows, heads * head_dim]`, by the angles of its row in `table`,
 /// `[rows, turned]`; backwards if `inverse`, which is the gradient.
-pub fn apply(y: &mut [f32], x: &[f32], table: &[f32], shape: Shape, inverse: bool) {
+pub fn apply<T: Number>(y: &mut [T], x: &[T], table: &[f32], shape: Shape, inverse: bool) {
     assert_eq!(y.len(), x.len(), "apply: x and y differ in length");
     let (rows, width) = shape.rows(x.len(), table.len());
     y.par_chunks_mut(rows * width)
@@ -36,7 +37,7 @@ pub fn apply(y: &mut [f32], x: &[f32], table: &[f32], shape: Shape, inverse: boo
 }
 
 /// As [`apply`], on `x` itself.
-pub fn apply_in_place(x: &mut [f32], table: &[f32], shape: Shape, inverse: bool) {
+pub fn apply_in_place<T: Number>(x: &mut [T], table: &[f32], shape: Shape, inverse: bool) {
     let (rows, width) = shape.rows(x.len(), table.len());
     x.par_chunks_mut(rows * width)
         .zip(table.par_chunks(rows * shape.turned))
@@ -67,7 +68,7 @@ impl Shape {
 }
 
 vectorised! {
-    fn rotate_rows<'a>(x: &'a mut [f32], table: &'a [f32], shape: Shape, inverse: bool) {
+    fn rotate_rows<'a, T: Number>(x: &'a mut [T], table: &'a [f32], shape: Shape, inverse: bool) {
         let Shape { heads, head_dim, turned } = shape;
         let half = turned / 2;
         let sign = if inverse { -1.0 } else { 1.0 };
@@ -77,7 +78,8 @@ vectorised! {
                 let (x1, x2) = x[..turned].split_at_mut(half);
                 for (((x1, x2), &cos), &sin) in x1.iter_mut().zip(x2).zip(cos).zip(sin) {
                     let sin = sign * sin;
-                    (*x1, *x2) = (*x1 * cos - *x2 * sin, *x2 * cos + *x1 * sin);
+                    let (a, b) = (x1.wide(), x2.wide());
+                    (*x1, *x2) = (T::nearest(a * cos - b * sin), T::nearest(b * cos + a * sin));
                 }
             }
         }

@@ -3,6 +3,8 @@
 //! Multiplications and additions are kept apart (no fused multiply-add), and reductions run over a fixed number of
 //! lanes, so a result does not depend on which instruction set was chosen.
 
+use super::number::Number;
+
 /// Partial sums of a reduction: as wide as two AVX-512 registers.
 pub const LANES: usize = 32;
 
@@ -11,19 +13,19 @@ pub const CHUNK: usize = 16 * 1024;
 
 /// Compiles a function's body for each instruction set that [`pulp`] knows, and picks one at run time.
 macro_rules! vectorised {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident<$lt:lifetime $(, $of:ident: $trait:path)?>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$lt:lifetime $(, $of:ident: $trait:path)*>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        $vis fn $name<$lt $(, $of: $trait)?>($($arg: $ty),*) $(-> $ret)? {
-            struct Body<$lt $(, $of: $trait)?> { $($arg: $ty),* }
+        $vis fn $name<$lt $(, $of: $trait)*>($($arg: $ty),*) $(-> $ret)? {
+            struct Body<$lt $(, $of: $trait)*> { $($arg: $ty),* }
 
-            impl<$lt $(, $of: $trait)?> pulp::NullaryFnOnce for Body<$lt $(, $of)?> {
+            impl<$lt $(, $of: $trait)*> pulp::NullaryFnOnce for Body<$lt $(, $of)*> {
                 type Output = $crate::engine::cpu::simd::vectorised!(@output $($ret)?);
 
                 #[inline(always)]
                 fn call(self) -> Self::Output {
                     // A function of its own, so that the compiler still knows that the slices do not overlap.
                     #[inline(always)]
-                    fn body<$lt $(, $of: $trait)?>($($arg: $ty),*) $(-> $ret)? $body
+                    fn body<$lt $(, $of: $trait)*>($($arg: $ty),*) $(-> $ret)? $body
                     body($(self.$arg),*)
                 }
             }
@@ -130,50 +132,52 @@ pub fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
 
 /// The sum of `f(x)`.
 #[inline(always)]
-pub fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+pub fn sum<T: Number>(x: &[T], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let (blocks, rest) = x.as_chunks::<LANES>();
     for block in blocks {
         for i in 0..LANES {
-            lanes[i] += f(block[i]);
+            lanes[i] += f(block[i].wide());
         }
     }
     for (lane, &x) in lanes.iter_mut().zip(rest) {
-        *lane += f(x);
+        *lane += f(x.wide());
     }
     sum_lanes(lanes)
 }
 
 /// The sum of `f(a, b)`; the slices are of one length.
 #[inline(always)]
-pub fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+pub fn sum2<T: Number>(a: &[T], b: &[T], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     for (a, b) in a_blocks.iter().zip(b_blocks) {
         for i in 0..LANES {
-            lanes[i] += f(a[i], b[i]);
+            lanes[i] += f(a[i].wide(), b[i].wide());
         }
     }
     for (lane, (&a, &b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
-        *lane += f(a, b);
+        *lane += f(a.wide(), b.wide());
     }
     sum_lanes(lanes)
 }
 
 /// The sums of `x * x` and of `x * (offset + w) * dy`, which the gradient of a norm needs together.
 #[inline(always)]
-pub fn squares_and_product(x: &[f32], w: &[f32], dy: &[f32], offset: f32) -> (f32, f32) {
+pub fn squares_and_product<T: Number>(x: &[T], w: &[T], dy: &[T], offset: f32) -> (f32, f32) {
     let (mut squares, mut products) = ([0.0; LANES], [0.0; LANES]);
     let (x_blocks, x_rest) = x.as_chunks::<LANES>();
     let (w_blocks, w_rest) = w.as_chunks::<LANES>();
     let (dy_blocks, dy_rest) = dy.as_chunks::<LANES>();
     for ((x, w), dy) in x_blocks.iter().zip(w_blocks).zip(dy_blocks) {
         for i in 0..LANES {
-            squares[i] += x[i] * x[i];
-            products[i] += x[i] * (offset + w[i]) * dy[i];
+            let (x, w, dy) = (x[i].wide(), w[i].wide(), dy[i].wide());
+            squares[i] += x * x;
+            products[i] += x * (offset + w) * dy;
         }
     }
     for (i, ((&x, &w), &dy)) in x_rest.iter().zip(w_rest).zip(dy_rest).enumerate() {
+        let (x, w, dy) = (x.wide(), w.wide(), dy.wide());
         squares[i] += x * x;
         products[i] += x * (offset + w) * dy;
     }
@@ -182,21 +186,22 @@ pub fn squares_and_product(x: &[f32], w: &[f32], dy: &[f32], offset: f32) -> (f3
 
 /// The sums of `w * dy` and of `w * dy * (x - mean)`, which the gradient of a layer norm needs together.
 #[inline(always)]
-pub fn product_and_moment(x: &[f32], mean: f32, w: &[f32], dy: &[f32]) -> (f32, f32) {
+pub fn product_and_moment<T: Number>(x: &[T], mean: f32, w: &[T], dy: &[T]) -> (f32, f32) {
     let (mut products, mut moments) = ([0.0; LANES], [0.0; LANES]);
     let (x_blocks, x_rest) = x.as_chunks::<LANES>();
     let (w_blocks, w_rest) = w.as_chunks::<LANES>();
     let (dy_blocks, dy_rest) = dy.as_chunks::<LANES>();
     for ((x, w), dy) in x_blocks.iter().zip(w_blocks).zip(dy_blocks) {
         for i in 0..LANES {
-            let product = w[i] * dy[i];
+            let product = w[i].wide() * dy[i].wide();
             products[i] += product;
-            moments[i] += product * (x[i] - mean);
+            moments[i] += product * (x[i].wide() - mean);
         }
     }
     for (i, ((&x, &w), &dy)) in x_rest.iter().zip(w_rest).zip(dy_rest).enumerate() {
-        products[i] += w * dy;
-        moments[i] += w * dy * (x - mean);
+        let product = w.wide() * dy.wide();
+        products[i] += product;
+        moments[i] += product * (x.wide() - mean);
     }
     (sum_lanes(products), sum_lanes(moments))
 }

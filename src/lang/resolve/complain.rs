@@ -180,6 +180,8 @@ impl Checker<'_, '_> {
             let known: Vec<&str> = words.chain(self.bindings.names()).collect();
             let parts: Vec<&str> = word.split('-').collect();
             let calculates = parts.len() > 1 && parts.iter().all(|part| self.bindings.find(part).is_some());
+            let lacks_masters =
+                matches!(word, "fp16" | "float16" | "f16" | "half") && known.contains(&"mixed_hi");
             let elsewhere_meant = match word.to_lowercase().as_str() {
                 "true" | "yes" | "on" if takes_boolean => Some("true"),
                 "false" | "no" | "off" if takes_boolean => Some("false"),
@@ -196,6 +198,12 @@ impl Checker<'_, '_> {
             let elsewhere_meant = elsewhere_meant.filter(|meant| takes_boolean || known.contains(meant));
             let certain = elsewhere_meant.or_else(|| sure(word, known.iter().copied()));
             let (help, instead) = match certain.or_else(|| nearest(word, known.iter().copied())) {
+                // Some tools call it `fp16` and keep masters all the same.
+                _ if lacks_masters => (
+                    "fp16 alone is too coarse to learn with: `mixed_hi(fp16)` keeps 32-bit masters beside it"
+                        .into(),
+                    None,
+                ),
                 _ if calculates => {
                     let sum = parts.join(" - ");
                     (format!("a minus has white space around it: `{sum}`"), Some(sum))

@@ -4,9 +4,10 @@
 
 use crate::lang::names::{nearest, quoted};
 use crate::lang::pipeline::{
-    Advance, Algorithm, Data, Decline, Filter, Format, Groups, Holdout, Horizon, LossOn, Mark, Model,
-    Optimizer, Order, Origin, Part, Precision, ROLES, Rate, Recompute, Rest, Schedule, Setting, Shuffle,
-    Source, Split, Stop, Tail, Task, Test, Timescale, Tokenizer, TooLong, Tools, Warmup, Weigh, Weights,
+    Advance, Algorithm, Data, Decline, Filter, Format, Groups, Half, Holdout, Horizon, LossOn, Mark, Model,
+    Optimizer, Order, Origin, Part, Pick, Precision, ROLES, Rate, Recompute, Repository, Rest, Schedule,
+    Setting, Shuffle, Source, Split, Stop, Tail, Task, Test, Timescale, Tokenizer, TooLong, Tools, Warmup,
+    Weigh, Weights,
 };
 use crate::lang::schema::{ALGORITHMS, AlgorithmKeys, Preset, Unit};
 use crate::problem::{Problem, Problems};
@@ -90,6 +91,8 @@ pub(super) fn data<'d>(
             _ => None,
         })?,
     };
+    named_well(fields.get("source"), problems);
+    named_well(fields.get("holdout"), problems);
     if let Format::Chat { roles, .. } = &data.format.value {
         for (name, role) in roles.iter().filter(|(_, role)| !ROLES.contains(&role.as_str())) {
             problems.push(
@@ -127,6 +130,14 @@ pub(super) fn data<'d>(
 /// A source that has files.
 fn source_of(datum: &Datum) -> Option<Source> {
     let Datum::Call(function, of) = datum else { return None };
+    if *function == "hub" {
+        let text = |name: &str| of.text(name).map(|text| text.value);
+        let pick = match (text("files"), text("split")) {
+            (Some(files), _) => Pick::Files(files),
+            (None, split) => Pick::Split(split.unwrap_or_else(|| "train".to_owned())),
+        };
+        return Some(Source::Hub { repository: repository(of)?, pick, files: Vec::new() });
+    }
     let path = of.text("path")?.value;
     Some(match *function {
         "json" => Source::Json { path },
@@ -141,6 +152,45 @@ fn source_of(datum: &Datum) -> Option<Source> {
         "arrow" => Source::Arrow { path, split: of.text("split").map(|split| split.value) },
         _ => return None,
     })
+}
+
+fn repository(of: &Fields) -> Option<Repository> {
+    Some(Repository { name: of.text("name")?.value, revision: of.text("revision")?.value })
+}
+
+/// Complains about a repository that cannot be one.
+fn named_well(datum: Option<&Setting<Datum>>, problems: &mut Problems) {
+    let Some(Datum::Call("hub", of)) = datum.map(|datum| &datum.value) else { return };
+    let span = datum.and_then(Setting::span);
+    let is_name = |part: &str| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        !part.is_empty() && part.chars().all(is_plain) && !part.starts_with('.') && !part.contains("..")
+    };
+    if let Some(Setting { value: name, .. }) = of.text("name")
+        && !(name.split('/').count() <= 2 && name.split('/').all(is_name))
+    {
+        problems.push(
+            Problem::new("hift::lang::range", format!("`{name}` is no name of a repository"))
+                .label_at(span, "this repository")
+                .help("write it as it stands in its address, without what is before it: `hub(\"org/name\")`"),
+        );
+    }
+    if let Some(Setting { value: revision, .. }) = of.text("revision")
+        && !revision.split('/').all(is_name)
+    {
+        problems.push(
+            Problem::new("hift::lang::range", format!("`{revision}` is no revision"))
+                .label_at(span, "this repository")
+                .help("write a branch, a tag or a commit, for example `revision = \"main\"`"),
+        );
+    }
+    if let (Some(_), Some(_)) = (of.text("files"), of.text("split")) {
+        problems.push(
+            Problem::new("hift::lang::conflict", "`files` and `split` both say which files are read")
+                .label_at(span, "says both")
+                .help("remove one of them"),
+        );
+    }
 }
 
 fn plain_texts(datum: &Datum) -> Option<Vec<String>> {
@@ -378,8 +428,13 @@ pub(super) fn tokenizer(
             );
         }
     }
-    let file = match fields.text("file") {
-        Some(file) => Setting { value: Some(file.value), origin: file.origin },
+    named_well(fields.get("file"), problems);
+    let hub = match fields.get("file").map(|file| &file.value) {
+        Some(Datum::Call("hub", of)) => repository(of),
+        _ => None,
+    };
+    let file = match fields.get("file") {
+        Some(file) => Setting { value: file.value.text(), origin: file.origin },
         None => {
             let tokenised = data.is_some_and(|data| {
                 data.parts().iter().all(|part| matches!(part.format.value, Format::Tokens { .. }))
@@ -421,6 +476,7 @@ pub(super) fn tokenizer(
         name: checked.name.clone(),
         span: checked.head(),
         file,
+        hub,
         max_length: fields.read("max_length", |length| Some(length.whole()))?,
         too_long,
         pack: fields.boolean("pack")?,
@@ -436,6 +492,7 @@ pub(super) fn no_tokenizer() -> Tokenizer {
         name: String::new(),
         span: Default::default(),
         file: Setting::default(None),
+        hub: None,
         max_length: Setting::default(None),
         too_long: Setting::default(TooLong::Cut),
         pack: Setting::default(false),
@@ -445,13 +502,17 @@ pub(super) fn no_tokenizer() -> Tokenizer {
     }
 }
 
-pub(super) fn model(checked: &Checked) -> Option<Model> {
+pub(super) fn model(checked: &Checked, problems: &mut Problems) -> Option<Model> {
     let fields = &checked.fields;
+    named_well(fields.get("weights"), problems);
     Some(Model {
         name: checked.name.clone(),
         span: checked.head(),
         weights: fields.read("weights", |weights| match weights {
             Datum::Text(path) => Some(Weights::Directory { path: path.clone() }),
+            Datum::Call("hub", of) => {
+                Some(Weights::Hub { repository: repository(of)?, commit: None, path: None })
+            }
             Datum::Call("random", of) => {
                 Some(Weights::Random { config: of.text("config")?.value, seed: of.whole("seed")?.value })
             }
@@ -475,8 +536,11 @@ pub(super) fn model(checked: &Checked) -> Option<Model> {
                 _ => None,
             }
         })?,
-        precision: fields.read("precision", |word| match word.word()? {
-            "fp32" => Some(Precision::Fp32),
+        precision: fields.read("precision", |value| match value {
+            Datum::Word("fp32") => Some(Precision::Fp32),
+            Datum::Word("bf16") => Some(Precision::Bf16),
+            Datum::Call("mixed", of) => Some(Precision::Mixed(half(of)?)),
+            Datum::Call("mixed_hi", of) => Some(Precision::MixedHi(half(of)?)),
             _ => None,
         })?,
         recompute: fields.read("recompute", |word| match word.word()? {
@@ -486,6 +550,14 @@ pub(super) fn model(checked: &Checked) -> Option<Model> {
             _ => None,
         })?,
     })
+}
+
+fn half(of: &Fields) -> Option<Half> {
+    match of.get("half")?.word()? {
+        "bf16" => Some(Half::Bf16),
+        "fp16" => Some(Half::Fp16),
+        _ => None,
+    }
 }
 
 pub(super) fn groups(checked: &Checked, problems: &mut Problems) -> Option<Groups> {

@@ -184,7 +184,13 @@ pub fn resolve(loaded: &Loaded, options: &Options) -> Resolution {
         return Resolution { pipeline: None, resolved, problems };
     }
     let folder = options.folder.clone();
-    let pipeline = Pipeline { folder, version: VERSION, params: bindings.values(), stages: built };
+    let pipeline = Pipeline {
+        folder,
+        version: VERSION,
+        params: bindings.values(),
+        stages: built,
+        snapshots: Vec::new(),
+    };
     Resolution { pipeline: Some(pipeline), resolved, problems }
 }
 

@@ -124,7 +124,10 @@ impl<'b, 'f> Builder<'b, 'f> {
             Some(Datum::Block("train", stage)) => {
                 (self.trained.get(stage).map(|train| train.model.clone()), Some(stage.clone()))
             }
-            _ => (self.named(checked, "model").and_then(definitions::model), None),
+            _ => (
+                self.named(checked, "model").and_then(|block| definitions::model(block, self.problems)),
+                None,
+            ),
         };
         let evaluate = part(checked, "evaluate").map(|part| {
             Some(EvaluateDuring {
@@ -286,7 +289,9 @@ impl<'b, 'f> Builder<'b, 'f> {
                 None
             }
             (None, Some(_)) => Some(Origin {
-                model: self.named(checked, "model").and_then(definitions::model)?,
+                model: self
+                    .named(checked, "model")
+                    .and_then(|block| definitions::model(block, self.problems))?,
                 train: None,
             }),
             (Some(_), None) => match &checked.fields.get("from")?.value {
@@ -413,7 +418,10 @@ impl<'b, 'f> Builder<'b, 'f> {
             name: checked.name.clone(),
             span: checked.head(),
             from: origin.train.as_ref().map(|train| train.name.clone()),
-            tokenizer: origin.train.map(|train| train.tokenizer).filter(|tokenizer| tokenizer.file.is_some()),
+            tokenizer: origin
+                .train
+                .map(|train| train.tokenizer)
+                .filter(|own| own.file.is_some() || own.hub.is_some()),
             model: origin.model,
             to,
             dtype: fields.read("dtype", |word| match word.word()? {

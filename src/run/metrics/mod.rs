@@ -77,7 +77,7 @@ impl Scores {
             Given::Labels(confusion, entities) => {
                 let classes = confusion.classes();
                 for (logits, sequence) in logits.chunks_exact(seq * classes).zip(sequences) {
-                    let labelled = logits.chunks_exact(classes).zip(sequence.labels);
+                    let labelled = logits.chunks_exact(classes).zip(sequence.labels.iter());
                     let row: Vec<[usize; 2]> = labelled
                         .filter(|(_, label)| **label != IGNORE)
                         .map(|(logits, label)| [*label as usize, first_choice(logits)])
