@@ -199,6 +199,15 @@ fn gradients_of_every_family_point_where_they_do_in_32_bits() {
             for ((name, half), (known, wide)) in half.iter().zip(&wide) {
                 assert_eq!(name, known);
                 let apart: Vec<f32> = half.iter().zip(wide).map(|(a, b)| a - b).collect();
+                // An answer's ends are chosen by a softmax over the text, to which a bias of all logits is nothing: its
+                // gradient is the rounding of those of the logits, which are the largest there are.
+                let least = match name.as_str() {
+                    "qa_outputs.bias" => {
+                        assert!(size(wide) < 1e-5 * size(&all), "{family}: {wide:?}");
+                        10.0 * least
+                    }
+                    _ => least,
+                };
                 let off = size(&apart) / size(wide).max(least);
                 if off > worst.0 {
                     worst = (off, name.clone());
