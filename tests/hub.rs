@@ -422,7 +422,11 @@ fn what_cannot_be_fetched_is_told() {
 fn a_file_that_did_not_come_whole_is_not_kept() {
     let case = Case::new();
     case.server.shelf.lock().unwrap().damaged = true;
-    case.fails("run p.hift", &[], &["hift::hub::damaged", "`model.safetensors` of `org/tiny`"]);
+    case.fails(
+        "run p.hift --progress plain",
+        &[],
+        &["hift::hub::damaged", "`model.safetensors` of `org/tiny`"],
+    );
     case.server.shelf.lock().unwrap().damaged = false;
     case.succeeds("run p.hift --progress none", &[]);
 }

@@ -457,6 +457,7 @@ fn file_with(kind: &str, part: Option<&str>, key: &str, value: &str) -> String {
         ("groups", "layers", split.to_owned()),
         ("schedule", "hift", "rate = constant(1e-5)".to_owned()),
         ("optimizer", "adamw", algorithm.clone()),
+        ("hook", "bell", "on = success run = \"true\"".to_owned()),
         ("train", "sft", train),
         ("evaluate", "held", "from = sft".to_owned()),
         ("generate", "talk", "from = sft prompts = [\"a\"]".to_owned()),
@@ -490,8 +491,14 @@ fn file_with(kind: &str, part: Option<&str>, key: &str, value: &str) -> String {
             entries = format!("{entries} {entry}");
         }
         if let (true, Some(part)) = (own == kind, part) {
-            let every = if key == "every" { "" } else { "every = 9 steps" };
-            entries = format!("{entries} {part} {{ {every} {entry} }}");
+            let every = if key == "every" || part == "divergence" { "" } else { "every = 9 steps" };
+            // The best checkpoint is one of those that are evaluated, by a metric.
+            let (evaluate, best) = match (part, key) {
+                ("checkpoint", "result") => ("evaluate { every = 9 steps }", "best = loss"),
+                ("checkpoint", _) => ("evaluate { every = 9 steps }", ""),
+                _ => ("", ""),
+            };
+            entries = format!("{entries} {evaluate} {part} {{ {every} {best} {entry} }}");
         }
         writeln!(text, "{own} {name} {{ {entries} }}").unwrap();
     }

@@ -234,7 +234,7 @@ fn check(folder: &std::path::Path, text: &str, name: &str) -> usize {
         stepper.turn(&mut store, turn).unwrap();
         let full = full_step(plan, &mut batches, turn);
         let (before, others) = (memory::live(), memory::live_of_the_rest());
-        let done = stepper.step(&mut store, &mut batches, &dataset, full, 1e-3).unwrap();
+        let done = stepper.step(&mut store, &mut batches, &dataset, full, 1e-3).unwrap().unwrap();
         let expected = step(plan, plan.group_at(full), rayon::current_num_threads());
         if turn >= n {
             assert_eq!(done.memory.peak, expected.peak, "{name}: group {:?}", expected.names);

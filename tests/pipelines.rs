@@ -156,7 +156,9 @@ fn the_readme_shows_the_quickstart_and_its_plan_as_they_are() {
     let text_shown = shown.iter().find(|block| block.starts_with("hift 1")).unwrap();
     let (shown_pipeline, shipped) =
         (pipeline(&folder(), text_shown), pipeline(&folder(), &text("quickstart.hift")));
-    let mut library = Library::new(folder(), &|| false);
+    let cache = tempfile::tempdir().unwrap();
+    let cache = hift::data::Cache::at(cache.path().to_path_buf());
+    let mut library = Library::new(folder(), &|| false).with_cache(Some(cache));
     let (a, b) = (planned(&shown_pipeline, &mut library).unwrap(), planned(&shipped, &mut library).unwrap());
     let train = |plan: &hift::plan::Plan| serde_json::to_value(&plan.stages[0]).unwrap();
     assert_eq!(train(&a), train(&b), "the README's pipeline means what the shipped one does");

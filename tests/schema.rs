@@ -125,7 +125,11 @@ impl Text {
         let mut text = self.clone();
         if let Some(part) = place.part {
             // `every` must be there, whichever key of the part is tried.
-            text.parts.insert(part, [("every", "9 steps".to_owned())].into());
+            let parts = schema::kind(place.kind).unwrap().parts;
+            let keys = parts.iter().find(|kind| kind.name == part).unwrap().keys;
+            if keys.iter().any(|key| key.name == "every") {
+                text.parts.entry(part).or_default().insert("every", "9 steps".to_owned());
+            }
         }
         text.set(place, value);
         text.print()
@@ -172,6 +176,7 @@ fn contexts(kind: &str) -> Vec<Text> {
         ("groups", &[("split", "by_layer(4)")]),
         ("schedule", &[("rate", "cosine(peak = 1e-4, warmup = 3 %)"), ("order", "top_down")]),
         ("optimizer", &[("algorithm", "adamw")]),
+        ("hook", &[("on", "success"), ("run", "\"true\"")]),
         (
             "train",
             &[
@@ -242,7 +247,21 @@ fn contexts(kind: &str) -> Vec<Text> {
             }
             all.extend([exported, classifier, tagger, reader]);
         }
-        "train" => all.extend([tagger, reader, two, number]),
+        "train" => {
+            all.extend([tagger, reader, two, number]);
+            let mut evaluated = base.clone();
+            evaluated.parts.insert("evaluate", [("every", "9 steps".to_owned())].into());
+            let best = [("every", "9 steps".to_owned()), ("best", "loss".to_owned())];
+            let mut best_kept = evaluated.clone();
+            best_kept.parts.insert("checkpoint", best.into());
+            // Metrics of every task, to keep the best by.
+            for text in all.clone().iter().skip(1) {
+                let mut text = text.clone();
+                text.parts = best_kept.parts.clone();
+                all.push(text);
+            }
+            all.extend([evaluated, best_kept]);
+        }
         "evaluate" => all.extend([alone, tagger, reader, two, number]),
         "generate" => {
             let mut measured = alone.clone();
@@ -365,7 +384,7 @@ fn amounts(unit: Unit, range: Range) -> Vec<String> {
 
 /// A few numbers of a range.
 fn numbers(range: Range, whole: bool) -> Vec<String> {
-    let tried = if whole { [1.0, 2.0, 5.0, 7.0].as_slice() } else { &[0.25, 0.5, 2.5] };
+    let tried = if whole { [1.0, 2.0, 5.0, 7.0].as_slice() } else { &[0.25, 0.5, 2.5, 4.5] };
     tried.iter().filter(|x| range.contains(**x)).map(|x| x.to_string()).collect()
 }
 

@@ -523,7 +523,7 @@ fn imports_and_the_environment_are_inputs_too() {
     assert_eq!(lock["params"], json!({ "peak": "1e-2", "steps": "8" }));
     case.put("parts/rate.part", "hift 1\nparam peak = 5e-3\n");
     case.fails(
-        "run p.hift --locked",
+        "run p.hift --locked --progress plain",
         65,
         &["param `peak` was 1e-2, is 5e-3", "pipeline `parts/rate.part` was"],
     );

@@ -96,8 +96,9 @@ impl Check {
             Err(problem) => return nothing(problem.into()),
         };
         let (sources, mut problems) = (reading.loaded.sources, reading.problems);
-        let mut audits = Vec::new();
+        let (mut audits, mut hooks) = (Vec::new(), Vec::new());
         if let Some(mut pipeline) = reading.pipeline {
+            hooks.clone_from(&pipeline.hooks);
             let settled = hub::settle(&mut pipeline, file, Purpose::Plan { rows: self.data });
             let (planned, seen) = match settled {
                 Ok(()) => self.plan(&pipeline),
@@ -114,6 +115,7 @@ impl Check {
         }
         let mut checked = Checked::new(name, problems, sources, fixed);
         checked.audits = audits;
+        checked.hooks = hooks;
         checked
     }
 
@@ -134,7 +136,7 @@ impl Check {
 
     /// Says to people what was changed, and what is wrong.
     fn tell(&self, checked: &Checked) -> Result<(), Problem> {
-        let Checked { name, problems, sources, fixed, .. } = checked;
+        let Checked { name, problems, sources, fixed, hooks, .. } = checked;
         if !fixed.is_empty() {
             let (n, would) = (fixed.len(), if self.dry_run { "would be " } else { "" });
             let mistakes = if n == 1 { "mistake" } else { "mistakes" };
@@ -152,6 +154,10 @@ impl Check {
         }
         if !problems.has_errors() {
             print(&format!("{name}: no mistakes\n"))?;
+            for hook in hooks {
+                let on: Vec<&str> = hook.on.iter().map(|outcome| outcome.word()).collect();
+                print(&format!("{name}: on {} runs: {}\n", on.join(", "), hook.run.value))?;
+            }
         }
         Ok(())
     }

@@ -8,9 +8,13 @@ pub mod check;
 pub mod completions;
 pub mod diff;
 pub mod disk;
+#[cfg(feature = "run")]
+pub mod doctor;
 pub mod explain;
 pub mod fmt;
 mod git;
+#[cfg(feature = "run")]
+mod hooks;
 mod hub;
 #[cfg(feature = "run")]
 pub mod inspect;
@@ -24,7 +28,11 @@ pub mod plan;
 pub mod progress;
 pub mod render;
 #[cfg(feature = "run")]
+pub mod report;
+#[cfg(feature = "run")]
 pub mod run;
+#[cfg(feature = "run")]
+pub mod service;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -36,6 +44,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::lang::{self, Look, Options, Outside, Pipeline, Resolved, Source, Sources};
 use crate::problem::{Fault, Problem, Problems};
+#[cfg(feature = "run")]
+use crate::report::problems::Checked;
 
 /// Fine-tunes every weight of a language model on one small device, group by group (HiFT), from one file that says
 /// everything; foretells its memory before anything is loaded.
@@ -77,12 +87,27 @@ enum Command {
     /// Plan, check the machine, and train
     #[cfg(feature = "run")]
     Run(run::Run),
+    /// Say how a run stands
+    #[cfg(feature = "run")]
+    Status(report::Status),
+    /// List the runs of a folder
+    #[cfg(feature = "run")]
+    Runs(report::Runs),
+    /// Write a run as one page of HTML: curves, memory, time, samples, audit, plan, inputs
+    #[cfg(feature = "run")]
+    Report(report::Report),
+    /// Print what systemd or cron need to run a pipeline by themselves
+    #[cfg(feature = "run")]
+    Service(service::Service),
     /// Write or check the hashes of everything that a pipeline reads, for `run --locked`
     #[cfg(feature = "run")]
     Lock(lock::Write),
     /// Show a model's layers, or rows as the model will see them
     #[cfg(feature = "run")]
     Inspect(inspect::Inspect),
+    /// Say what this machine computes with, and compare every kernel of its GPUs with the CPU
+    #[cfg(feature = "run")]
+    Doctor(doctor::Doctor),
     /// Write a commented pipeline to start from
     New(new::New),
     /// Print what a shell needs to complete commands and options
@@ -116,9 +141,19 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "run")]
         Command::Run(command) => command.run(),
         #[cfg(feature = "run")]
+        Command::Status(command) => command.run(),
+        #[cfg(feature = "run")]
+        Command::Runs(command) => command.run(),
+        #[cfg(feature = "run")]
+        Command::Report(command) => command.run(),
+        #[cfg(feature = "run")]
+        Command::Service(command) => command.run(),
+        #[cfg(feature = "run")]
         Command::Lock(command) => command.run(),
         #[cfg(feature = "run")]
         Command::Inspect(command) => command.run(),
+        #[cfg(feature = "run")]
+        Command::Doctor(command) => command.run(),
         Command::New(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
@@ -164,6 +199,16 @@ impl Failure {
 
     fn print(&self) {
         show(&self.problems, &self.sources);
+    }
+
+    /// On one line, for a log that nobody watches.
+    #[cfg(feature = "run")]
+    fn print_line(&self) {
+        let checked = Checked::new(String::new(), self.problems.clone(), self.sources.clone(), Vec::new());
+        let line = crate::report::problems::line(&checked);
+        if !line.is_empty() {
+            let _ = writeln!(std::io::stderr(), "hift: {line}");
+        }
     }
 }
 
@@ -235,6 +280,20 @@ pub(crate) fn resolve(
     sets: &Sets,
     outside: Arc<dyn Outside + Send + Sync>,
 ) -> Result<(Sources, Pipeline, Resolved), Failure> {
+    let (sources, pipeline, resolved, warnings) = resolve_quietly(source, path, sets, outside)?;
+    if !warnings.0.is_empty() {
+        show(&warnings, &sources);
+    }
+    Ok((sources, pipeline, resolved))
+}
+
+/// The same, and the warnings are given back.
+pub(crate) fn resolve_quietly(
+    source: Source,
+    path: &Path,
+    sets: &Sets,
+    outside: Arc<dyn Outside + Send + Sync>,
+) -> Result<(Sources, Pipeline, Resolved, Problems), Failure> {
     let name = source.name.clone();
     let reading = lang::read(source, &Options { outside, ..options(path, sets) });
     match reading.pipeline {
@@ -244,13 +303,7 @@ pub(crate) fn resolve(
                 .help("name a file with a stage, such as `train NAME { ... }`; this one can only be imported")
                 .into())
         }
-        Some(pipeline) => {
-            let sources = reading.loaded.sources;
-            if !reading.problems.0.is_empty() {
-                show(&reading.problems, &sources);
-            }
-            Ok((sources, pipeline, reading.resolved))
-        }
+        Some(pipeline) => Ok((reading.loaded.sources, pipeline, reading.resolved, reading.problems)),
         None => Err(Failure::of(reading.problems, &reading.loaded.sources)),
     }
 }

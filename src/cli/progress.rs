@@ -36,6 +36,8 @@ type Scores = Vec<(Metric, f64)>;
 /// Shows a run on stderr and collects what the summary on stdout says.
 pub struct Progress {
     style: Style,
+    /// Whether what is not as it should be is told where nothing else is.
+    warns: bool,
     bar: ProgressBar,
     estimate: Estimate,
     last_line: Option<Instant>,
@@ -53,6 +55,7 @@ pub struct Progress {
 impl Progress {
     pub fn new(style: Style, estimate: &Estimate) -> Self {
         let terminal = std::io::stderr().is_terminal();
+        let warns = style != Style::None;
         let style = match style {
             Style::Auto if terminal => Style::Auto,
             Style::Auto => Style::None,
@@ -60,6 +63,7 @@ impl Progress {
         };
         Self {
             style,
+            warns,
             bar: ProgressBar::hidden(),
             estimate: estimate.clone(),
             last_line: None,
@@ -213,9 +217,10 @@ impl Watch for Progress {
         let speed = self.tokens as f64 / self.seconds.max(1e-9);
         match self.style {
             Style::Auto => {
+                let foretold = self.memory.last().map_or(Bytes(0), |(_, foretold, _)| *foretold);
                 self.bar.set_position(report.step);
                 self.bar.set_message(format!(
-                    "cycle {}/{} · {} · loss {smooth:.4} · rate {} · {} tokens/s · {}",
+                    "cycle {}/{} · {} · loss {smooth:.4} · rate {} · {} tokens/s · {} of {foretold}",
                     report.cycle + 1,
                     report.cycles,
                     report::names(report.group),
@@ -274,5 +279,14 @@ impl Watch for Progress {
     fn note(&mut self, text: &str) {
         self.say(text);
         self.line(&json!({ "note": text }));
+    }
+
+    fn warn(&mut self, text: &str) {
+        match self.style {
+            Style::Auto | Style::Plain => self.say(text),
+            Style::Json => self.line(&json!({ "warning": text })),
+            Style::None if self.warns => drop(writeln!(std::io::stderr(), "hift: {text}")),
+            Style::None => {}
+        }
     }
 }

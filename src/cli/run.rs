@@ -1,20 +1,23 @@
 //! `hift run`
 
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::hub::{self, Purpose};
 use super::lock::{accept, hold};
 use super::progress::{Progress, Style};
-use super::{Failure, Machine, Sets, folder_of, plan, print, read, resolve};
+use super::{Failure, Machine, Sets, folder_of, hooks, plan, print, read, resolve_quietly};
 use crate::data::Library;
-use crate::lang::pipeline::Device;
-use crate::lang::{Resolved, Sources};
+use crate::lang::pipeline::{Device, Outcome};
+use crate::lang::{Pipeline, Resolved, Sources};
 use crate::lock::Locked;
 use crate::plan::StagePlan;
 use crate::problem::{Fault, Problem, Problems};
+use crate::report::{self, facts::Summary};
 use crate::run::{self, Ending, Order, signals};
 
 #[derive(Debug, clap::Args)]
@@ -28,12 +31,21 @@ pub struct Run {
     /// What to do with an unfinished run of the same plan in the run directory
     #[arg(long, value_enum, default_value_t = Resume::Auto)]
     resume: Resume,
+    /// Start anew, whatever is there; it is moved aside
+    #[arg(long, conflicts_with = "resume")]
+    new: bool,
+    /// Wait so long for another run in the run directory to end: `30m`; without this, end at once with 75
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0s")]
+    wait: Duration,
     /// How progress is shown; `auto` is a bar on a terminal and silence elsewhere
     #[arg(long, value_enum, default_value_t = Style::Auto)]
     progress: Style,
     /// Refuse to run unless every input is as the lock beside the pipeline says (`hift lock` writes it)
     #[arg(long)]
     locked: bool,
+    /// End in time, with a checkpoint: `5h`, `90min`. The end of a Slurm job is kept by itself
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    max_time: Option<Duration>,
     /// Print the outcome as JSON
     #[arg(long)]
     json: bool,
@@ -53,15 +65,52 @@ enum Resume {
 
 impl Run {
     pub fn run(self) -> Result<(), Failure> {
+        // Where nobody watches, all that is said is what went wrong, on one line.
+        let watched = self.progress != Style::Auto || std::io::stderr().is_terminal();
+        match self.execute(watched) {
+            Err(failure) if !watched => {
+                failure.print_line();
+                Err(Failure::told(failure.fault()))
+            }
+            ending => ending,
+        }
+    }
+
+    fn execute(&self, watched: bool) -> Result<(), Failure> {
         signals::listen();
+        signals::end_within(
+            self.max_time,
+            signals::job_time(std::env::var("SLURM_JOB_END_TIME").ok().as_deref()),
+        );
         let machine = Arc::new(Machine::default());
-        let (sources, mut pipeline, resolved) =
-            resolve(read(&self.file)?, &self.file, &self.sets, machine.clone())?;
-        let failure = |problems| Failure::of(problems, &sources);
+        let (sources, mut pipeline, resolved, mut warnings) =
+            resolve_quietly(read(&self.file)?, &self.file, &self.sets, machine.clone())?;
+        warnings.0.retain(|_| watched);
         let directory = self.dir.clone().unwrap_or_else(|| default_directory(&self.file));
-        run::check_free(&directory)?;
-        hub::settle(&mut pipeline, &self.file, Purpose::Run).map_err(failure)?;
-        let mut inputs = run::inputs::list(&pipeline, &sources, machine.variables());
+        let folder = folder_of(&self.file);
+        hub::settle(&mut pipeline, &self.file, Purpose::Run).map_err(|found| Failure::of(found, &sources))?;
+        let prepared = Prepared { sources, pipeline, resolved, warnings, machine, directory };
+        let mut told = Told::default();
+        let ending = self.carry_out(&prepared, watched, &mut told);
+        if let Some((outcome, result)) = told.result(&self.file, &prepared.directory, ending.as_ref().err()) {
+            for what in hooks::run(&prepared.pipeline.hooks, outcome, &folder, &result) {
+                let _ = writeln!(std::io::stderr(), "hift: {what}");
+            }
+        }
+        ending
+    }
+
+    /// Plans, checks, and trains.
+    fn carry_out(&self, prepared: &Prepared, watched: bool, told: &mut Told) -> Result<(), Failure> {
+        let Prepared { sources, pipeline, resolved, warnings, machine, directory } = prepared;
+        let mut warnings = warnings.clone();
+        let failure = |problems| Failure::of(problems, sources);
+        run::check_free(directory, self.wait, &mut |text| {
+            if watched {
+                let _ = writeln!(std::io::stderr(), "{text}");
+            }
+        })?;
+        let mut inputs = run::inputs::list(pipeline, sources, machine.variables());
         let locked = match self.locked {
             true => Some(hold(&mut inputs, Locked::read(&self.file, accept(&self.file, &self.sets))?)),
             false => None,
@@ -69,33 +118,50 @@ impl Run {
         let locked = locked.transpose().map_err(failure)?;
         let mut library = Library::new(pipeline.folder.clone(), &signals::interrupted);
         library = library.with_cache(super::cache::cache());
-        let (plan, estimate) = plan::prepare(&pipeline, &mut library).map_err(failure)?;
-        if !plan.warnings.is_empty() {
-            super::show(&Problems(plan.warnings.clone()), &sources);
+        let (plan, estimate) = plan::prepare(pipeline, &mut library).map_err(failure)?;
+        warnings.0.extend(plan.warnings.clone());
+        if watched && !warnings.0.is_empty() {
+            super::show(&warnings, sources);
         }
         for stage in &plan.stages {
             device(stage)?;
         }
-        plan::check_limits(&pipeline, &plan, &estimate).map_err(failure)?;
+        plan::check_limits(pipeline, &plan, &estimate).map_err(failure)?;
 
         let order = Order {
             plan: &plan,
             estimate: &estimate,
-            text: as_it_runs(&resolved, &sources, &folder_of(&self.file), &directory),
+            text: as_it_runs(resolved, sources, &folder_of(&self.file), directory),
             folder: folder_of(&self.file),
-            directory,
+            directory: directory.clone(),
             resume: match self.resume {
+                _ if self.new => run::Resume::Never,
                 Resume::Auto => run::Resume::Auto,
                 Resume::Never => run::Resume::Never,
                 Resume::Must => run::Resume::Must,
             },
+            wait: self.wait,
             inputs,
             locked,
         };
         let mut progress = Progress::new(self.progress, &estimate);
         let ending = run::execute(&order, &mut library, &mut progress);
         progress.finish();
-        let ending = ending.map_err(failure)?;
+        let ending = match ending {
+            Ok(ending) => ending,
+            Err(problems) => {
+                let another = problems.0.iter().any(|problem| problem.code == "hift::run::another_run");
+                let difference = another.then(|| difference(&order)).flatten().filter(|_| watched);
+                let failure = failure(problems);
+                if let Some(difference) = difference {
+                    failure.print();
+                    let _ = writeln!(std::io::stderr(), "from that run to this one:\n\n{difference}");
+                    return Err(Failure::told(failure.fault()));
+                }
+                return Err(failure);
+            }
+        };
+        *told = Told { ending: Some(ending.clone()), results: progress.results() };
         self.report(&order, &ending, &mut progress)
     }
 
@@ -104,7 +170,7 @@ impl Run {
         let (word, interrupted) = match ending {
             Ending::Finished { .. } => ("finished", None),
             Ending::NothingToDo => ("nothing to do", None),
-            Ending::Interrupted { checkpoint } => ("interrupted", Some(checkpoint)),
+            Ending::Interrupted { checkpoint, by } => ("interrupted", Some((checkpoint, by))),
         };
         if self.json {
             let exports = match ending {
@@ -125,22 +191,76 @@ impl Run {
                     print(&format!("metrics, events and the plan lie in {directory}\n"))?;
                 }
                 Ending::NothingToDo => print(&format!(
-                    "nothing to do: {directory} holds this run, finished (start anew with `--resume never`)\n"
+                    "nothing to do: {directory} holds this run, finished (start anew with `--new`)\n"
                 ))?,
                 Ending::Interrupted { .. } => {}
             }
         }
         match interrupted {
             None => Ok(()),
-            Some(checkpoint) => Err(Problem::of(
+            Some((checkpoint, by)) => Err(Problem::of(
                 Fault::Again,
                 "hift::run::interrupted",
-                format!("interrupted; what was done is kept in {}", checkpoint.display()),
+                format!("interrupted ({by}); what was done is kept in {}", checkpoint.display()),
             )
             .help("call the same command again to go on from there")
             .into()),
         }
     }
+}
+
+/// A pipeline that is to run, read.
+struct Prepared {
+    sources: Sources,
+    pipeline: Pipeline,
+    resolved: Resolved,
+    warnings: Problems,
+    machine: Arc<Machine>,
+    directory: PathBuf,
+}
+
+/// How far a run got.
+#[derive(Default)]
+struct Told {
+    ending: Option<Ending>,
+    results: Json,
+}
+
+impl Told {
+    /// What hooks are told; None where nothing has come to an end that they are for: there was nothing to do, or
+    /// another run is at work.
+    fn result(&self, file: &Path, directory: &Path, failure: Option<&Failure>) -> Option<(Outcome, Json)> {
+        let (exports, checkpoint) = match &self.ending {
+            Some(Ending::Finished { exports }) => (exports.clone(), None),
+            Some(Ending::Interrupted { checkpoint, .. }) => (Vec::new(), Some(checkpoint)),
+            Some(Ending::NothingToDo) | None => (Vec::new(), None),
+        };
+        let (outcome, message, code) = match (&self.ending, failure) {
+            (Some(Ending::NothingToDo), _) | (None, None) => return None,
+            (Some(Ending::Interrupted { .. }), Some(failure)) => {
+                (Outcome::Interruption, failure.problems.to_string(), failure.fault().exit_code())
+            }
+            (None, Some(failure)) if failure.fault() == Fault::Again => return None,
+            (_, Some(failure)) => {
+                (Outcome::Failure, failure.problems.to_string(), failure.fault().exit_code())
+            }
+            (Some(_), None) => (Outcome::Success, String::new(), 0),
+        };
+        let result = json!({
+            "outcome": outcome, "exit_code": code, "pipeline": file, "directory": directory, "message": message,
+            "exports": exports, "checkpoint": checkpoint, "results": self.results,
+        });
+        Some((outcome, result))
+    }
+}
+
+/// What differs between the run that is there and this one, in terms of the plan.
+fn difference(order: &Order<'_>) -> Option<String> {
+    let summary = |text: &str| Summary::read(&serde_json::from_str(text).ok()?).ok();
+    let old = summary(&std::fs::read_to_string(order.directory.join("plan.json")).ok()?)?;
+    let new = summary(&plan::json(order.plan, order.estimate).to_string())?;
+    let difference = report::diff::diff(&old, &new, None);
+    (!difference.is_empty()).then(|| report::diff::text(&difference))
 }
 
 /// The pipeline as a file of its own in the run directory: its relative paths start there.
@@ -181,7 +301,11 @@ fn device(stage: &StagePlan) -> Result<(), Problem> {
     }
 }
 
-/// `runs/NAME` in the current folder.
+/// `runs/NAME` in the current folder; for the `pipeline.hift` of a run directory, that directory.
 fn default_directory(file: &Path) -> PathBuf {
+    let folder = folder_of(file);
+    if file.file_name().is_some_and(|name| name == "pipeline.hift") && folder.join("plan.json").exists() {
+        return folder;
+    }
     Path::new("runs").join(file.file_stem().unwrap_or(file.as_os_str()))
 }

@@ -1,12 +1,12 @@
 //! Files to token batches, with an account of what became of every row.
 //!
 //! ```text
-//! read::read      files -> Table       arrow batches of the columns that the format asks for
+//! read            files -> Tables      arrow batches of the columns that the format asks for, a part at a time
 //! filter          Table -> Table       the rows that pass the tests
 //! Layout::render  Table -> Rendered    text, and which part of it carries a loss; `chat` by a template
 //! tokenize        Rendered -> Sequences   ids, and what each position must predict; cut, split, drop or fail
 //!                 `labels`, `question`: the same for words with classes, and for questions about a text
-//! cache           Sequences <-> files  so that all of the above happens once
+//! cache           Sequences <-> files  so that all of the above happens once, and the rows need not be in memory
 //! split           Sequences -> train, holdout
 //! mix             several of these -> one
 //! pack::pack      Sequences -> Sequences  several rows in one, without cross-talk
@@ -15,6 +15,9 @@
 //!
 //! [`load`] goes from the first line to the last but one. Everything is a function of the pipeline, the files
 //! and the seed: the same input gives the same batches on every machine.
+//!
+//! From the files to the cache, no more than a part is held. What comes after it names rows by their number, and
+//! leaves ids and labels where they are.
 //!
 //! Labels are shifted here, once: `labels[t]` is what position t must predict. Every row that is kept has
 //! at least one such position.

@@ -17,7 +17,7 @@ use crate::problem::{Fault, Problem, Problems};
 use crate::units::Count;
 
 /// So much text is encoded between two looks at the cancel flag.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 2 << 20;
 
 /// What Hugging Face's datasets hold where a token carries no loss.
 pub(super) const HUGGING_FACE_IGNORE: i64 = -100;

@@ -126,6 +126,30 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)], floats: Option<Dtype>) -
     File::open(path)?.sync_all()
 }
 
+/// Whether `path` holds these tensors and no others: reads back what [`write()`] wrote, from the disk where the system
+/// lets go of what it remembers.
+pub fn holds(path: &Path, tensors: &[(String, Tensor)], floats: Option<Dtype>) -> io::Result<bool> {
+    let file = File::open(path)?;
+    // Advice: where it is not taken, the system's memory is read.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    #[allow(
+        unsafe_code,
+        reason = "a memory map of a file that was just written and that nobody else knows of"
+    )]
+    let map = unsafe { Mmap::map(&file) }?;
+    let Ok(read) = SafeTensors::deserialize(&map) else { return Ok(false) };
+    let same = |(name, tensor): &(String, Tensor)| {
+        let outgoing = &Outgoing::new(tensor, floats);
+        read.tensor(name).is_ok_and(|view| {
+            view.dtype() == outgoing.dtype()
+                && view.shape() == outgoing.shape()
+                && view.data() == &*outgoing.data()
+        })
+    };
+    Ok(read.len() == tensors.len() && tensors.iter().all(same))
+}
+
 /// A file of floats and words, mapped: taking a run up must not need more memory than the run did.
 pub struct Incoming {
     map: Mmap,

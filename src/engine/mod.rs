@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`player`] (a program, instruction by instruction), [`store`] (weights and optimizer states),
 //! [`update`] (which kernel
-//! changes a weight), [`access`] (from candle's tensors to slices), [`cpu`] (the kernels), [`files`] (tensors on disk), [`memory`] (what was really allocated).
+//! changes a weight), [`access`] (from candle's tensors to slices), [`cpu`] (the kernels), [`gpu`] (the same on a GPU), [`files`] (tensors on disk), [`memory`] (what was really allocated).
 //!
 //! Candle holds the tensors; its autograd is not used. `backward` forms the gradients of frozen operands, pins
 //! activations through them, and stops in silence at its fused norms, softmax and rotary positions. The tests use
@@ -13,6 +13,7 @@
 pub mod access;
 pub mod cpu;
 pub mod files;
+pub mod gpu;
 pub mod memory;
 pub mod player;
 pub mod store;

@@ -101,8 +101,7 @@ pub fn estimate(plan: &Plan, threads: usize) -> Estimate {
         })
         .collect();
     let kept = |stage: &StagePlan, disk: Bytes| match stage {
-        // While a checkpoint is written, the ones before it are still there; the last one is the result.
-        StagePlan::Train(train) => disk * (1 + train.checkpoint.as_ref().map_or(0, |c| c.keep)),
+        StagePlan::Train(train) => disk * train.checkpoints_at_once(),
         StagePlan::Export(_) => disk,
         StagePlan::Evaluate(_) | StagePlan::Generate(_) => Bytes(0),
     };

@@ -311,6 +311,11 @@ pub(super) const TABLE: &[Explanation] = &[
         "Each file of a checkpoint is held against its hash. One that does not match is not used, so that no run goes on from half of a checkpoint.",
     ),
     told(
+        "run::diverged",
+        "A loss is many times what it was before.",
+        "`divergence { spike = ... }` asks for this: training that has left its course seldom finds back. The last checkpoint is from before; `then = roll_back()` goes on from there at a lower rate.",
+    ),
+    told(
         "run::export_gone",
         "What a finished run exported is no longer there, and no checkpoint is left to write it from.",
         "Start anew with `--resume never`.",
@@ -329,6 +334,11 @@ pub(super) const TABLE: &[Explanation] = &[
         "run::no_device",
         "The device that a stage asks for is not there.",
         "`device = auto` takes CUDA where this program has it and finds a device, and else the CPU.",
+    ),
+    told(
+        "run::no_space",
+        "There is less room on the disk than the run will need.",
+        "The plan says how large checkpoints and exports are. They are held against the free space before anything is trained, and once more before each checkpoint, so that a full disk costs no work.",
     ),
     told(
         "run::no_tokenizer",
@@ -356,9 +366,19 @@ pub(super) const TABLE: &[Explanation] = &[
         "There was no run here, or it ended before its first checkpoint.",
     ),
     told(
+        "run::read_back",
+        "A checkpoint reads otherwise than it was written.",
+        "Each checkpoint is read back before it takes its place and an older one goes. Where that fails, the disk or the way to it is failing; what was there before is untouched.",
+    ),
+    told(
         "run::unwritable",
         "A file of the run cannot be written.",
         "A disk is full, or a folder may not be written to. What was there before is untouched: files are written beside and renamed.",
+    ),
+    told(
+        "cli::service",
+        "A service or a line for cron cannot be written as asked.",
+        "Cron calls at times of the clock, so an interval must divide the hour or the day; systemd's timers take any.",
     ),
     told(
         "cli::check",
@@ -369,6 +389,11 @@ pub(super) const TABLE: &[Explanation] = &[
         "cli::no_code",
         "There is no such code to explain.",
         "`hift explain` without a code lists all of them.",
+    ),
+    told(
+        "cli::unsound_device",
+        "A GPU does not compute what the CPU does.",
+        "`hift doctor` compares every kernel with the CPU's, over odd shapes and in every type of numbers. Those that differ by more than rounding are listed; what is trained there cannot be trusted.",
     ),
     told(
         "cli::no_data",

@@ -182,6 +182,20 @@ pub(super) const TABLE: &[Explanation] = &[
         "groups layers { split = all }\nschedule hift { rate = constant(1e-5) }",
     ),
     shown(
+        "lang::no_best",
+        "A stage is to end with its best checkpoint, and does not say by what.",
+        "`result = best` takes the weights of the checkpoint whose evaluation was the best. `best` names the metric that decides.",
+        "data rows { source = json(\"rows.jsonl\")  format = text  holdout = 2 % }\ntrain sft {\n    data = rows  tokenizer = bpe  model = llama\n    groups = layers  schedule = hift  optimizer = adamw\n    steps = 100  micro_batch = 1\n    evaluate { every = 50 steps }\n    checkpoint { every = 50 steps  result = best }\n}",
+        "data rows { source = json(\"rows.jsonl\")  format = text  holdout = 2 % }\ntrain sft {\n    data = rows  tokenizer = bpe  model = llama\n    groups = layers  schedule = hift  optimizer = adamw\n    steps = 100  micro_batch = 1\n    evaluate { every = 50 steps }\n    checkpoint { every = 50 steps  best = loss  result = best }\n}",
+    ),
+    shown(
+        "lang::no_evaluation",
+        "A stage keeps its best checkpoint, but evaluates none.",
+        "Which checkpoint is the best is told by rows that are held out. Without an `evaluate` block nobody looks at them during training.",
+        "data rows { source = json(\"rows.jsonl\")  format = text  holdout = 2 % }\ntrain sft {\n    data = rows  tokenizer = bpe  model = llama\n    groups = layers  schedule = hift  optimizer = adamw\n    steps = 100  micro_batch = 1\n    checkpoint { every = 50 steps  best = loss }\n}",
+        "data rows { source = json(\"rows.jsonl\")  format = text  holdout = 2 % }\ntrain sft {\n    data = rows  tokenizer = bpe  model = llama\n    groups = layers  schedule = hift  optimizer = adamw\n    steps = 100  micro_batch = 1\n    evaluate { every = 50 steps }\n    checkpoint { every = 50 steps  best = loss }\n}",
+    ),
+    shown(
         "lang::no_holdout",
         "A stage evaluates during training on data that keeps no rows for it.",
         "Rows that are learned say nothing about what the model does with others: its loss on them falls in any case. `holdout = 2 %` keeps some rows away from training.",

@@ -68,10 +68,42 @@ pub struct Pipeline {
     pub version: u32,
     /// `param` values as they apply, after `--set`.
     pub params: Vec<(String, String)>,
+    /// What runs when a run has ended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
     pub stages: Vec<Stage>,
     /// What the repositories that it names stood for when they were fetched.
     #[serde(skip)]
     pub snapshots: Vec<Snapshot>,
+}
+
+/// `hook NAME { ... }`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Hook {
+    pub name: String,
+    pub on: Setting<Vec<Outcome>>,
+    /// For `sh -c`.
+    pub run: Setting<String>,
+}
+
+/// How a run can end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Success,
+    Failure,
+    Interruption,
+}
+
+impl Outcome {
+    /// The word of the language.
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Success => "success",
+            Outcome::Failure => "failure",
+            Outcome::Interruption => "interruption",
+        }
+    }
 }
 
 impl Pipeline {
@@ -863,6 +895,8 @@ pub struct Train {
     pub memory_limit: Setting<Option<Bytes>>,
     pub evaluate: Option<EvaluateDuring>,
     pub checkpoint: Option<Checkpoint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<Divergence>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -888,6 +922,8 @@ pub struct EvaluateDuring {
     pub span: Span,
     pub every: Setting<Interval>,
     pub metrics: Setting<Vec<Metric>>,
+    /// Evaluations in a row without a better one, after which training ends.
+    pub patience: Setting<Option<u64>>,
 }
 
 /// `checkpoint { ... }` inside `train`.
@@ -898,6 +934,31 @@ pub struct Checkpoint {
     pub every: Setting<Interval>,
     /// How many are kept.
     pub keep: Setting<u64>,
+    /// The metric by which the best one is kept, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best: Option<Setting<Metric>>,
+    /// Whether the stage ends with the best one's weights, not with the last ones.
+    pub ends_with_best: Setting<bool>,
+}
+
+/// `divergence { ... }` inside `train`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Divergence {
+    #[serde(skip)]
+    pub span: Span,
+    /// A loss above so many times its mean counts as diverged.
+    pub spike: Setting<Option<f64>>,
+    /// None: the run ends.
+    pub roll_back: Setting<Option<RollBack>>,
+}
+
+/// Going on from the last checkpoint at a lower rate.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RollBack {
+    /// What the rate is multiplied by, once more each time.
+    pub rate: f64,
+    /// How often, at the most.
+    pub times: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -965,6 +1026,27 @@ impl Metric {
 
     pub fn named(name: &str) -> Option<Metric> {
         Self::ALL.iter().find(|(_, known)| *known == name).map(|(metric, _)| *metric)
+    }
+
+    /// Whether `value` is better than `than`.
+    pub fn is_better(self, value: f64, than: f64) -> bool {
+        match self {
+            Metric::Loss | Metric::Perplexity => value < than,
+            Metric::Accuracy
+            | Metric::F1
+            | Metric::MacroF1
+            | Metric::Matthews
+            | Metric::Pearson
+            | Metric::Spearman
+            | Metric::ExactMatch
+            | Metric::EntityF1
+            | Metric::EntityPrecision
+            | Metric::EntityRecall
+            | Metric::Bleu
+            | Metric::Rouge1
+            | Metric::Rouge2
+            | Metric::RougeL => value > than,
+        }
     }
 }
 

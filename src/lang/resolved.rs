@@ -350,7 +350,7 @@ fn comment(entry: &ResolvedEntry, lines: &Lines) -> String {
 
 /// A path that starts from one folder, as it starts from another. The `..` that it begins with lead out of the
 /// folder, which is no link; those further inside may stand behind one, and stay.
-fn seen_from(folder: &Path, start: &Path, path: &str) -> String {
+pub(crate) fn seen_from(folder: &Path, start: &Path, path: &str) -> String {
     if Path::new(path).is_absolute() {
         return path.to_owned();
     }

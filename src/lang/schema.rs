@@ -209,6 +209,8 @@ const FROM_0: Range = Range { low: 0.0, high: ANY, above: false, below: false };
 const FROM_1: Range = Range { low: 1.0, high: ANY, above: false, below: false };
 const ABOVE_0: Range = Range { low: 0.0, high: ANY, above: true, below: false };
 const BELOW_1: Range = Range { low: 0.0, high: 1.0, above: false, below: true };
+const ABOVE_1: Range = Range { low: 1.0, high: ANY, above: true, below: false };
+const WITHIN_1: Range = Range { low: 0.0, high: 1.0, above: true, below: true };
 const UP_TO_1: Range = Range { low: 0.0, high: 1.0, above: true, below: false };
 const PERCENT: Range = Range { low: 0.0, high: 100.0, above: false, below: true };
 const CUDA: Range = Range { low: 0.0, high: 255.0, above: false, below: false };
@@ -240,10 +242,6 @@ const fn depends(
     doc: &'static str,
 ) -> Key {
     Key { name, takes, need: Need::Depends(on), example, doc, also: &[] }
-}
-
-const fn soon(name: &'static str, doc: &'static str) -> Key {
-    Key { name, takes: &[], need: Need::Soon, example: "", doc, also: &[] }
 }
 
 impl Key {
@@ -303,6 +301,14 @@ pub const KINDS: &[Kind] = &[
         role: Role::Definition,
         doc: "How a gradient changes a weight. The block's name is the algorithm unless `algorithm` says it.",
         keys: OPTIMIZER,
+        parts: &[],
+    },
+    Kind {
+        name: "hook",
+        role: Role::Definition,
+        doc: "A command that runs when a run has ended, such as one that tells somebody. Nothing is called while \
+              the file is read, and what the command does changes nothing about the run.",
+        keys: HOOK,
         parts: &[],
     },
     Kind {
@@ -1503,6 +1509,34 @@ const OPTIMIZER: &[Key] = &[
     .also(&["wd", "decay"]),
 ];
 
+const ENDINGS: &[Form] = &[
+    Form::Word("success", "The run has finished."),
+    Form::Word("failure", "The run has failed."),
+    Form::Word("interruption", "A signal came or the time was up, and a checkpoint was written."),
+];
+
+const HOOK: &[Key] = &[
+    required(
+        "on",
+        &[
+            Form::Word("success", "The run has finished."),
+            Form::Word("failure", "The run has failed."),
+            Form::Word("interruption", "A signal came or the time was up, and a checkpoint was written."),
+            Form::List(ENDINGS, None),
+        ],
+        "[success, failure]",
+        "After which endings it runs. A call that finds nothing to do runs none.",
+    ),
+    required(
+        "run",
+        &[Form::Text],
+        "\"mail -s hift me@example.org\"",
+        "The command, for `sh -c`, in the folder of the pipeline file. Its standard input is a line of JSON: \
+         `outcome`, `exit_code`, `pipeline`, `directory`, `message`, `exports`, `checkpoint`, `results`.",
+    )
+    .also(&["command", "cmd"]),
+];
+
 const DEVICE: &[Form] = &[
     Form::Word("auto", "CUDA where this program has it and finds a device, else the CPU."),
     Form::Word("cpu", "The CPU."),
@@ -1513,29 +1547,31 @@ const DEVICE: &[Form] = &[
     }),
 ];
 
+const METRIC: &[Form] = &[
+    Form::Word("loss", "Mean cross entropy per learned token, in nats."),
+    Form::Word("perplexity", "exp(loss)."),
+    Form::Word(
+        "accuracy",
+        "The share of learned tokens (of rows, where these have a class or an answer) whose label is the \
+                 model's first choice.",
+    ),
+    Form::Word("f1", "Of two classes, F1 of the second; of answers, of their words, as SQuAD counts."),
+    Form::Word("macro_f1", "The mean of the classes' F1."),
+    Form::Word("matthews", "Matthews' correlation of classes, -1 to 1."),
+    Form::Word("pearson", "The correlation of the numbers, -1 to 1."),
+    Form::Word("spearman", "The correlation of the numbers' ranks, -1 to 1."),
+    Form::Word("exact_match", "The share of answers that are one of those given, as SQuAD counts."),
+    Form::Word(
+        "entity_f1",
+        "F1 of whole entities, as seqeval counts: classes are called `B-...`, `I-...`, `O`.",
+    ),
+    Form::Word("entity_precision", "The share of entities found that are right."),
+    Form::Word("entity_recall", "The share of entities that are found."),
+];
+
 const METRICS: Key = default(
     "metrics",
-    &[Form::List(
-        &[
-            Form::Word("loss", "Mean cross entropy per learned token, in nats."),
-            Form::Word("perplexity", "exp(loss)."),
-            Form::Word(
-                "accuracy",
-                "The share of learned tokens (of rows, where these have a class or an answer) whose label is the \
-                 model's first choice.",
-            ),
-            Form::Word("f1", "Of two classes, F1 of the second; of answers, of their words, as SQuAD counts."),
-            Form::Word("macro_f1", "The mean of the classes' F1."),
-            Form::Word("matthews", "Matthews' correlation of classes, -1 to 1."),
-            Form::Word("pearson", "The correlation of the numbers, -1 to 1."),
-            Form::Word("spearman", "The correlation of the numbers' ranks, -1 to 1."),
-            Form::Word("exact_match", "The share of answers that are one of those given, as SQuAD counts."),
-            Form::Word("entity_f1", "F1 of whole entities, as seqeval counts: classes are called `B-...`, `I-...`, `O`."),
-            Form::Word("entity_precision", "The share of entities found that are right."),
-            Form::Word("entity_recall", "The share of entities that are found."),
-        ],
-        None,
-    )],
+    &[Form::List(METRIC, None)],
     "[loss]",
     "[loss, perplexity]",
     "What is measured, on tokens that carry a loss.",
@@ -1648,7 +1684,19 @@ const TRAIN_PARTS: &[Kind] = &[
         role: Role::Part,
         doc: "Measures the rows that are held out during training: before the first step, and then as \
               often as it says.",
-        keys: &[EVERY.also(&["eval_steps", "interval"]), METRICS],
+        keys: &[
+            EVERY.also(&["eval_steps", "interval"]),
+            METRICS,
+            default(
+                "patience",
+                &[Form::Word("none", "Training goes on to its end."), Form::Whole(FROM_1)],
+                "none",
+                "3",
+                "After how many evaluations in a row that were no better than the best one before training \
+                 ends early. Better is judged by `best` of `checkpoint`, else by the first of `metrics`.",
+            )
+            .also(&["early_stopping", "early_stopping_patience"]),
+        ],
         parts: &[],
     },
     Kind {
@@ -1666,7 +1714,73 @@ const TRAIN_PARTS: &[Kind] = &[
                 "How many checkpoints are kept. Before an old one goes, the new one is whole.",
             )
             .also(&["save_total_limit"]),
-            soon("best", "The metric by which the best checkpoint is kept, too."),
+            depends(
+                "best",
+                METRIC,
+                "none is kept beside the last ones",
+                "loss",
+                "The metric by which the best checkpoint is kept beside the last ones. An evaluation that is \
+                 better than all before writes one, whatever `every` says, and the link `best` leads to it.",
+            )
+            .also(&["metric_for_best_model"]),
+            default(
+                "result",
+                &[
+                    Form::Word("last", "The weights after the last step."),
+                    Form::Word("best", "The weights of the best checkpoint; this needs `best`."),
+                ],
+                "last",
+                "best",
+                "What the stage ends with: what is evaluated, exported or trained further.",
+            )
+            .also(&["load_best_model_at_end"]),
+        ],
+        parts: &[],
+    },
+    Kind {
+        name: "divergence",
+        role: Role::Part,
+        doc: "What counts as a run that has diverged, and what happens then. A loss or a gradient that is not \
+              a number always counts; without this block it ends the run.",
+        keys: &[
+            default(
+                "spike",
+                &[Form::Word("none", "No number is too large."), Form::Real(ABOVE_1)],
+                "none",
+                "4",
+                "A loss that is more than so many times its mean counts too. The mean is one over about 50 \
+                 steps; the first 10 are let be.",
+            ),
+            default(
+                "then",
+                &[
+                    Form::Word("stop", "The run ends (exit code 1); its checkpoints stay."),
+                    Form::Function(&Function {
+                        name: "roll_back",
+                        arguments: &[
+                            default(
+                                "rate",
+                                &[Form::Real(WITHIN_1)],
+                                "0.5",
+                                "0.5",
+                                "What the rate is multiplied by from there on, once more each time.",
+                            ),
+                            default(
+                                "times",
+                                &[Form::Whole(FROM_1)],
+                                "3",
+                                "3",
+                                "How often; after that the run ends.",
+                            ),
+                        ],
+                        doc: "The stage goes on from its last checkpoint, or from its beginning where it has \
+                              none, at a lower rate.",
+                    }),
+                ],
+                "stop",
+                "roll_back(rate = 0.5)",
+                "What happens then.",
+            ),
         ],
         parts: &[],
     },

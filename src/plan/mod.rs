@@ -24,8 +24,8 @@ use serde::Serialize;
 
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{
-    Algorithm, Data, Device, Evaluate, Export, Format, Generate, Interval, Length, Metric, Precision,
-    Recompute, Rest, Setting, Shuffle, Stage, Task as Ask, Tokenizer, Train, Weights,
+    Algorithm, Data, Device, Evaluate, Export, Format, Generate, Hook, Interval, Length, Metric, Precision,
+    Recompute, Rest, RollBack, Setting, Shuffle, Stage, Task as Ask, Tokenizer, Train, Weights,
 };
 use crate::model::{Kind, Model, Target, Task};
 use crate::problem::{Fault, Problem, Problems, Span};
@@ -90,6 +90,9 @@ pub struct Rows {
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
     pub schema: u32,
+    /// What runs when the run has ended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
     pub stages: Vec<StagePlan>,
     /// What can be done but is surely unwanted.
     #[serde(skip)]
@@ -233,6 +236,7 @@ pub struct TrainPlan {
     pub memory_limit: Option<Bytes>,
     pub evaluate: Option<EvaluateEvery>,
     pub checkpoint: Option<CheckpointEvery>,
+    pub divergence: Option<Divergence>,
 }
 
 /// Blocks that run again in reverse instead of keeping what they computed.
@@ -261,6 +265,8 @@ pub struct EvaluateEvery {
     /// Optimizer updates between two evaluations.
     pub steps: u64,
     pub metrics: Vec<Metric>,
+    /// Evaluations in a row without a better one, after which training ends.
+    pub patience: Option<u64>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -268,6 +274,19 @@ pub struct CheckpointEvery {
     /// Optimizer updates between two checkpoints.
     pub steps: u64,
     pub keep: u64,
+    /// The metric by which the best one is kept, too.
+    pub best: Option<Metric>,
+    /// Whether the stage ends with the best one's weights.
+    pub ends_with_best: bool,
+}
+
+/// What counts as diverged, and what happens then.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Divergence {
+    /// A loss above so many times its mean.
+    pub spike: Option<f64>,
+    /// None: the run ends.
+    pub roll_back: Option<RollBack>,
 }
 
 /// An evaluate stage.
@@ -352,6 +371,19 @@ pub struct ExportPlan {
 }
 
 impl TrainPlan {
+    /// How many checkpoints lie on the disk at a time, at the most: those that are kept, and the one that is written
+    /// before the oldest goes.
+    pub fn checkpoints_at_once(&self) -> u64 {
+        1 + self.checkpoint.as_ref().map_or(0, |every| every.keep + u64::from(every.best.is_some()))
+    }
+
+    /// The metric that tells which evaluation was the best, where that matters.
+    pub fn judge(&self) -> Option<Metric> {
+        let best = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.best);
+        let patience = self.evaluate.as_ref().filter(|evaluate| evaluate.patience.is_some());
+        best.or(patience.map(|evaluate| evaluate.metrics.first().copied().unwrap_or(Metric::Loss)))
+    }
+
     /// Which group has its turn at a step, counted from 0, where that does not depend on what a run measures.
     pub fn group_at(&self, step: u64) -> usize {
         self.visits.group(step / self.dwell, self.groups.len())
@@ -498,7 +530,11 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
             }
         }
     }
-    if problems.has_errors() { Err(problems) } else { Ok(Plan { schema: SCHEMA, stages, warnings }) }
+    if problems.has_errors() {
+        Err(problems)
+    } else {
+        Ok(Plan { schema: SCHEMA, hooks: pipeline.hooks.clone(), stages, warnings })
+    }
 }
 
 /// Reads the configuration of a model block, and holds the weights beside it against it.
@@ -767,6 +803,9 @@ fn train(
     if let Some(evaluate) = &stage.evaluate {
         check_metrics(&evaluate.metrics, &model)?;
     }
+    if let Some(best) = stage.checkpoint.as_ref().and_then(|checkpoint| checkpoint.best.as_ref()) {
+        check_metrics(&Setting { value: vec![best.value], origin: best.origin }, &model)?;
+    }
     let turns = group::turns(&stage.groups, &stage.schedule, &model.model);
     longest(&stage.tokenizer, &model.model, None)?;
     let rows = world.rows(pipeline, &stage.data, &stage.tokenizer, &model.model);
@@ -856,14 +895,21 @@ fn train(
         seed: *stage.seed,
         device: *stage.device,
         memory_limit: *stage.memory_limit,
-        evaluate: stage
-            .evaluate
+        evaluate: stage.evaluate.as_ref().map(|e| EvaluateEvery {
+            steps: interval(*e.every),
+            metrics: e.metrics.value.clone(),
+            patience: *e.patience,
+        }),
+        checkpoint: stage.checkpoint.as_ref().map(|c| CheckpointEvery {
+            steps: interval(*c.every),
+            keep: *c.keep,
+            best: c.best.as_ref().map(|best| best.value),
+            ends_with_best: *c.ends_with_best,
+        }),
+        divergence: stage
+            .divergence
             .as_ref()
-            .map(|e| EvaluateEvery { steps: interval(*e.every), metrics: e.metrics.value.clone() }),
-        checkpoint: stage
-            .checkpoint
-            .as_ref()
-            .map(|c| CheckpointEvery { steps: interval(*c.every), keep: *c.keep }),
+            .map(|d| Divergence { spike: *d.spike, roll_back: *d.roll_back }),
     })
 }
 

@@ -24,6 +24,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("groups", "layers"),
     ("schedule", "hift"),
     ("optimizer", "adamw"),
+    ("hook", "note"),
     ("train", "sft"),
 ];
 
@@ -400,7 +401,7 @@ mod tests {
         let check = |kind, key, word, text: &str| {
             assert!(word_doc(kind, key, word).is_some_and(|found| found.starts_with(text)), "{word}");
         };
-        check("model", "recompute", "auto", "`none` where that fits");
+        check("model", "recompute", "auto", "For each group as few blocks");
         check("groups", "split", "joined", "The final norm and the head are one layer");
         check("train.evaluate", "metrics", "loss", "Mean cross entropy");
         check("schedule", "order", "random", "`random(seed, redraw)`: Drawn");

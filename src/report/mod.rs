@@ -3,18 +3,22 @@
 //! Reading order: [`plan`] (a plan with its estimate), [`facts`] and [`diff`] (what differs between two),
 //! [`paper`] (the paper's table), [`model`] (the layers of a model), [`lock`] (what became of a lock file), [`rows`]
 //! (rows as the model will see them), [`mod@manual`] (the manual of the language), [`mod@starter`] (a file to begin with),
-//! [`table`] (columns).
+//! [`record`] (what a run directory tells), [`page`] (that as a page, with
+//! [`chart`]s), [`table`] (columns).
 //!
 //! This room must not decide anything, and reads no file.
 
+pub mod chart;
 pub mod diff;
 pub mod facts;
 pub mod lock;
 pub mod manual;
 pub mod model;
+pub mod page;
 pub mod paper;
 pub mod plan;
 pub mod problems;
+pub mod record;
 #[cfg(feature = "run")]
 pub mod rows;
 pub mod starter;

@@ -7,6 +7,7 @@ use std::cell::OnceCell;
 use serde_json::{Value as Json, json};
 
 use crate::explain;
+use crate::lang::pipeline::Hook;
 use crate::lang::{Change, Sources};
 use crate::problem::{Edit, Fault, Label, Problem, Problems, Severity, Span};
 
@@ -25,13 +26,15 @@ pub struct Checked {
     pub fixed: Vec<Change>,
     /// What became of the rows, in text for people and in JSON, if they were looked at.
     pub audits: Vec<(String, Json)>,
+    /// The commands that a run of it calls.
+    pub hooks: Vec<Hook>,
     /// Where the lines of each source begin, once somebody asks.
     lines: OnceCell<Vec<Vec<usize>>>,
 }
 
 impl Checked {
     pub fn new(name: String, problems: Problems, sources: Sources, fixed: Vec<Change>) -> Self {
-        Self { name, problems, sources, fixed, audits: Vec::new(), lines: OnceCell::new() }
+        Self { name, problems, sources, fixed, audits: Vec::new(), hooks: Vec::new(), lines: OnceCell::new() }
     }
 
     fn count(&self, severity: Severity) -> usize {
@@ -96,6 +99,25 @@ impl Place<'_> {
     fn location(&self) -> Json {
         json!({ "artifactLocation": { "uri": uri(self.file) }, "region": self.region() })
     }
+}
+
+/// The first error on one line, for a log: `FILE:LINE:COLUMN: what is so (what is there); what to do; 2 more`.
+pub fn line(checked: &Checked) -> String {
+    let errors: Vec<&Problem> = checked.problems.0.iter().filter(|problem| problem.is_error()).collect();
+    let Some(first) = errors.first() else { return String::new() };
+    let mut line = match checked.first_place(first) {
+        Some(Place { file, start: (line, column), .. }) => format!("{file}:{line}:{column}: "),
+        None => String::new(),
+    };
+    line += &first.message;
+    if let Some(label) = first.labels.first().filter(|label| !label.text.is_empty()) {
+        line += &format!(" ({})", label.text);
+    }
+    line.extend(first.help.iter().map(|help| format!("; help: {help}")));
+    if errors.len() > 1 {
+        line += &format!("; and {} more", errors.len() - 1);
+    }
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn severity(problem: &Problem) -> &'static str {

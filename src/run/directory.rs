@@ -10,19 +10,20 @@
 //! ```
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use fs4::fs_std::FileExt;
 use serde_json::{Value as Json, json};
 
+use crate::lang::resolved::seen_from;
 use crate::lock::{Drift, Lock};
 use crate::problem::{Fault, Problem};
 
 use super::checkpoint::{self, Point};
+use super::identity::{self, Kinship, Placed};
 use super::watch::{StepReport, Watch};
-use super::{Order, Resume, export, unwritable};
+use super::{Order, Resume, export, hold, unwritable};
 
 /// An open run directory. The lock is held until this is dropped, or the process ends in whatever way.
 pub struct RunDirectory {
@@ -31,6 +32,10 @@ pub struct RunDirectory {
     metrics_bytes: u64,
     events: File,
     events_bytes: u64,
+    /// What is taken up is of this very plan.
+    same: bool,
+    /// Seconds that the slowest checkpoint of this call has taken.
+    pub(super) slowest_save: f64,
     /// Held, not read.
     _lock: File,
 }
@@ -54,60 +59,21 @@ impl RunDirectory {
         let io = |error: std::io::Error| unwritable(path, &error);
         check_ours(path)?;
         fs::create_dir_all(path).map_err(io)?;
-        let mut lock = take_lock(path)?;
+        let mut lock = take_lock(path, order.wait, &mut |text| watch.note(text))?;
         checkpoint::sweep(path);
-        let plan = json!({ "plan": order.plan, "estimate": order.estimate });
-        let plan = serde_json::to_string_pretty(&plan).expect("a plan is JSON");
-        let written = fs::read_to_string(path.join("plan.json")).ok();
-        let mut points = checkpoint::list(path);
-        if written.is_some() || !points.is_empty() {
-            if order.resume == Resume::Never {
-                drop(lock);
-                let aside = move_aside(path)?;
-                watch.note(&format!("moved what was in {} to {}", path.display(), aside.display()));
-                fs::create_dir_all(path).map_err(io)?;
-                lock = take_lock(path)?;
-                points = Vec::new();
-            } else {
-                let another = |what: String| {
-                    let problem = Problem::new("hift::run::another_run", what);
-                    problem.help(
-                        "give this run a folder of its own with `--dir`, or start anew here with `--resume never` \
-                         (what is there is moved aside)",
-                    )
-                };
-                // Both go through the same reader, which need not give back every last bit of a number.
-                let read = |text: &str| serde_json::from_str::<Json>(text).ok()?.get("plan").cloned();
-                match written.as_deref().map(read) {
-                    Some(Some(written)) if Some(&written) == read(&plan).as_ref() => {}
-                    Some(Some(_)) => {
-                        return Err(another(format!("{} holds a run of another plan", path.display())));
-                    }
-                    Some(None) | None => {
-                        let what = "holds a run, but its plan.json cannot be read";
-                        return Err(another(format!("{} {what}", path.display())));
-                    }
-                }
-                if let Some(what) = changed_input(path, inputs) {
-                    return Err(another(format!("{what} since the run in {} began", path.display())));
-                }
-                if is_finished(path) {
-                    let gone = export::targets(order).into_iter().find(|to| !to.exists());
-                    match gone {
-                        None => return Ok(Opened::Finished),
-                        Some(gone) if points.is_empty() => {
-                            let what = format!(
-                                "{} holds this run, finished, but {} is gone",
-                                path.display(),
-                                gone.display()
-                            );
-                            return Err(Problem::of(Fault::Missing, "hift::run::export_gone", what).help(
-                                "no checkpoint is left to export from: start anew with `--resume never`",
-                            ));
-                        }
-                        Some(gone) => watch.note(&format!("{} is gone and is written again", gone.display())),
-                    }
-                }
+        let mut news = News::default();
+        let known = path.join("plan.json").exists() || !checkpoint::list(path).whole.is_empty();
+        let mut points = Vec::new();
+        if known && order.resume == Resume::Never {
+            drop(lock);
+            let aside = move_aside(path)?;
+            watch.note(&format!("moved what was in {} to {}", path.display(), aside.display()));
+            fs::create_dir_all(path).map_err(io)?;
+            lock = take_lock(path, order.wait, &mut |text| watch.note(text))?;
+        } else if known {
+            match take_up(order, inputs, &mut news)? {
+                None => return Ok(Opened::Finished),
+                Some(found) => points = found,
             }
         }
         if points.is_empty() && order.resume == Resume::Must {
@@ -118,9 +84,12 @@ impl RunDirectory {
             )
             .help("leave out `--resume must` to start from the beginning"));
         }
-        let write = |name: &str, text: &str| write_whole(&path.join(name), text);
-        write("pipeline.hift", &order.text)?;
-        write("plan.json", &plan)?;
+        // What is there says the same, and where its values come from.
+        if !news.same || !path.join("pipeline.hift").exists() {
+            write_whole(&path.join("pipeline.hift"), &order.text)?;
+            let plan = serde_json::to_string_pretty(&plan_json(order)).expect("a plan is JSON");
+            write_whole(&path.join("plan.json"), &plan)?;
+        }
         let (mut metrics, mut events) = (append(path, "metrics.jsonl")?, append(path, "events.jsonl")?);
         // A line that was not written to its end must not spoil the next one.
         let known = fs::read(path.join("events.jsonl")).map_err(io)?;
@@ -132,22 +101,39 @@ impl RunDirectory {
         let keep = points.last().map_or(0, |point| point.metrics_bytes.min(length));
         metrics.set_len(keep).map_err(io)?;
         metrics.seek(SeekFrom::End(0)).map_err(io)?;
-        if let Some(point) = points.last() {
-            watch.note(&format!("going on from {}", point.path.display()));
-        }
-        let directory = RunDirectory {
+        let mut directory = RunDirectory {
             path: path.clone(),
             metrics,
             metrics_bytes: keep,
             events,
             events_bytes,
+            same: news.same,
+            slowest_save: 0.0,
             _lock: lock,
         };
+        for what in news.damaged {
+            watch.warn(&what);
+            directory.event("damaged", json!({ "message": what }))?;
+        }
+        for what in news.changed {
+            watch.note(&what);
+            directory.event("changed", json!({ "message": what }))?;
+        }
+        if let Some(point) = points.last() {
+            watch.note(&format!("going on from {}", point.path.display()));
+        }
         Ok(Opened::Ready { directory, points })
     }
 
     pub fn metrics_bytes(&self) -> u64 {
         self.metrics_bytes
+    }
+
+    /// Takes away the lines of metrics.jsonl that came after a checkpoint: the steps are made again.
+    pub fn rewind(&mut self, metrics_bytes: u64) -> Result<(), Problem> {
+        self.metrics_bytes = self.metrics_bytes.min(metrics_bytes);
+        let cut = self.metrics.set_len(self.metrics_bytes);
+        cut.map_err(|error| unwritable(&self.path.join("metrics.jsonl"), &error))
     }
 
     /// Adds a line to metrics.jsonl.
@@ -193,9 +179,10 @@ impl RunDirectory {
             .map_err(|error| unwritable(&self.path.join("events.jsonl"), &error))
     }
 
-    /// Writes hift.lock.
+    /// Writes hift.lock. That of the same run stays: its paths start where those of plan.json do.
     pub fn write_lock(&self, lock: &Lock) -> Result<(), Problem> {
-        write_whole(&self.path.join("hift.lock"), &lock.text())
+        let path = self.path.join("hift.lock");
+        if self.same && path.exists() { Ok(()) } else { write_whole(&path, &lock.text()) }
     }
 }
 
@@ -224,20 +211,89 @@ fn check_ours(path: &Path) -> Result<(), Problem> {
     .help("name a new folder with `--dir`"))
 }
 
-/// Whether another run is at work here, before anything else is done. The lock itself is taken later.
+/// Whether another run is at work here, before anything else is done; waits for it to end, at the most `wait`. The
+/// lock itself is taken later.
 ///
 /// # Errors
 /// When another run holds the lock (75).
-pub fn check_free(path: &Path) -> Result<(), Problem> {
-    if path.join(LOCK).exists() { take_lock(path).map(drop) } else { Ok(()) }
+pub fn check_free(path: &Path, wait: Duration, told: &mut dyn FnMut(&str)) -> Result<(), Problem> {
+    if path.join(LOCK).exists() { take_lock(path, wait, told).map(drop) } else { Ok(()) }
+}
+
+/// What was found out about a run that is there.
+#[derive(Debug, Default)]
+struct News {
+    /// It is of this very plan.
+    same: bool,
+    damaged: Vec<String>,
+    changed: Vec<String>,
+}
+
+/// The checkpoints of the run that is there, oldest first; None where it is this run, finished.
+///
+/// # Errors
+/// When it is another run (65), or what it exported is gone for good (66).
+fn take_up(order: &Order<'_>, inputs: &Lock, news: &mut News) -> Result<Option<Vec<Point>>, Problem> {
+    let path = &order.directory;
+    let another = |what: String| {
+        Problem::new("hift::run::another_run", what).help(
+            "give this run a folder of its own with `--dir`, or start anew here with `--new` (what is there is \
+             moved aside)",
+        )
+    };
+    let read = |text: &str| serde_json::from_str::<Json>(text).ok();
+    let Some(written) = fs::read_to_string(path.join("plan.json")).ok().as_deref().and_then(read) else {
+        let what = "holds a run, but its plan.json cannot be read";
+        return Err(another(format!("{} {what}", path.display())));
+    };
+    // Both go through the same reader, which need not give back every last bit of a number.
+    let plan = read(&plan_json(order).to_string()).expect("a plan is JSON");
+    let folder = path.join(written["folder"].as_str().unwrap_or("."));
+    let old = Placed { plan: &written["plan"], folder: &folder };
+    let new = Placed { plan: &plan["plan"], folder: &order.folder };
+    match identity::compare(&old, &new) {
+        Kinship::Same => news.same = true,
+        Kinship::Harmless(changed) => news.changed.push(format!("changed: {}", changed.join(", "))),
+        Kinship::Another => {
+            return Err(another(format!("{} holds a run of another plan", path.display())));
+        }
+    }
+    if let Some(what) = changed_input(path, &folder, inputs, &order.folder) {
+        return Err(another(format!("{what} since the run in {} began", path.display())));
+    }
+    let finished = is_finished(path);
+    let gone = export::targets(order).into_iter().find(|to| !to.exists());
+    if finished && gone.is_none() {
+        return Ok(None);
+    }
+    let points = checkpoint::sound(path, &mut |what| news.damaged.push(what))?;
+    match gone.filter(|_| finished) {
+        None => {}
+        Some(gone) if points.is_empty() => {
+            let (path, gone) = (path.display(), gone.display());
+            let what = format!("{path} holds this run, finished, but {gone} is gone");
+            return Err(Problem::of(Fault::Missing, "hift::run::export_gone", what)
+                .help("no checkpoint is left to export from: start anew with `--new`"));
+        }
+        Some(gone) => news.changed.push(format!("{} is gone and is written again", gone.display())),
+    }
+    Ok(Some(points))
+}
+
+/// `plan.json`: the plan, its estimate, and the folder of the pipeline as seen from the run directory, where the
+/// plan's paths start.
+fn plan_json(order: &Order<'_>) -> Json {
+    let (folder, directory) = (export::resolved(&order.folder), export::resolved(&order.directory));
+    let folder = seen_from(&directory, &folder, ".");
+    json!({ "plan": order.plan, "estimate": order.estimate, "folder": folder })
 }
 
 /// A file that is not what it was when the run began. The pipeline's own text may say the same in other words: the
 /// plan tells.
-fn changed_input(path: &Path, inputs: &Lock) -> Option<String> {
+fn changed_input(path: &Path, folder: &Path, inputs: &Lock, inputs_from: &Path) -> Option<String> {
     let lock = fs::read_to_string(path.join("hift.lock")).ok()?;
-    let drifts = Lock::parse(&lock).ok()?.drift(inputs);
-    let drift = drifts.into_iter().find(Drift::is_input)?;
+    let lock = identity::renamed(Lock::parse(&lock).ok()?, folder, inputs, inputs_from);
+    let drift = lock.drift(inputs).into_iter().find(Drift::is_input)?;
     Some(match &drift {
         Drift::Param { name, .. } => format!("param `{name}` has changed"),
         Drift::Changed { is, .. } => format!("`{}` has changed", is.path),
@@ -248,28 +304,13 @@ fn changed_input(path: &Path, inputs: &Lock) -> Option<String> {
 
 const LOCK: &str = ".lock";
 
-/// Takes the kernel's lock on the directory; it goes with the process, so none is ever stale.
-fn take_lock(path: &Path) -> Result<File, Problem> {
-    let file = path.join(LOCK);
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(false).read(true).write(true);
-    let mut lock = options.open(&file).map_err(|error| unwritable(&file, &error))?;
-    let taken = FileExt::try_lock_exclusive(&lock).map_err(|error| unwritable(&file, &error))?;
-    if !taken {
-        let mut holder = String::new();
-        // Who holds it is a courtesy; without it the message is still right.
-        let _ = lock.read_to_string(&mut holder);
-        return Err(Problem::of(
-            Fault::Again,
-            "hift::run::locked",
-            format!("another run ({}) is at work in {}", holder.trim(), path.display()),
-        )
-        .help("wait for it to end, or give this run a folder of its own with `--dir`"));
-    }
-    lock.set_len(0)
-        .and_then(|()| lock.write_all(format!("process {}", std::process::id()).as_bytes()))
-        .map_err(|error| unwritable(&file, &error))?;
-    Ok(lock)
+/// Which process is at work in a run directory, if any is.
+pub fn holder(path: &Path) -> Option<String> {
+    hold::holder(&path.join(LOCK))
+}
+
+fn take_lock(path: &Path, wait: Duration, told: &mut dyn FnMut(&str)) -> Result<File, Problem> {
+    hold::take(&path.join(LOCK), &format!("at work in {}", path.display()), wait, told)
 }
 
 /// Renames the directory to the first free `NAME.1`, `NAME.2`, ...

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 
 use crate::engine::{Tensor, files};
+use crate::lock::Hashed;
 use crate::plan::{ExportPlan, StagePlan};
 use crate::problem::{Fault, Problem, Problems};
 use crate::units::Dtype;
 
 use super::checkpoint::sync;
 use super::directory::write_whole;
-use super::{Order, unwritable};
+use super::{Order, card, unwritable};
 
 /// Files beside a `tokenizer.json` that belong to it.
 const TOKENIZER_FILES: &[&str] =
@@ -23,6 +24,7 @@ const WEIGHTS: &str = "model.safetensors";
 const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
+const CARD: &str = "README.md";
 
 /// Says where an export comes from. Only a folder that has it, and nothing that an export does not write, is
 /// replaced by the next export: any other model's folder has a `model.safetensors` too.
@@ -42,7 +44,8 @@ fn target(order: &Order<'_>, plan: &ExportPlan) -> PathBuf {
     resolved(&order.folder.join(&plan.to))
 }
 
-fn resolved(path: &Path) -> PathBuf {
+/// An absolute path, with links followed as far as it exists.
+pub(super) fn resolved(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let known = path.ancestors().find_map(|known| Some((known, known.canonicalize().ok()?)));
     match known {
@@ -109,13 +112,23 @@ fn check_target(order: &Order<'_>, to: &Path) -> Result<(), Problem> {
     if !names.is_empty() && !names.iter().any(|name| name == MARK) {
         return refused(format!("{} is there already and is not an earlier export", to.display()));
     }
-    match names.iter().find(|name| !ours(name)) {
+    // The card is ours as long as nobody has written in it.
+    let changed = |name: &str| name == CARD && !is_our_card(to);
+    match names.iter().find(|name| changed(name) || !(ours(name) || *name == CARD)) {
         None => Ok(()),
         Some(other) => refused(format!(
             "{} is an earlier export, but holds `{other}` too, which would be lost",
             to.display()
         )),
     }
+}
+
+/// Whether the model card is as the export that stands here wrote it.
+fn is_our_card(to: &Path) -> bool {
+    let mark = fs::read_to_string(to.join(MARK)).unwrap_or_default();
+    let mark: Json = serde_json::from_str(&mark).unwrap_or_default();
+    let card = fs::read(to.join(CARD)).map(|card| Hashed::of(CARD, &card).sha256);
+    card.is_ok_and(|card| mark["card"] == card)
 }
 
 /// `.NAME.what` in the same folder.
@@ -200,8 +213,11 @@ fn write(plan: &ExportPlan, weights: &[Tensor], order: &Order<'_>, writing: &Pat
             copy(file.parent().unwrap_or(Path::new(".")), writing, name)?;
         }
     }
+    let card = card::card(plan, order);
+    write_whole(&writing.join(CARD), &card)?;
     let mark = json!({
         "version": env!("CARGO_PKG_VERSION"), "stage": plan.name, "from": plan.from, "pipeline": order.text,
+        "card": Hashed::of(CARD, card.as_bytes()).sha256,
     });
     let mark = serde_json::to_string_pretty(&mark).expect("a mark is JSON");
     write_whole(&writing.join(MARK), &(mark + "\n"))?;

@@ -5,21 +5,26 @@
 //!
 //! This room must not know the language's text or how anything is drawn: it is given a plan, and tells a [`Watch`].
 
+mod card;
 pub mod checkpoint;
+pub mod course;
 pub mod decode;
 pub mod directory;
 pub mod evaluate;
 pub mod export;
 pub mod generate;
+mod hold;
+mod identity;
 pub mod inputs;
 pub mod loss_scale;
 pub mod metrics;
 pub mod signals;
+mod space;
 pub mod train;
 pub mod watch;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -29,13 +34,14 @@ use crate::estimate::Estimate;
 use crate::lang::pipeline::Weights;
 use crate::lock::{Listing, Lock, Locked};
 use crate::model::{self, Head, Model, Read};
-use crate::plan::{Plan, StagePlan};
+use crate::plan::{Plan, StagePlan, TrainPlan};
 use crate::problem::{Fault, Problem, Problems};
 use crate::weights::Directory;
 
 use checkpoint::Position;
+use course::Course;
 pub(crate) use directory::write_whole;
-pub use directory::{RunDirectory, check_free};
+pub use directory::{RunDirectory, check_free, holder};
 pub use watch::{Measured, StepReport, Watch};
 
 /// What a run is given beside its plan.
@@ -48,6 +54,8 @@ pub struct Order<'a> {
     pub folder: PathBuf,
     pub directory: PathBuf,
     pub resume: Resume,
+    /// How long to wait for another run in the directory to end.
+    pub wait: Duration,
     /// What the stages read.
     pub inputs: Listing,
     /// What that must be.
@@ -73,9 +81,10 @@ pub enum Ending {
     },
     /// The directory holds this run, finished.
     NothingToDo,
-    /// A signal came; a checkpoint was written.
+    /// A signal came, or the time was up; a checkpoint was written.
     Interrupted {
         checkpoint: PathBuf,
+        by: String,
     },
 }
 
@@ -107,6 +116,7 @@ pub fn execute(
 ) -> Result<Ending, Problems> {
     let began = Instant::now();
     export::check_targets(order)?;
+    space::check(order)?;
     check_weights(order, watch)?;
     let lock = take(order, library)?;
     if let Some(locked) = &order.locked {
@@ -133,8 +143,9 @@ pub fn execute(
                 Some(checkpoint) => checkpoint,
                 None => keep_results(order, &directory, results)?,
             };
-            directory.event("interrupt", json!({ "checkpoint": checkpoint }))?;
-            Ok(Ending::Interrupted { checkpoint })
+            let by = signals::cause().map_or(String::new(), |cause| cause.to_string());
+            directory.event("interrupt", json!({ "checkpoint": checkpoint, "by": by }))?;
+            Ok(Ending::Interrupted { checkpoint, by })
         }
         Err(problems) => {
             // What was trained must not be lost because something after it failed. Where this fails too, the first
@@ -180,17 +191,29 @@ fn stages(
                 }
                 let audit = json!({ "stage": plan.name, "audit": dataset.audit, "cache": dataset.cached });
                 directory.event("audit", audit)?;
-                let begin = match points.iter().rfind(|point| point.stage_index == index) {
+                let mut begin = match points.iter().rfind(|point| point.stage_index == index) {
                     Some(point) => point.load(&plan.model)?,
                     None => train::Begin::fresh(Store::of(parameters(order, results, stage)?)),
                 };
+                let (start, mut roll_backs) = (directory.metrics_bytes(), begin.course.roll_backs);
                 // A later train stage may begin anew from this one's weights.
                 let keep_end = last_train.is_some_and(|last| index < last);
-                match train::train(plan, index, begin, keep_end, &dataset, directory, watch)? {
-                    train::End::Done(store) => results.push(Trained {
+                let end = loop {
+                    let problems =
+                        match train::train(plan, index, begin, keep_end, &dataset, directory, watch) {
+                            Ok(end) => break end,
+                            Err(problems) if train::may_roll_back(plan, &problems, roll_backs) => problems,
+                            Err(problems) => return Err(problems),
+                        };
+                    roll_backs += 1;
+                    let fresh = || Ok(train::Begin::fresh(Store::of(parameters(order, results, stage)?)));
+                    begin = go_back(plan, index, &problems, roll_backs, start, fresh, directory, watch)?;
+                };
+                match end {
+                    train::End::Done { store, step } => results.push(Trained {
                         stage: plan.name.clone(),
                         stage_index: index,
-                        step: plan.steps.unwrap_or(0),
+                        step,
                         parameters: store.into_parameters(),
                     }),
                     train::End::Interrupted { checkpoint } => {
@@ -247,6 +270,43 @@ fn stages(
     Ok(Reached::End)
 }
 
+/// Where a stage that has diverged goes on: at its last checkpoint, or at its beginning, with a lower rate. Where it has
+/// gone on from that checkpoint before, its weights have left their course already, and the one before it is taken.
+fn go_back(
+    plan: &TrainPlan,
+    index: usize,
+    problems: &Problems,
+    roll_backs: u64,
+    start: u64,
+    fresh: impl Fn() -> Result<train::Begin, Problems>,
+    directory: &mut RunDirectory,
+    watch: &mut dyn Watch,
+) -> Result<train::Begin, Problems> {
+    let mut points = checkpoint::sound(&directory.path, &mut |what| watch.warn(&what))?;
+    points.retain(|point| point.stage_index == index);
+    let spoiled = points.pop_if(|point| point.course.rolled_back_to == Some(point.step));
+    let (mut begin, bytes) = match points.last() {
+        Some(point) => (point.load(&plan.model)?, point.metrics_bytes),
+        None => (fresh()?, start),
+    };
+    begin.course.roll_backs = roll_backs;
+    begin.course.rolled_back_to = Some(begin.step);
+    directory.rewind(bytes)?;
+    // A kill from here on must find the lower rate.
+    checkpoint::save(directory, &begin.position(plan, index), &plan.model.model, &begin.store)?;
+    if let Some(spoiled) = spoiled.filter(|spoiled| spoiled.step != begin.step) {
+        spoiled.remove()?;
+    }
+    let rate = begin.course.rate_factor(plan);
+    directory.event(
+        "roll_back",
+        json!({ "stage": plan.name, "to": begin.step, "rate_factor": rate, "message": problems.to_string() }),
+    )?;
+    let times = if rate < 0.001 { format!("{rate:.2e}") } else { rate.to_string() };
+    watch.warn(&format!("{problems}; going on from step {} at {times} times the rate", begin.step));
+    Ok(begin)
+}
+
 /// Makes sure, before anything is trained, that the weights of every stage are there, and says what of them is not.
 /// Planning needs no weights.
 fn check_weights(order: &Order<'_>, watch: &mut dyn Watch) -> Result<(), Problems> {
@@ -300,13 +360,15 @@ fn keep_results(
 ) -> Result<PathBuf, Problem> {
     let mut path = directory.path.clone();
     for Trained { stage, stage_index, step, parameters } in results {
-        let known = checkpoint::list(&directory.path);
+        let known = checkpoint::list(&directory.path).whole;
         path = match known.iter().find(|point| point.stage_index == stage_index && point.step == step) {
             Some(point) => point.path.clone(),
             None => {
                 let model = &order.plan.stages[stage_index].model().model;
+                // It is at its end, even where that came before its last step.
+                let (queue, course) = (None, Course::at_its_end());
                 let position =
-                    Position { stage, stage_index, step, owes_evaluation: false, queue: None, scale: None };
+                    Position { stage, stage_index, step, owes_evaluation: false, queue, scale: None, course };
                 checkpoint::save(directory, &position, model, &Store::of(parameters))?
             }
         };

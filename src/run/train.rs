@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use serde_json::json;
@@ -20,6 +20,7 @@ use crate::random::Random;
 use crate::units::Bytes;
 
 use super::checkpoint::{self, Position};
+use super::course::{Best, Course};
 use super::directory::RunDirectory;
 use super::evaluate::{evaluate, inputs};
 use super::loss_scale::LossScale;
@@ -40,18 +41,38 @@ pub struct Begin {
     pub queue: Option<Queue>,
     /// Where the loss is scaled.
     pub scale: Option<LossScale>,
+    pub course: Course,
 }
 
 impl Begin {
     /// The first step of a stage.
     pub fn fresh(store: Store) -> Self {
-        Self { store, step: 0, owes_evaluation: false, queue: None, scale: None }
+        Self { store, step: 0, owes_evaluation: false, queue: None, scale: None, course: Course::default() }
+    }
+
+    /// The position that it begins at.
+    pub fn position(&self, plan: &TrainPlan, stage_index: usize) -> Position {
+        Position {
+            stage: plan.name.clone(),
+            stage_index,
+            step: self.step,
+            owes_evaluation: self.owes_evaluation,
+            queue: self.queue.clone(),
+            scale: self.scale,
+            course: self.course.clone(),
+        }
     }
 }
 
 pub enum End {
-    Done(Store),
-    Interrupted { checkpoint: PathBuf },
+    Done {
+        store: Store,
+        /// Updates made.
+        step: u64,
+    },
+    Interrupted {
+        checkpoint: PathBuf,
+    },
 }
 
 /// Trains a stage to its end or to an interruption. With `keep_end` its last state is kept as a checkpoint.
@@ -64,7 +85,7 @@ pub fn train(
     directory: &mut RunDirectory,
     watch: &mut dyn Watch,
 ) -> Result<End, Problems> {
-    let Begin { mut store, step: begin, owes_evaluation, queue, scale } = begin;
+    let Begin { mut store, step: begin, owes_evaluation, queue, scale, course } = begin;
     let steps = plan.steps.expect("the rows were counted before the run");
     let shuffle = match plan.shuffle {
         Shuffle::None => Shuffle::None,
@@ -83,32 +104,43 @@ pub fn train(
         .help("remove it to go on from the one before, or start anew with `--resume never`")
         .into());
     }
-    let mut stepper = Stepper::new(plan).with(queue, scale);
+    let mut stepper = Stepper::new(plan).with(queue, scale).until(&signals::interrupted);
     stepper.prepare(&mut store, begin)?;
+    let mut stage = Stage { plan, stage_index, dataset, course, directory, watch };
     let evaluates =
         |now: u64| plan.evaluate.as_ref().filter(|every| now.is_multiple_of(every.steps) || now == steps);
     let mut owes = false;
     if let Some(every) = evaluates(begin).filter(|_| owes_evaluation) {
-        owes = !held_out(plan, &every.metrics, begin, &mut store, dataset, directory, watch)?;
+        let held_out = stage.held_out(&every.metrics, begin, &mut store)?;
+        owes = held_out == HeldOut::CutShort;
+        if held_out == HeldOut::Best {
+            stage.save(begin, false, &store, &stepper)?;
+        }
     }
     if owes || (signals::interrupted() && begin < steps) {
-        return interrupt(plan, stage_index, begin, owes, &store, &stepper, directory);
+        return stage.interrupt(begin, owes, &store, &stepper);
     }
-    let keep = plan.checkpoint.as_ref().map_or(1, |every| every.keep);
     if let Some(every) = &plan.evaluate
         && begin == 0
+        && stage.course.evaluated.is_none()
+        && stage.held_out(&every.metrics, 0, &mut store)? == HeldOut::Best
     {
-        held_out(plan, &every.metrics, 0, &mut store, dataset, directory, watch)?;
+        stage.save(0, false, &store, &stepper)?;
     }
     let mut last_good: Option<f64> = None;
     let mut unproven = true;
-    for step in begin..steps {
+    let mut made = begin;
+    while made < steps && !stage.course.ended_early {
+        let step = made;
         let began = Instant::now();
         let group = stepper.group_at(step);
-        let rate = plan.rate.at(step);
+        let rate = plan.rate.at(step) * stage.course.rate_factor(plan);
         stepper.turn(&mut store, step)?;
         let done = loop {
-            let done = stepper.step(&mut store, &mut batches, dataset, step, rate)?;
+            let Some(done) = stepper.step(&mut store, &mut batches, dataset, step, rate)? else {
+                // No weight has changed yet: the step is made again as a whole.
+                return stage.interrupt(step, false, &store, &stepper);
+            };
             if !done.overflow {
                 break done;
             }
@@ -118,8 +150,8 @@ pub fn train(
             let what = json!({
                 "stage": plan.name, "step": step + 1, "group": plan.groups[group].names, "loss_scale": scale.factor,
             });
-            directory.event("overflow", what)?;
-            watch.note(&format!(
+            stage.directory.event("overflow", what)?;
+            stage.watch.note(&format!(
                 "step {}: the gradients overflow fp16; again with a loss scale of {}",
                 step + 1,
                 scale.factor
@@ -131,10 +163,11 @@ pub fn train(
         if !done.loss.is_finite() || !done.grad_norm.is_finite() {
             return Err(not_finite(plan, step, group, &done, last_good).into());
         }
+        stage.course.stepped(plan, step, done.loss)?;
         last_good = Some(done.loss);
         // The checkpoint before the last goes only when a step has shown that the last one is good.
         if std::mem::take(&mut unproven) {
-            checkpoint::prune(directory, stage_index, keep)?;
+            stage.prune()?;
         }
         let report = StepReport {
             stage: &plan.name,
@@ -151,68 +184,189 @@ pub fn train(
             seconds: began.elapsed().as_secs_f64(),
             memory: done.memory,
         };
-        directory.metric(&report)?;
-        watch.step(&report);
+        stage.directory.metric(&report)?;
+        stage.watch.step(&report);
 
         let now = step + 1;
+        made = now;
         let due =
             plan.checkpoint.as_ref().is_some_and(|every| now.is_multiple_of(every.steps) || now == steps);
         if due || now == steps || signals::interrupted() {
             finite(plan, now, &store)?;
         }
-        let owes = match evaluates(now) {
-            Some(every) => !held_out(plan, &every.metrics, now, &mut store, dataset, directory, watch)
-                .map_err(|mut problem| {
+        let held_out = match evaluates(now) {
+            Some(every) => {
+                Some(stage.held_out(&every.metrics, now, &mut store).map_err(|mut problem| {
                     let group = plan.groups[group].names.join(", ");
                     problem.message += &format!(
                         " after step {now} of stage `{}`, group {group}; the training loss of that step was {:.4}",
                         plan.name, done.loss
                     );
                     problem
-                })?,
-            None => false,
+                })?)
+            }
+            None => None,
         };
-        if owes || (signals::interrupted() && now < steps) {
-            return interrupt(plan, stage_index, now, owes, &store, &stepper, directory);
+        if held_out == Some(HeldOut::CutShort) {
+            return stage.interrupt(now, true, &store, &stepper);
         }
-        if due || (keep_end && now == steps) {
-            save(plan, stage_index, now, false, &store, &stepper, directory)?;
+        if stage.course.is_out_of_patience(plan) && now < steps {
+            stage.end_early(now)?;
+        }
+        let ends = now == steps || stage.course.ended_early;
+        if due || held_out == Some(HeldOut::Best) || (ends && (keep_end || plan.checkpoint.is_some())) {
+            let checkpoint = stage.save(now, false, &store, &stepper)?;
             unproven = true;
+            if signals::interrupted() && !ends {
+                return Ok(End::Interrupted { checkpoint });
+            }
+        } else if signals::interrupted() && !ends {
+            return stage.interrupt(now, false, &store, &stepper);
         }
+        // What must be possible before the time is up: one more step, and a checkpoint.
+        signals::reserve(began.elapsed().mul_f64(1.5) + stage.saving());
     }
-    checkpoint::prune(directory, stage_index, keep)?;
-    Ok(End::Done(store))
+    stage.prune()?;
+    let best = plan.checkpoint.as_ref().filter(|every| every.ends_with_best).and(stage.course.best);
+    if let Some(best) = best.filter(|best| best.step != made) {
+        drop(store);
+        store = stage.best(best)?;
+    }
+    Ok(End::Done { store, step: made })
 }
 
-fn save(
-    plan: &TrainPlan,
-    stage_index: usize,
-    step: u64,
-    owes_evaluation: bool,
-    store: &Store,
-    stepper: &Stepper<'_>,
-    directory: &mut RunDirectory,
-) -> Result<PathBuf, Problem> {
-    let queue = stepper.queue().cloned();
-    let scale = stepper.scale;
-    let position = Position { stage: plan.name.clone(), stage_index, step, owes_evaluation, queue, scale };
-    let path = checkpoint::save(directory, &position, &plan.model.model, store)?;
-    directory.event("checkpoint", json!({ "stage": plan.name, "step": step, "path": path }))?;
-    Ok(path)
+/// What became of an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HeldOut {
+    /// A signal came before all rows were seen.
+    CutShort,
+    Done,
+    /// Better than all before, where the best one is kept.
+    Best,
 }
 
-fn interrupt(
-    plan: &TrainPlan,
+/// A train stage at work: what its parts have in common.
+struct Stage<'a> {
+    plan: &'a TrainPlan,
     stage_index: usize,
-    step: u64,
-    owes_evaluation: bool,
-    store: &Store,
-    stepper: &Stepper<'_>,
-    directory: &mut RunDirectory,
-) -> Result<End, Problems> {
-    finite(plan, step, store)?;
-    let checkpoint = save(plan, stage_index, step, owes_evaluation, store, stepper, directory)?;
-    Ok(End::Interrupted { checkpoint })
+    dataset: &'a Dataset,
+    course: Course,
+    directory: &'a mut RunDirectory,
+    watch: &'a mut dyn Watch,
+}
+
+impl Stage<'_> {
+    fn save(
+        &mut self,
+        step: u64,
+        owes_evaluation: bool,
+        store: &Store,
+        stepper: &Stepper<'_>,
+    ) -> Result<PathBuf, Problem> {
+        let plan = self.plan;
+        let position = Position {
+            stage: plan.name.clone(),
+            stage_index: self.stage_index,
+            step,
+            owes_evaluation,
+            queue: stepper.queue().cloned(),
+            scale: stepper.scale,
+            course: self.course.clone(),
+        };
+        let began = Instant::now();
+        let path = checkpoint::save(self.directory, &position, &plan.model.model, store)?;
+        if let Some(best) = self.course.best.filter(|_| self.keeps_best()) {
+            checkpoint::link_best(&self.directory.path, &plan.name, best.step)?;
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        self.directory.slowest_save = self.directory.slowest_save.max(seconds);
+        self.directory.event(
+            "checkpoint",
+            json!({ "stage": plan.name, "step": step, "path": path, "seconds": seconds }),
+        )?;
+        Ok(path)
+    }
+
+    fn keeps_best(&self) -> bool {
+        self.plan.checkpoint.as_ref().is_some_and(|every| every.best.is_some())
+    }
+
+    /// How long a checkpoint may take to write.
+    fn saving(&self) -> Duration {
+        Duration::from_secs_f64(2.0 * self.directory.slowest_save)
+    }
+
+    fn interrupt(
+        &mut self,
+        step: u64,
+        owes_evaluation: bool,
+        store: &Store,
+        stepper: &Stepper<'_>,
+    ) -> Result<End, Problems> {
+        finite(self.plan, step, store)?;
+        let checkpoint = self.save(step, owes_evaluation, store, stepper)?;
+        Ok(End::Interrupted { checkpoint })
+    }
+
+    fn prune(&self) -> Result<(), Problem> {
+        let keep = self.plan.checkpoint.as_ref().map_or(1, |every| every.keep);
+        let best = self.course.best.filter(|_| self.keeps_best()).map(|best| best.step);
+        checkpoint::prune(self.directory, self.stage_index, keep, best)
+    }
+
+    fn end_early(&mut self, step: u64) -> Result<(), Problem> {
+        let Self { plan, course, directory, watch, .. } = self;
+        course.ended_early = true;
+        let best = course.best.expect("patience counts from the best evaluation");
+        directory.event("early_stop", json!({ "stage": plan.name, "step": step, "best": best }))?;
+        watch.note(&format!(
+            "{}: ends after step {step}: {} evaluations were no better than that at step {} ({:.4})",
+            plan.name, course.stale, best.step, best.value
+        ));
+        Ok(())
+    }
+
+    /// The weights of the best checkpoint.
+    fn best(&mut self, best: Best) -> Result<Store, Problem> {
+        let points = checkpoint::list(&self.directory.path).whole;
+        let found =
+            points.into_iter().find(|point| point.stage_index == self.stage_index && point.step == best.step);
+        let broken = |what: &str| {
+            Problem::of(
+                Fault::Missing,
+                "hift::run::broken_checkpoint",
+                format!("the best checkpoint of stage `{}`, of step {}, {what}", self.plan.name, best.step),
+            )
+            .help("write `result = last` to end with the last weights, or start anew with `--new`")
+        };
+        let point = found.ok_or_else(|| broken("is gone"))?;
+        if let Some(damage) = point.damage()? {
+            return Err(broken(&format!("is damaged: {damage}")));
+        }
+        self.watch.note(&format!("{}: ends with the weights of step {}", self.plan.name, best.step));
+        let store = point.load(&self.plan.model)?.store;
+        Ok(Store::of(store.into_parameters()))
+    }
+
+    /// Measures the held-out rows and says so.
+    fn held_out(&mut self, metrics: &[Metric], step: u64, store: &mut Store) -> Result<HeldOut, Problem> {
+        let Self { plan, dataset, directory, watch, course, .. } = self;
+        let began = Instant::now();
+        let Some(sums) = evaluate(&plan.model, store, &dataset.holdout, plan.micro_batch)? else {
+            return Ok(HeldOut::CutShort);
+        };
+        let metrics = sums.metrics(metrics);
+        directory.event(
+            "evaluate",
+            json!({
+                "stage": plan.name, "step": step, "metrics": scores::json(&metrics),
+                "seconds": began.elapsed().as_secs_f64(),
+            }),
+        )?;
+        watch.evaluated(&plan.name, Some(step), &metrics);
+        let better = course.note(plan, step, &sums);
+        Ok(if better && self.keeps_best() { HeldOut::Best } else { HeldOut::Done })
+    }
 }
 
 /// Weights that are not numbers must not become a checkpoint, nor replace an export.
@@ -231,26 +385,6 @@ fn finite(plan: &TrainPlan, step: u64, store: &Store) -> Result<(), Problem> {
         )
         .help(DIVERGED)),
     }
-}
-
-/// Whether the held-out rows were all seen, so that the figures stand.
-fn held_out(
-    plan: &TrainPlan,
-    metrics: &[Metric],
-    step: u64,
-    store: &mut Store,
-    dataset: &Dataset,
-    directory: &mut RunDirectory,
-    watch: &mut dyn Watch,
-) -> Result<bool, Problem> {
-    let Some(sums) = evaluate(&plan.model, store, &dataset.holdout, plan.micro_batch)? else {
-        return Ok(false);
-    };
-    let metrics = sums.metrics(metrics);
-    directory
-        .event("evaluate", json!({ "stage": plan.name, "step": step, "metrics": scores::json(&metrics) }))?;
-    watch.evaluated(&plan.name, Some(step), &metrics);
-    Ok(true)
 }
 
 fn not_finite(plan: &TrainPlan, step: u64, group: usize, done: &Done, last_good: Option<f64>) -> Problem {
@@ -276,7 +410,17 @@ fn not_finite(plan: &TrainPlan, step: u64, group: usize, done: &Done, last_good:
 const TOO_LARGE: &str = "numbers of fp16 end at 65,504: write `bf16` in its place, or lower the rate's peak; \
                          checkpoints written before are untouched";
 
-const DIVERGED: &str = "lower the rate's peak, add `clip = 1.0`, or lengthen the warm-up; checkpoints written before are untouched";
+pub(super) const DIVERGED: &str = "lower the rate's peak, add `clip = 1.0`, or lengthen the warm-up; checkpoints written before are untouched";
+
+/// Whether the stage has diverged, and the file says to go back for it once more.
+pub fn may_roll_back(plan: &TrainPlan, problems: &Problems, roll_backs: u64) -> bool {
+    let diverged = problems
+        .0
+        .iter()
+        .any(|problem| ["hift::run::not_finite", "hift::run::diverged"].contains(&problem.code));
+    let roll_back = plan.divergence.and_then(|divergence| divergence.roll_back);
+    diverged && roll_back.is_some_and(|roll_back| roll_backs < roll_back.times)
+}
 
 /// What one update gave.
 #[derive(Debug, Clone, Copy)]
@@ -300,6 +444,8 @@ pub struct Stepper<'a> {
     queue: Queue,
     /// Where the loss is scaled.
     pub scale: Option<LossScale>,
+    /// Whether to leave off between two micro-batches.
+    stop: &'a dyn Fn() -> bool,
 }
 
 impl<'a> Stepper<'a> {
@@ -310,7 +456,14 @@ impl<'a> Stepper<'a> {
             programs: HashMap::new(),
             queue: Queue::new(plan.groups.len()),
             scale: plan.model.precision.is_scaled().then(LossScale::default),
+            stop: &|| false,
         }
+    }
+
+    /// Leaves off between two micro-batches once `stop` says so.
+    pub fn until(mut self, stop: &'a dyn Fn() -> bool) -> Self {
+        self.stop = stop;
+        self
     }
 
     /// Goes on with what an earlier run has measured.
@@ -375,7 +528,8 @@ impl<'a> Stepper<'a> {
         self.programs.entry((group, shape)).or_insert_with(|| plan.programs(group, shape, threads))
     }
 
-    /// One update: all micro-batches of `step`, normalised by the trained tokens of all of them together.
+    /// One update: all micro-batches of `step`, normalised by the trained tokens of all of them together. None when
+    /// it was left off before any weight changed.
     pub fn step(
         &mut self,
         store: &mut Store,
@@ -383,7 +537,7 @@ impl<'a> Stepper<'a> {
         dataset: &Dataset,
         step: u64,
         rate: f64,
-    ) -> Result<Done, Problem> {
+    ) -> Result<Option<Done>, Problem> {
         let plan = self.plan;
         let group = self.group_at(step);
         let rows = batches.rows(step);
@@ -409,6 +563,9 @@ impl<'a> Stepper<'a> {
         };
         let n = rows.len();
         for (idx, rows) in rows.iter().enumerate() {
+            if idx > 0 && (self.stop)() {
+                return Ok(None);
+            }
             let lengths = rows.iter().map(|row| dataset.train.length(*row as usize) as u64);
             tokens += lengths.sum::<u64>();
             let batch = Batch::new(&dataset.train, rows);
@@ -451,7 +608,7 @@ impl<'a> Stepper<'a> {
             resident: Bytes(memory::peak_resident()),
         };
         let loss_scale = self.scale.is_some().then_some(scale);
-        Ok(Done { loss, grad_norm, tokens, overflow, loss_scale, memory })
+        Ok(Some(Done { loss, grad_norm, tokens, overflow, loss_scale, memory }))
     }
 }
 

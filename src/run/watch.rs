@@ -45,4 +45,8 @@ pub trait Watch {
     fn evaluated(&mut self, stage: &str, step: Option<u64>, metrics: &[(Metric, f64)]);
     fn generated(&mut self, stage: &str, prompt: &str, text: &str);
     fn note(&mut self, text: &str);
+    /// Something that is not as it should be, though the run goes on.
+    fn warn(&mut self, text: &str) {
+        self.note(text);
+    }
 }

@@ -1,10 +1,12 @@
 //! What several tests need: a folder to run in, and a pipeline from text to its end.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod case;
 pub mod families;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -125,6 +127,7 @@ pub fn run(folder: &Path, text: &str) -> Result<(Seen, Estimate, Ending), Proble
         folder: folder.to_path_buf(),
         directory: folder.join("run"),
         resume: Resume::Auto,
+        wait: Duration::ZERO,
         inputs: list(&pipeline, &Source::new("pipeline.hift", text).into(), BTreeMap::new()),
         locked: None,
     };

@@ -295,7 +295,7 @@ fn a_block_offers_the_keys_that_are_not_written_what_is_needed_first() {
     }
     // In a block inside, in a broken file, with half a word.
     let labels = editor.labels("hift 1\nmodel m {\ntrain t {\n    steps = \n    checkpoint { ke§\n");
-    assert_eq!(labels, ["every", "keep"]);
+    assert_eq!(labels, ["every", "best", "keep", "result"]);
     let items = editor.complete("hift 1\ntokenizer t { too§ }");
     let cut = items.iter().find(|item| item["label"] == "too_long").unwrap();
     assert_eq!(cut["textEdit"]["newText"], "too_long = ${1|cut,cut_left,split,drop,fail|}");

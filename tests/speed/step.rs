@@ -74,7 +74,10 @@ fn cycle(bencher: Bencher<'_, '_>, split: &str) {
     let mut step = 0;
     bencher.counter(ItemsCount::new(10 * ROWS * TOKENS)).bench_local(|| {
         for _ in 0..10 {
-            let done = stepper.step(&mut store, &mut batches, &dataset, step, 1e-4).expect("a step");
+            let done = stepper
+                .step(&mut store, &mut batches, &dataset, step, 1e-4)
+                .expect("a step")
+                .expect("nobody interrupts");
             step += 1;
             black_box(done);
         }

@@ -4,10 +4,10 @@
 
 use crate::lang::names::{nearest, quoted};
 use crate::lang::pipeline::{
-    Advance, Algorithm, Data, Decline, Filter, Format, Groups, Half, Holdout, Horizon, LossOn, Mark, Model,
-    Optimizer, Order, Origin, Part, Pick, Precision, ROLES, Rate, Recompute, Repository, Rest, Schedule,
-    Setting, Shuffle, Source, Split, Stop, Tail, Task, Test, Timescale, Tokenizer, TooLong, Tools, Warmup,
-    Weigh, Weights,
+    Advance, Algorithm, Data, Decline, Filter, Format, Groups, Half, Holdout, Hook, Horizon, LossOn, Mark,
+    Model, Optimizer, Order, Origin, Outcome, Part, Pick, Precision, ROLES, Rate, Recompute, Repository,
+    Rest, Schedule, Setting, Shuffle, Source, Split, Stop, Tail, Task, Test, Timescale, Tokenizer, TooLong,
+    Tools, Warmup, Weigh, Weights,
 };
 use crate::lang::schema::{ALGORITHMS, AlgorithmKeys, Preset, Unit};
 use crate::problem::{Problem, Problems};
@@ -15,6 +15,23 @@ use crate::units::Bytes;
 
 use super::complain::missing;
 use super::datum::{Checked, Datum, Fields};
+
+pub(super) fn hook(checked: &Checked) -> Option<Hook> {
+    let outcome = |datum: &Datum| match datum.word()? {
+        "success" => Some(Outcome::Success),
+        "failure" => Some(Outcome::Failure),
+        "interruption" => Some(Outcome::Interruption),
+        _ => None,
+    };
+    Some(Hook {
+        name: checked.name.clone(),
+        on: checked.fields.read("on", |on| match on {
+            Datum::List(list) => list.iter().map(|one| outcome(&one.value)).collect(),
+            one => Some(vec![outcome(one)?]),
+        })?,
+        run: checked.fields.text("run")?,
+    })
+}
 
 /// The data that a block means. `find` gives the other data blocks, which a mix needs.
 pub(super) fn data<'d>(

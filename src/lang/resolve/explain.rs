@@ -53,7 +53,11 @@ pub(super) fn explain(all: &Explained) -> Resolved {
     let mut definitions: Vec<&Checked> = all
         .definitions
         .iter()
-        .filter(|checked| stages.is_empty() || used.contains(&(checked.kind.name, checked.name.as_str())))
+        .filter(|checked| {
+            stages.is_empty()
+                || checked.kind.name == "hook"
+                || used.contains(&(checked.kind.name, checked.name.as_str()))
+        })
         .collect();
     definitions.sort_by_key(|checked| schema::KINDS.iter().position(|kind| kind.name == checked.kind.name));
     let definitions = definitions.into_iter().map(|checked| explainer.definition(checked));

@@ -26,7 +26,7 @@ use crate::problem::{Edit, Problem, Problems, Span};
 use super::load::Loaded;
 use super::merge::merge;
 use super::names::{nearest, sure};
-use super::pipeline::{Pipeline, Stage};
+use super::pipeline::{Hook, Pipeline, Stage};
 use super::resolved::Resolved;
 use super::schema::{self, Form, Role};
 use super::source::Sources;
@@ -140,6 +140,8 @@ pub fn resolve(loaded: &Loaded, options: &Options) -> Resolution {
             _ => {}
         }
     }
+    let hooks: Vec<Option<Hook>> =
+        definitions.iter().filter(|own| own.kind.name == "hook").map(definitions::hook).collect();
     let order = in_order(&stages, &mut problems);
     let mut builder = Builder {
         definitions: definitions.iter().map(|own| ((own.kind.name, own.name.as_str()), own)).collect(),
@@ -162,7 +164,8 @@ pub fn resolve(loaded: &Loaded, options: &Options) -> Resolution {
         }
     }
     sort(&mut problems);
-    let whole = built.iter().all(Option::is_some);
+    let whole = built.iter().all(Option::is_some) && hooks.iter().all(Option::is_some);
+    let hooks = hooks.into_iter().flatten().collect();
     let built: Vec<Stage> = built.into_iter().flatten().collect();
     let resolved = explain(&Explained {
         file,
@@ -188,6 +191,7 @@ pub fn resolve(loaded: &Loaded, options: &Options) -> Resolution {
         folder,
         version: VERSION,
         params: bindings.values(),
+        hooks,
         stages: built,
         snapshots: Vec::new(),
     };
@@ -460,7 +464,9 @@ fn unused(
         .iter()
         .filter_map(|(kind, block)| Some((kind.name, block.base.as_ref()?.text.as_str())))
         .collect();
-    for definition in definitions.iter().filter(|definition| definition.head().start < own) {
+    // A hook is named by nothing.
+    let definitions = definitions.iter().filter(|definition| definition.kind.name != "hook");
+    for definition in definitions.filter(|definition| definition.head().start < own) {
         if problems.0.len() >= MAX_PROBLEMS {
             return;
         }

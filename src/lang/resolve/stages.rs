@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::lang::edit;
 use crate::lang::pipeline::{
-    Checkpoint, Data, Device, Evaluate, EvaluateDuring, Export, Format, Generate, Interval, Length, Metric,
-    Model, Setting, Stage, Tokenizer, Train,
+    Checkpoint, Data, Device, Divergence, Evaluate, EvaluateDuring, Export, Format, Generate, Interval,
+    Length, Metric, Model, RollBack, Setting, Stage, Tokenizer, Train,
 };
 use crate::lang::schema::Unit;
 use crate::lang::source::Sources;
@@ -134,6 +134,7 @@ impl<'b, 'f> Builder<'b, 'f> {
                 span: part.head(),
                 every: interval(&part.fields)?,
                 metrics: metrics(&part.fields)?,
+                patience: part.fields.read("patience", |patience| Some(patience.whole()))?,
             })
         });
         if let (Some(part), Some(data)) = (part(checked, "evaluate"), &data)
@@ -154,6 +155,52 @@ impl<'b, 'f> Builder<'b, 'f> {
                 span: part.head(),
                 every: interval(&part.fields)?,
                 keep: part.fields.whole("keep")?,
+                best: match part.fields.get("best") {
+                    Some(_) => Some(part.fields.read("best", metric)?),
+                    None => None,
+                },
+                ends_with_best: part.fields.read("result", |result| match result.word()? {
+                    "last" => Some(false),
+                    "best" => Some(true),
+                    _ => None,
+                })?,
+            })
+        });
+        let best = part(checked, "checkpoint").and_then(|part| part.fields.get("best"));
+        if let (Some(best), None) = (best, part(checked, "evaluate")) {
+            self.problems.push(
+                Problem::new(
+                    "hift::lang::no_evaluation",
+                    format!("`{}` keeps its best checkpoint, but evaluates none", checked.title()),
+                )
+                .label_at(best.span(), "best by this")
+                .help("add `evaluate { every = 200 steps }`, or remove `best`"),
+            );
+        }
+        if let Some(Some(Checkpoint { best: None, ends_with_best, .. })) = &checkpoint
+            && ends_with_best.value
+        {
+            self.problems.push(
+                Problem::new(
+                    "hift::lang::no_best",
+                    format!("`{}` is to end with its best checkpoint, but keeps none", checked.title()),
+                )
+                .label_at(ends_with_best.span(), "the best by what?")
+                .help("add `best = loss` beside it"),
+            );
+        }
+        let divergence = part(checked, "divergence").map(|part| {
+            Some(Divergence {
+                span: part.head(),
+                spike: part.fields.read("spike", |spike| Some(spike.real()))?,
+                roll_back: part.fields.read("then", |then| match then {
+                    Datum::Word("stop") => Some(None),
+                    Datum::Call("roll_back", of) => {
+                        let (rate, times) = (of.real("rate")?, of.whole("times")?);
+                        Some(Some(RollBack { rate: rate.value, times: times.value }))
+                    }
+                    _ => None,
+                })?,
             })
         });
         let train = Train {
@@ -180,6 +227,10 @@ impl<'b, 'f> Builder<'b, 'f> {
             },
             checkpoint: match checkpoint {
                 Some(checkpoint) => Some(checkpoint?),
+                None => None,
+            },
+            divergence: match divergence {
+                Some(divergence) => Some(divergence?),
                 None => None,
             },
         };
@@ -458,9 +509,13 @@ fn interval(fields: &Fields) -> Option<Setting<Interval>> {
 
 fn metrics(fields: &Fields) -> Option<Setting<Vec<Metric>>> {
     fields.read("metrics", |metrics| match metrics {
-        Datum::List(metrics) => metrics.iter().map(|metric| Metric::named(metric.value.word()?)).collect(),
+        Datum::List(metrics) => metrics.iter().map(|one| metric(&one.value)).collect(),
         _ => None,
     })
+}
+
+fn metric(metric: &Datum) -> Option<Metric> {
+    Metric::named(metric.word()?)
 }
 
 fn device(fields: &Fields) -> Option<Setting<Device>> {

@@ -26,6 +26,11 @@ struct Map {
 static SIGNED: LazyLock<Map> = LazyLock::new(|| Map::new(true));
 static UNSIGNED: LazyLock<Map> = LazyLock::new(|| Map::new(false));
 
+/// What the codes of a moment stand for, in rising order.
+pub fn values(signed: bool) -> [f32; 256] {
+    if signed { SIGNED.values } else { UNSIGNED.values }
+}
+
 impl Map {
     /// Seven decades, each cut into twice as many equal parts as the one below, their middles; and 0 and 1.
     fn new(signed: bool) -> Self {

@@ -1,0 +1,348 @@
+//! A CUDA device, through candle: its memory and its stream are candle's, its products cuBLAS's, its kernels compiled
+//! here by NVRTC for the device that is there.
+//!
+//! A compiled module is kept on disk, by what it was compiled from; a second run does not compile.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys as cublas};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaModule, DevicePtr, LaunchConfig, PushKernelArg, result, sys,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaDevice, CudaStorage, Device, Error, Result, Storage, Tensor};
+use half::{bf16, f16};
+use sha2::{Digest, Sha256};
+
+use crate::units::{Bytes, Dtype};
+
+use super::kernels::{DEVICE, Module, source};
+use super::machine::{Arg, Launch, Machine, Product};
+
+/// Shared memory that a kernel has without asking.
+const USUAL_SHARED: u32 = 48 << 10;
+
+/// A CUDA device, ready to be asked.
+pub struct Cuda {
+    device: Device,
+    cuda: CudaDevice,
+    /// Major and minor.
+    capability: (i32, i32),
+    modules: Mutex<HashMap<Module, Loaded>>,
+    /// Products of 32-bit floats may round their operands to 19 bits.
+    pub tf32: bool,
+    /// Where compiled modules are kept.
+    cache: Option<PathBuf>,
+}
+
+struct Loaded {
+    module: std::sync::Arc<CudaModule>,
+    functions: HashMap<&'static str, CudaFunction>,
+}
+
+/// What is known of a device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct About {
+    pub name: String,
+    pub capability: (i32, i32),
+    pub uuid: String,
+    /// 13.0 is 13000.
+    pub driver: i32,
+    pub free: Bytes,
+    pub total: Bytes,
+}
+
+fn failed(what: &str, error: impl std::fmt::Display) -> Error {
+    Error::Msg(format!("{what}: {error}"))
+}
+
+impl Cuda {
+    /// The `ordinal`-th device.
+    ///
+    /// # Errors
+    /// When there is no driver, no such device, or a library is missing.
+    pub fn new(ordinal: usize, cache: Option<PathBuf>) -> Result<Self> {
+        let device = Device::new_cuda_with_stream(ordinal)?;
+        let Device::Cuda(cuda) = &device else { unreachable!("a CUDA device was asked for") };
+        let cuda = cuda.clone();
+        #[allow(unsafe_code, reason = "events order several streams; there is one")]
+        // SAFETY: every allocation, launch and copy of this device goes to one stream.
+        unsafe {
+            cuda.disable_event_tracking();
+        }
+        let context = cuda.cuda_stream().context().clone();
+        let capability = context.compute_capability().map_err(|e| failed("its compute capability", e))?;
+        let machine = Self { device, cuda, capability, modules: Mutex::default(), tf32: false, cache };
+        // What is freed stays for the next allocation instead of going back at every synchronisation.
+        machine.set_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, u64::MAX)?;
+        Ok(machine)
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// # Errors
+    /// When the driver does not say.
+    pub fn about(&self) -> Result<About> {
+        let context = self.cuda.cuda_stream().context().clone();
+        let say = |e| failed("asking the driver", e);
+        let (free, total) = context.mem_get_info().map_err(say)?;
+        let uuid = context.uuid().map_err(say)?;
+        let hex: String = uuid.bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
+        let mut driver = 0;
+        #[allow(unsafe_code, reason = "a call of the driver")]
+        // SAFETY: it writes one integer.
+        unsafe { sys::cuDriverGetVersion(&mut driver) }.result().map_err(say)?;
+        Ok(About {
+            name: context.name().map_err(say)?,
+            capability: self.capability,
+            uuid: format!("GPU-{hex}"),
+            driver,
+            free: Bytes(free as u64),
+            total: Bytes(total as u64),
+        })
+    }
+
+    fn pool(&self) -> Result<sys::CUmemoryPool> {
+        let context = self.cuda.cuda_stream().context().clone();
+        #[allow(unsafe_code, reason = "a call of the driver")]
+        // SAFETY: the context is alive.
+        unsafe { result::device::get_default_mem_pool(context.cu_device()) }
+            .map_err(|e| failed("its memory pool", e))
+    }
+
+    fn set_pool(&self, attribute: sys::CUmemPool_attribute, mut value: u64) -> Result<()> {
+        let pool = self.pool()?;
+        let at = std::ptr::from_mut(&mut value).cast::<c_void>();
+        #[allow(unsafe_code, reason = "a call of the driver")]
+        // SAFETY: these attributes are 64-bit numbers.
+        unsafe { result::mem_pool::set_attribute(pool, attribute, at) }
+            .map_err(|e| failed("its memory pool", e))
+    }
+
+    fn ask_pool(&self, attribute: sys::CUmemPool_attribute) -> Result<u64> {
+        let (pool, mut value) = (self.pool()?, 0_u64);
+        let at = std::ptr::from_mut(&mut value).cast::<c_void>();
+        #[allow(unsafe_code, reason = "a call of the driver")]
+        // SAFETY: these attributes are 64-bit numbers.
+        unsafe { result::mem_pool::get_attribute(pool, attribute, at) }
+            .map_err(|e| failed("its memory pool", e))?;
+        Ok(value)
+    }
+
+    /// The highest sum of all tensors since [`Cuda::reset_peak`], as the memory pool counts it.
+    ///
+    /// # Errors
+    /// When the driver does not say.
+    pub fn peak(&self) -> Result<Bytes> {
+        self.ask_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH).map(Bytes)
+    }
+
+    /// What the pool has taken from the device at most since [`Cuda::reset_peak`].
+    ///
+    /// # Errors
+    /// When the driver does not say.
+    pub fn reserved_peak(&self) -> Result<Bytes> {
+        self.ask_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH).map(Bytes)
+    }
+
+    /// # Errors
+    /// When the driver refuses.
+    pub fn reset_peak(&self) -> Result<()> {
+        self.set_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, 0)?;
+        self.set_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH, 0)
+    }
+
+    /// The kernels for `module`, from disk or compiled now.
+    fn compile(&self, module: Module) -> Result<Loaded> {
+        let (major, minor) = self.capability;
+        let mut options =
+            vec!["--std=c++17".to_owned(), format!("--gpu-architecture=compute_{major}{minor}")];
+        options.extend(module.defines().map(|(name, value)| format!("-D{name}={value}")));
+        let source = format!("{DEVICE}\n{}", source());
+        let mut hash = Sha256::new();
+        hash.update(&source);
+        for option in &options {
+            hash.update(option);
+            hash.update([0]);
+        }
+        let kept = self.cache.as_ref().map(|folder| folder.join(format!("{:x}.ptx", hash.finalize())));
+        let known = kept.as_ref().and_then(|path| fs::read_to_string(path).ok());
+        let text = match known {
+            Some(text) => text,
+            None => {
+                let options =
+                    CompileOptions { options, name: Some("hift.cu".to_owned()), ..CompileOptions::default() };
+                let ptx = compile_ptx_with_opts(&source, options)
+                    .map_err(|e| failed("NVRTC does not compile the kernels", format!("{e:?}")))?;
+                let text = ptx.to_src();
+                if let Some(path) = &kept {
+                    // Not to have kept it costs the next run a few seconds.
+                    let _ = keep(path, &text);
+                }
+                text
+            }
+        };
+        let context = self.cuda.cuda_stream().context().clone();
+        let module = context
+            .load_module(Ptx::from_src(text))
+            .map_err(|e| failed("the driver does not load the kernels", e))?;
+        Ok(Loaded { module, functions: HashMap::new() })
+    }
+}
+
+/// Writes beside and renames: another run may do the same.
+fn keep(path: &std::path::Path, text: &str) -> std::io::Result<()> {
+    let folder = path.parent().expect("a file in a folder");
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn cuda_type(dtype: Dtype) -> cublas::cudaDataType {
+    match dtype {
+        Dtype::F32 => cublas::cudaDataType::CUDA_R_32F,
+        Dtype::F16 => cublas::cudaDataType::CUDA_R_16F,
+        Dtype::Bf16 => cublas::cudaDataType::CUDA_R_16BF,
+        Dtype::U32 => unreachable!("matrices are floats"),
+    }
+}
+
+impl Machine for Cuda {
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    #[allow(unsafe_code, reason = "kernels write what they are given; zeroing would be a pass over memory")]
+    fn fresh(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
+        let n = shape.iter().product::<usize>().max(1);
+        // SAFETY: every bit pattern is a number, and nothing reads before a kernel has written.
+        let storage = unsafe {
+            match dtype {
+                Dtype::F32 => CudaStorage::wrap_cuda_slice(self.cuda.alloc::<f32>(n)?, self.cuda.clone()),
+                Dtype::U32 => CudaStorage::wrap_cuda_slice(self.cuda.alloc::<u32>(n)?, self.cuda.clone()),
+                Dtype::F16 => CudaStorage::wrap_cuda_slice(self.cuda.alloc::<f16>(n)?, self.cuda.clone()),
+                Dtype::Bf16 => CudaStorage::wrap_cuda_slice(self.cuda.alloc::<bf16>(n)?, self.cuda.clone()),
+            }
+        };
+        Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+    }
+
+    fn upload(&self, words: Vec<u32>, shape: &[usize]) -> Result<Tensor> {
+        Tensor::from_vec(words, shape, &self.device)
+    }
+
+    fn address(&self, tensor: &Tensor) -> Result<u64> {
+        let (storage, layout) = tensor.storage_and_layout();
+        debug_assert!(
+            layout.is_contiguous() && layout.start_offset() == 0,
+            "tensors own their storage whole"
+        );
+        let Storage::Cuda(storage) = &*storage else {
+            return Err(Error::Msg("a tensor is not on the device".to_owned()));
+        };
+        let stream = self.cuda.cuda_stream();
+        Ok(match tensor.dtype() {
+            candle_core::DType::F32 => storage.as_cuda_slice::<f32>()?.device_ptr(&stream).0,
+            candle_core::DType::U32 => storage.as_cuda_slice::<u32>()?.device_ptr(&stream).0,
+            candle_core::DType::F16 => storage.as_cuda_slice::<f16>()?.device_ptr(&stream).0,
+            candle_core::DType::BF16 => storage.as_cuda_slice::<bf16>()?.device_ptr(&stream).0,
+            other => return Err(Error::Msg(format!("no kernel takes numbers of {other:?}"))),
+        })
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        let mut modules = self.modules.lock().expect("nobody panics with the modules in hand");
+        if !modules.contains_key(&launch.module) {
+            modules.insert(launch.module, self.compile(launch.module)?);
+        }
+        let loaded = modules.get_mut(&launch.module).expect("it was put there");
+        let told = |e| failed(launch.kernel, e);
+        if !loaded.functions.contains_key(launch.kernel) {
+            let function = loaded.module.load_function(launch.kernel).map_err(told)?;
+            loaded.functions.insert(launch.kernel, function);
+        }
+        let function = &loaded.functions[launch.kernel];
+        if launch.shared_bytes > USUAL_SHARED {
+            use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as SHARED;
+            function.set_attribute(SHARED, launch.shared_bytes as i32).map_err(told)?;
+        }
+        // The driver reads as many bytes of each cell as the parameter has.
+        let cells: Vec<u64> = launch
+            .args
+            .iter()
+            .map(|arg| match *arg {
+                Arg::Pointer(at) | Arg::U64(at) => at,
+                Arg::U32(x) => x.into(),
+                Arg::I32(x) => u64::from(x as u32),
+                Arg::F32(x) => x.to_bits().into(),
+            })
+            .collect();
+        let stream = self.cuda.cuda_stream();
+        let mut builder = stream.launch_builder(function);
+        for cell in &cells {
+            builder.arg(cell);
+        }
+        let [x, y, z] = launch.grid;
+        let [bx, by, bz] = launch.block;
+        let config = LaunchConfig {
+            grid_dim: (x, y, z),
+            block_dim: (bx, by, bz),
+            shared_mem_bytes: launch.shared_bytes,
+        };
+        #[allow(unsafe_code, reason = "a launch of a kernel")]
+        // SAFETY: the arguments are those of the kernel, and name places in tensors that live until it has run: what
+        // is dropped is freed in the order of the stream.
+        unsafe { builder.launch(config) }.map_err(told)?;
+        Ok(())
+    }
+
+    fn multiply(&self, product: &Product) -> Result<()> {
+        let Product { m, n, k, a, lda, a_turned, b, ldb, b_turned, dtype, c, ldc, c_dtype, beta } = *product;
+        let turned = |turned| match turned {
+            true => cublas::cublasOperation_t::CUBLAS_OP_T,
+            false => cublas::cublasOperation_t::CUBLAS_OP_N,
+        };
+        let compute = match (dtype, self.tf32) {
+            (Dtype::F32, true) => cublas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+            _ => cublas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+        };
+        let (alpha, blas) = (1.0_f32, self.cuda.cublas_handle());
+        #[allow(unsafe_code, reason = "a call of cuBLAS")]
+        // SAFETY: the player names places in tensors that live. cuBLAS has matrices column by column: row by row, c = a b
+        // is its transpose, from the transposes of b and a.
+        unsafe {
+            gemm_ex(
+                *blas.handle(),
+                turned(b_turned),
+                turned(a_turned),
+                n as i32,
+                m as i32,
+                k as i32,
+                std::ptr::from_ref(&alpha).cast(),
+                b as *const c_void,
+                cuda_type(dtype),
+                ldb as i32,
+                a as *const c_void,
+                cuda_type(dtype),
+                lda as i32,
+                std::ptr::from_ref(&beta).cast(),
+                c as *mut c_void,
+                cuda_type(c_dtype),
+                ldc as i32,
+                compute,
+                cublas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        }
+        .map_err(|e| failed("a product of matrices", format!("{e:?}")))
+    }
+}

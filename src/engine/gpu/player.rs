@@ -1,0 +1,667 @@
+//! Plays a program on a device: allocate, launch, drop.
+//!
+//! It allocates what the program says, and scratch as [`Op::workspace`] counts it.
+
+use candle_core::{Result, Tensor};
+
+use crate::program::{Activation, AttentionSpec, Input, Instr, Op, Program, Role, ValueId};
+use crate::random::Random;
+use crate::units::Dtype;
+
+use super::super::player::{Inputs, Knobs, Played};
+use super::super::store::Store;
+use super::kernels::Module;
+use super::machine::{Arg, Launch, Machine, Product};
+use super::update::{Step, update};
+
+/// Blocks that share a loop over a whole buffer, at most; and the parts of a sum that is formed in two steps.
+pub(super) const BLOCKS: usize = 1024;
+
+/// Plays `program` on `inputs` and on the gradients that an earlier program has left; weights and states lie on the
+/// device.
+///
+/// # Errors
+/// When the device has no room or refuses.
+pub fn play(
+    machine: &dyn Machine,
+    program: &Program,
+    store: &mut Store,
+    inputs: Inputs,
+    mut carried: Vec<(crate::program::ParamId, Tensor)>,
+    knobs: &Knobs<'_>,
+) -> Result<Played> {
+    let mut values: Vec<Option<Tensor>> = vec![None; program.values.len()];
+    let mut inputs = inputs;
+    for id in &program.inputs {
+        let value = program.value(*id);
+        values[id.0] = Some(match value.role {
+            Role::Input(input) => {
+                let words = inputs.take(input, value.elements());
+                machine.upload(words, &value.shape)?
+            }
+            Role::Gradient(param) => {
+                let at = carried.iter().position(|(known, _)| *known == param);
+                carried.swap_remove(at.expect("a gradient is carried for every one that comes in")).1
+            }
+            Role::Weight(_)
+            | Role::Master(_)
+            | Role::State(..)
+            | Role::Cache(_)
+            | Role::Activation
+            | Role::Flow
+            | Role::Scalar => {
+                unreachable!("only batches and gradients come in")
+            }
+        });
+    }
+    drop(inputs);
+    drop(carried);
+    let mut player =
+        Player { desk: Desk { machine, module: Module::of(program) }, program, store, values, knobs };
+    for instr in &program.instrs {
+        player.call(instr)?;
+        for id in &instr.dies {
+            player.values[id.0] = None;
+        }
+    }
+    let mut played = Played::default();
+    for id in &program.outputs {
+        let tensor = player.values[id.0].take().expect("an output is alive");
+        match program.value(*id).role {
+            Role::Gradient(param) => played.gradients.push((param, tensor)),
+            Role::Weight(_)
+            | Role::Master(_)
+            | Role::State(..)
+            | Role::Cache(_)
+            | Role::Input(_)
+            | Role::Activation
+            | Role::Flow
+            | Role::Scalar => played.results.push(tensor),
+        }
+    }
+    Ok(played)
+}
+
+/// A machine with the module that the program runs in.
+pub(super) struct Desk<'m> {
+    pub machine: &'m dyn Machine,
+    pub module: Module,
+}
+
+impl Desk<'_> {
+    pub fn at(&self, tensor: &Tensor) -> Result<Arg> {
+        Ok(Arg::Pointer(self.machine.address(tensor)?))
+    }
+
+    /// A kernel whose threads go through a buffer of `n` numbers.
+    pub fn each(&self, kernel: &'static str, n: usize, args: &[Arg]) -> Result<()> {
+        self.blocks(kernel, blocks(n), 256, args)
+    }
+
+    /// A kernel of so many blocks of so many threads.
+    pub fn blocks(&self, kernel: &'static str, blocks: usize, threads: u32, args: &[Arg]) -> Result<()> {
+        self.grid(kernel, [blocks as u32, 1, 1], [threads, 1, 1], 0, args)
+    }
+
+    pub fn grid(
+        &self,
+        kernel: &'static str,
+        grid: [u32; 3],
+        block: [u32; 3],
+        shared_bytes: u32,
+        args: &[Arg],
+    ) -> Result<()> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        self.machine.launch(&Launch { module: self.module, kernel, grid, block, shared_bytes, args })
+    }
+
+    pub fn floats(&self, n: usize) -> Result<Tensor> {
+        self.machine.fresh(&[n], Dtype::F32)
+    }
+
+    /// `out[0] = (that or 0) + sum of x x` over `n` numbers; `parts` has room for a double of each block.
+    pub fn sum_of_squares(&self, out: u64, accumulate: bool, x: Arg, n: usize, parts: Arg) -> Result<()> {
+        self.each("square_parts", n, &[parts, x, count(n)])?;
+        self.sum_parts(out, accumulate, parts, blocks(n))
+    }
+
+    pub fn sum_parts(&self, out: u64, accumulate: bool, parts: Arg, n: usize) -> Result<()> {
+        self.blocks("sum_parts", 1, 256, &[Arg::Pointer(out), parts, flag(accumulate), word(n)])
+    }
+}
+
+/// Blocks of 256 threads for a loop over `n` numbers.
+pub(super) fn blocks(n: usize) -> usize {
+    n.div_ceil(256).clamp(1, BLOCKS)
+}
+
+pub(super) fn word(n: usize) -> Arg {
+    Arg::U32(u32::try_from(n).expect("a size of fewer than 2^32"))
+}
+
+pub(super) fn count(n: usize) -> Arg {
+    Arg::U64(n as u64)
+}
+
+pub(super) fn flag(on: bool) -> Arg {
+    Arg::I32(on.into())
+}
+
+/// Threads for a row of `n` numbers: whole warps.
+fn row_threads(n: usize) -> u32 {
+    (n.div_ceil(4).next_multiple_of(32) as u32).clamp(32, 512)
+}
+
+/// An activation as the kernels number it, and its bound.
+fn curve(activation: Activation) -> [Arg; 2] {
+    let (number, cap) = match activation {
+        Activation::Silu => (0, 0.0),
+        Activation::Gelu => (1, 0.0),
+        Activation::GeluTanh => (2, 0.0),
+        Activation::Relu => (3, 0.0),
+        Activation::Tanh { cap } => (4, cap),
+    };
+    [Arg::I32(number), Arg::F32(cap)]
+}
+
+/// What the product's sum so far is multiplied by.
+fn beta(accumulate: bool) -> f32 {
+    if accumulate { 1.0 } else { 0.0 }
+}
+
+struct Player<'a> {
+    desk: Desk<'a>,
+    program: &'a Program,
+    store: &'a mut Store,
+    values: Vec<Option<Tensor>>,
+    knobs: &'a Knobs<'a>,
+}
+
+impl Player<'_> {
+    fn get(&self, id: ValueId) -> Tensor {
+        match self.program.value(id).role {
+            Role::Weight(param) => self.store.weights[param.0].clone(),
+            Role::Master(param) => self.store.master(param).clone(),
+            Role::State(param, slot) => self.store.state(param, slot).clone(),
+            Role::Cache(slot) => self.store.caches[slot].clone(),
+            Role::Input(_) | Role::Activation | Role::Flow | Role::Gradient(_) | Role::Scalar => {
+                self.values[id.0].clone().expect("a value is read while it lives")
+            }
+        }
+    }
+
+    /// Where an output lies: over the input whose place it takes, or in fresh storage.
+    fn output(&mut self, instr: &Instr, output: usize) -> Result<Arg> {
+        let id = instr.outputs[output];
+        let value = self.program.value(id);
+        let tensor = match instr.reuses[output] {
+            Some(input) => self.values[instr.inputs[input].0].take().expect("a sum is alive"),
+            None => self.desk.machine.fresh(&value.shape, value.dtype)?,
+        };
+        let at = self.desk.at(&tensor)?;
+        self.values[id.0] = Some(tensor);
+        Ok(at)
+    }
+
+    fn call(&mut self, instr: &Instr) -> Result<()> {
+        let tensors: Vec<Tensor> = instr.inputs.iter().map(|id| self.get(*id)).collect();
+        let input: Vec<Arg> = tensors.iter().map(|tensor| self.desk.at(tensor)).collect::<Result<_>>()?;
+        let program = self.program;
+        let dims = |i: usize| -> &[usize] { &program.value(instr.inputs[i]).shape };
+        let size = |i: usize| program.value(instr.inputs[i]).elements();
+        let dtype = |id: ValueId| program.value(id).dtype;
+        match &instr.op {
+            Op::Embed { offset } => {
+                let (rows, hidden) = (dims(1)[0], dims(0)[1]);
+                let y = self.output(instr, 0)?;
+                let args = [y, input[0], input[1], word(*offset), word(hidden)];
+                self.desk.blocks("embed", rows, row_threads(hidden), &args)
+            }
+            Op::EmbedGrad { n, offset, accumulate } => {
+                let (rows, hidden) = (dims(0)[0], dims(0)[1]);
+                let dw = self.output(instr, 0)?;
+                if !accumulate {
+                    self.desk.each("fill_words", n * hidden, &[dw, Arg::U32(0), count(n * hidden)])?;
+                }
+                let args = [dw, input[0], input[1], word(*offset), word(hidden), word(rows)];
+                self.desk.blocks("embed_grad", rows, row_threads(hidden), &args)
+            }
+            Op::Linear { bias, transposed } => {
+                let (m, k, n) = (dims(0)[0], dims(0)[1], dims(1)[usize::from(*transposed)]);
+                let y = self.output(instr, 0)?;
+                let rows = Matrix { at: input[0], ld: k, turned: false };
+                let weight =
+                    Matrix { at: input[1], ld: if *transposed { n } else { k }, turned: !transposed };
+                self.multiply(
+                    [m, n, k],
+                    rows,
+                    weight,
+                    dtype(instr.inputs[0]),
+                    (y, dtype(instr.outputs[0])),
+                    0.0,
+                )?;
+                if *bias {
+                    self.desk.each("add_bias", m * n, &[y, input[2], word(n), count(m * n)])?;
+                }
+                Ok(())
+            }
+            Op::LinearGradInput { transposed, accumulate } => {
+                let (m, k, n) = (dims(0)[0], dims(0)[1], dims(1)[usize::from(!*transposed)]);
+                let dx = self.output(instr, 0)?;
+                let rows = Matrix { at: input[0], ld: k, turned: false };
+                let weight =
+                    Matrix { at: input[1], ld: if *transposed { k } else { n }, turned: *transposed };
+                let to = (dx, dtype(instr.outputs[0]));
+                self.multiply([m, n, k], rows, weight, dtype(instr.inputs[0]), to, beta(*accumulate))
+            }
+            Op::LinearGradWeight { transposed, accumulate } => {
+                let (rows, out, inner) = (dims(0)[0], dims(0)[1], dims(1)[1]);
+                let dw = self.output(instr, 0)?;
+                let dy = Matrix { at: input[0], ld: out, turned: true };
+                let x = Matrix { at: input[1], ld: inner, turned: true };
+                let to = (dw, dtype(instr.outputs[0]));
+                let half = dtype(instr.inputs[0]);
+                match transposed {
+                    false => {
+                        let x = Matrix { turned: false, ..x };
+                        self.multiply([out, inner, rows], dy, x, half, to, beta(*accumulate))
+                    }
+                    true => {
+                        let dy = Matrix { turned: false, ..dy };
+                        self.multiply([inner, out, rows], x, dy, half, to, beta(*accumulate))
+                    }
+                }
+            }
+            Op::LinearGradBias { accumulate } => {
+                let (rows, n) = (dims(0)[0], dims(0)[1]);
+                let db = self.output(instr, 0)?;
+                self.column_sums(db, input[0], None, *accumulate, n, rows)
+            }
+            Op::RmsNorm { eps, offset } => {
+                let (n, y) = (size(1), self.output(instr, 0)?);
+                let args = [y, input[0], input[1], Arg::F32(*eps), Arg::F32(*offset), word(n)];
+                self.desk.blocks("rms_norm", size(0) / n, row_threads(n), &args)
+            }
+            Op::RmsNormGradInput { eps, offset, accumulate } => {
+                let (n, dx) = (size(2), self.output(instr, 0)?);
+                let [eps, offset] = [*eps, *offset].map(Arg::F32);
+                let args = [dx, input[0], input[1], input[2], eps, offset, flag(*accumulate), word(n)];
+                self.desk.blocks("rms_norm_grad_input", size(0) / n, row_threads(n), &args)
+            }
+            Op::RmsNormGradWeight { eps, width, accumulate } => {
+                self.norm_grad_weight(instr, &input, *eps, false, *width, *accumulate)
+            }
+            Op::LayerNorm { eps } => {
+                let (n, y) = (size(1), self.output(instr, 0)?);
+                let args = [y, input[0], input[1], input[2], Arg::F32(*eps), word(n)];
+                self.desk.blocks("layer_norm", size(0) / n, row_threads(n), &args)
+            }
+            Op::LayerNormGradInput { eps, accumulate } => {
+                let (n, dx) = (size(2), self.output(instr, 0)?);
+                let args = [dx, input[0], input[1], input[2], Arg::F32(*eps), flag(*accumulate), word(n)];
+                self.desk.blocks("layer_norm_grad_input", size(0) / n, row_threads(n), &args)
+            }
+            Op::LayerNormGradWeight { eps, accumulate } => {
+                self.norm_grad_weight(instr, &input, *eps, true, dims(0)[1], *accumulate)
+            }
+            Op::RopeTable { inv_freq } => {
+                let (rows, half) = (dims(0)[0], inv_freq.len());
+                let words = inv_freq.iter().map(|x| x.to_bits()).collect();
+                let frequencies = self.desk.machine.upload(words, &[half])?;
+                let table = self.output(instr, 0)?;
+                let args = [table, input[0], self.desk.at(&frequencies)?, word(half), count(rows * half)];
+                self.desk.each("rope_table", rows * half, &args)
+            }
+            Op::Rope { heads, head_dim, inverse } => {
+                let (n, turned) = (size(0) / 2, dims(1)[1]);
+                let y = self.output(instr, 0)?;
+                let sign = Arg::F32(if *inverse { -1.0 } else { 1.0 });
+                let args =
+                    [y, input[0], input[1], word(*heads), word(*head_dim), word(turned), sign, count(n)];
+                self.desk.each("rope", n, &args)
+            }
+            Op::Attention(spec) => {
+                let (o, lse) = (self.output(instr, 0)?, self.output(instr, 1)?);
+                let starts = input.get(3).copied().unwrap_or(Arg::Pointer(0));
+                let args = [&[o, lse, input[0], input[1], input[2], starts][..], &sizes(spec)].concat();
+                self.tiles("attention", spec, spec.heads, self.desk.module.shared_bytes(1, 2), &args)
+            }
+            Op::AttentionGrad(spec) => self.attention_grad(instr, &input, spec),
+            Op::Columns { start, width, period } => {
+                let n = size(0) / period * width;
+                let y = self.output(instr, 0)?;
+                let args = [y, input[0], word(*start), word(*width), word(*period), count(n)];
+                self.desk.each("columns", n, &args)
+            }
+            Op::ColumnsGrad { start, width, period, accumulate } => {
+                let n = size(0) / width * period;
+                let dx = self.output(instr, 0)?;
+                let sizes = [word(*start), word(*width), word(*period), flag(*accumulate), count(n)];
+                self.desk.each("columns_grad", n, &[&[dx, input[0]][..], &sizes].concat())
+            }
+            Op::Activate(activation) => {
+                let ([f, cap], y) = (curve(*activation), self.output(instr, 0)?);
+                self.desk.each("activate", size(0), &[y, input[0], f, cap, count(size(0))])
+            }
+            Op::ActivateGrad(activation) => {
+                let ([f, cap], dx) = (curve(*activation), self.output(instr, 0)?);
+                self.desk.each("activate_grad", size(0), &[dx, input[0], input[1], f, cap, count(size(0))])
+            }
+            Op::Gated(activation) => {
+                let ([f, cap], y) = (curve(*activation), self.output(instr, 0)?);
+                self.desk.each("gated", size(0), &[y, input[0], input[1], f, cap, count(size(0))])
+            }
+            Op::GatedGrad(activation) => {
+                let [f, cap] = curve(*activation);
+                let (d_gate, d_up) = (self.output(instr, 0)?, self.output(instr, 1)?);
+                let args = [d_gate, d_up, input[0], input[1], input[2], f, cap, count(size(0))];
+                self.desk.each("gated_grad", size(0), &args)
+            }
+            Op::Scale { factor } => {
+                let y = self.output(instr, 0)?;
+                self.desk.each("scale", size(0), &[y, input[0], Arg::F32(*factor), count(size(0))])
+            }
+            Op::Cast { to } => {
+                let kernel = if *to == Dtype::F32 { "widen" } else { "narrow_to_real" };
+                let y = self.output(instr, 0)?;
+                self.desk.each(kernel, size(0), &[y, input[0], count(size(0))])
+            }
+            Op::Add => {
+                let kernel = if dtype(instr.outputs[0]) == Dtype::F32 { "add_floats" } else { "add" };
+                let y = self.output(instr, 0)?;
+                self.desk.each(kernel, size(0), &[y, input[0], input[1], count(size(0))])
+            }
+            Op::Copy => {
+                let in_place = instr.reuses[0].is_some();
+                let y = self.output(instr, 0)?;
+                if in_place {
+                    return Ok(());
+                }
+                let kernel = match dtype(instr.outputs[0]) {
+                    Dtype::F32 | Dtype::U32 => "copy_words",
+                    Dtype::F16 | Dtype::Bf16 => "copy_reals",
+                };
+                self.desk.each(kernel, size(0), &[y, input[0], count(size(0))])
+            }
+            Op::LinearCrossEntropy { chunk, softcap } => {
+                self.linear_cross_entropy(instr, &input, *chunk, *softcap, None, None)
+            }
+            Op::LinearCrossEntropyGrad { chunk, softcap, input: wants_dx, weight, accumulate } => {
+                let dx = if *wants_dx { Some(self.output(instr, 1)?) } else { None };
+                let last = instr.outputs.len() - 1;
+                let dw = if *weight { Some((self.output(instr, last)?, *accumulate)) } else { None };
+                self.linear_cross_entropy(instr, &input, *chunk, *softcap, Some(dx), dw)
+            }
+            Op::CrossEntropy => self.class_loss("class_entropy", instr, &input, false),
+            Op::CrossEntropyGrad => self.class_loss("class_entropy", instr, &input, true),
+            Op::SquaredError => self.class_loss("squared_error", instr, &input, false),
+            Op::SquaredErrorGrad => self.class_loss("squared_error", instr, &input, true),
+            // Answers in a text, and keys and values that are kept, are the CPU's alone so far.
+            Op::CacheWrite
+            | Op::CachedAttention(_)
+            | Op::SpanCrossEntropy { .. }
+            | Op::SpanCrossEntropyGrad { .. } => {
+                Err(candle_core::Error::Msg(format!("no device has a kernel for {}", instr.op.name())))
+            }
+            Op::SumSquares { accumulate } => {
+                let Arg::Pointer(out) = self.output(instr, 0)? else { unreachable!("an output has a place") };
+                let parts = self.desk.floats(2 * blocks(size(0)))?;
+                self.desk.sum_of_squares(out, *accumulate, input[0], size(0), self.desk.at(&parts)?)
+            }
+            Op::GradFactor { max_norm } => {
+                let out = self.output(instr, 0)?;
+                let numbers = [max_norm.unwrap_or(0.0), self.knobs.unscale].map(Arg::F32);
+                self.desk.blocks("grad_factor", 1, 32, &[out, input[0], numbers[0], numbers[1]])
+            }
+            Op::Update { master, states, scaled } => {
+                let value = program.value(instr.inputs[0]);
+                let Role::Weight(param) = value.role else {
+                    unreachable!("an update begins with its weight")
+                };
+                let (first, n) = (2 + usize::from(*master), value.elements());
+                let Knobs { rate, factors, algorithm, weight_decay, .. } = *self.knobs;
+                let step = Step {
+                    algorithm,
+                    rate: rate * factors.get(param.0).unwrap_or(&1.0),
+                    weight_decay,
+                    count: self.store.count_update(param),
+                    clip: if *scaled { input[first + states] } else { Arg::Pointer(0) },
+                };
+                let states = &tensors[first..first + states];
+                if *master {
+                    return update(&self.desk, &step, &value.shape, [input[2], input[0]], input[1], states);
+                }
+                if value.dtype == Dtype::F32 {
+                    let weights = [input[0], Arg::Pointer(0)];
+                    return update(&self.desk, &step, &value.shape, weights, input[1], states);
+                }
+                let wide = self.desk.floats(n)?;
+                let wide = self.desk.at(&wide)?;
+                self.desk.each("widen", n, &[wide, input[0], count(n)])?;
+                update(&self.desk, &step, &value.shape, [wide, Arg::Pointer(0)], input[1], states)?;
+                let noise = Random::stream(self.knobs.noise, param.0 as u64).next();
+                self.desk.each("round_at_random", n, &[input[0], wide, Arg::U64(noise), count(n)])
+            }
+        }
+    }
+
+    fn multiply(
+        &self,
+        [m, n, k]: [usize; 3],
+        a: Matrix,
+        b: Matrix,
+        dtype: Dtype,
+        (c, c_dtype): (Arg, Dtype),
+        beta: f32,
+    ) -> Result<()> {
+        let [Arg::Pointer(a_at), Arg::Pointer(b_at), Arg::Pointer(c)] = [a.at, b.at, c] else {
+            unreachable!("matrices have places")
+        };
+        self.desk.machine.multiply(&Product {
+            m,
+            n,
+            k,
+            a: a_at,
+            lda: a.ld,
+            a_turned: a.turned,
+            b: b_at,
+            ldb: b.ld,
+            b_turned: b.turned,
+            dtype,
+            c,
+            ldc: n,
+            c_dtype,
+            beta,
+        })
+    }
+
+    /// Sums over rows, of `dy` or of `dy` times the normed `x`.
+    fn column_sums(
+        &self,
+        sums: Arg,
+        dy: Arg,
+        normed: Option<(Arg, Arg)>,
+        accumulate: bool,
+        n: usize,
+        rows: usize,
+    ) -> Result<()> {
+        let (x, statistics) = normed.unwrap_or((Arg::Pointer(0), Arg::Pointer(0)));
+        let args = [sums, dy, x, statistics, flag(accumulate), word(n), word(rows)];
+        self.desk.grid("column_sums", [n.div_ceil(32) as u32, 1, 1], [32, 16, 1], 0, &args)
+    }
+
+    fn norm_grad_weight(
+        &mut self,
+        instr: &Instr,
+        input: &[Arg],
+        eps: f32,
+        centered: bool,
+        n: usize,
+        accumulate: bool,
+    ) -> Result<()> {
+        let rows = self.program.value(instr.inputs[0]).elements() / n;
+        let dw = self.output(instr, 0)?;
+        let statistics = self.desk.floats(2 * rows)?;
+        let at = self.desk.at(&statistics)?;
+        let args = [at, input[1], Arg::F32(eps), flag(centered), word(n)];
+        self.desk.blocks("row_statistics", rows, row_threads(n), &args)?;
+        self.column_sums(dw, input[0], Some((input[1], at)), accumulate, n, rows)
+    }
+
+    /// An attention kernel: a block for each tile of rows, head and row of the batch.
+    fn tiles(
+        &self,
+        kernel: &'static str,
+        spec: &AttentionSpec,
+        heads: usize,
+        shared_bytes: u32,
+        args: &[Arg],
+    ) -> Result<()> {
+        let own = self.desk.module.own();
+        let grid = [spec.seq.div_ceil(own) as u32, heads as u32, spec.batch as u32];
+        self.desk.grid(kernel, grid, [2 * own as u32, 1, 1], shared_bytes, args)
+    }
+
+    fn attention_grad(&mut self, instr: &Instr, input: &[Arg], spec: &AttentionSpec) -> Result<()> {
+        let [d_o, q, k, v, o, lse] = [0, 1, 2, 3, 4, 5].map(|i| input[i]);
+        let starts = input.get(6).copied().unwrap_or(Arg::Pointer(0));
+        let n = spec.batch * spec.seq * spec.heads;
+        let delta = self.desk.floats(n)?;
+        let delta_at = self.desk.at(&delta)?;
+        let args = [delta_at, d_o, o, word(spec.seq), word(spec.heads), word(spec.head_dim), count(n)];
+        // A warp for each row and head.
+        self.desk.blocks("attention_delta", n.div_ceil(8), 256, &args)?;
+        let [dq, dk, dv] = [self.output(instr, 0)?, self.output(instr, 1)?, self.output(instr, 2)?];
+        let operands = [d_o, q, k, v, lse, delta_at, starts];
+        let args = [&[dq][..], &operands, &sizes(spec)].concat();
+        let shared_bytes = self.desk.module.shared_bytes(2, 2);
+        self.tiles("attention_grad_queries", spec, spec.heads, shared_bytes, &args)?;
+        let args = [&[dk, dv][..], &operands, &sizes(spec)].concat();
+        self.tiles("attention_grad_keys", spec, spec.kv_heads, shared_bytes, &args)
+    }
+
+    /// The loss over chunks of logits. `dx`: whether the gradients are wanted, and where `dx` goes if it is one of them.
+    fn linear_cross_entropy(
+        &mut self,
+        instr: &Instr,
+        input: &[Arg],
+        chunk: usize,
+        softcap: Option<f32>,
+        dx: Option<Option<Arg>>,
+        dw: Option<(Arg, bool)>,
+    ) -> Result<()> {
+        let (x, w) = (self.program.value(instr.inputs[0]), self.program.value(instr.inputs[1]));
+        let (rows, hidden, vocab) = (x.shape[0], x.shape[1], w.shape[0]);
+        let half = x.dtype;
+        let chunk = chunk.min(rows);
+        let out = self.output(instr, 0)?;
+        let logits = self.desk.floats(chunk * vocab)?;
+        let pairs = self.desk.floats(2 * rows)?;
+        let (logits, pairs) = (self.desk.at(&logits)?, self.desk.at(&pairs)?);
+        let scale = if dx.is_some() { self.knobs.loss_scale } else { 0.0 };
+        let bend = Arg::F32(softcap.unwrap_or(0.0));
+        // Gradients of logits lie where the logits were, at the start of each row.
+        let ld = vocab * 4 / half.size() as usize;
+        let row_bytes = hidden * half.size() as usize;
+        for first in (0..rows).step_by(chunk) {
+            let n = chunk.min(rows - first);
+            let x = Matrix { at: offset(input[0], first * row_bytes), ld: hidden, turned: false };
+            let weight = Matrix { at: input[1], ld: hidden, turned: true };
+            self.multiply([n, vocab, hidden], x, weight, half, (logits, Dtype::F32), 0.0)?;
+            let args = [
+                offset(pairs, first * 8),
+                logits,
+                offset(input[2], first * 4),
+                bend,
+                Arg::F32(scale),
+                word(vocab),
+            ];
+            self.desk.blocks("cross_entropy", n, 256, &args)?;
+            let d_logits = Matrix { at: logits, ld, turned: false };
+            if let Some(Some(dx)) = dx {
+                let weight = Matrix { turned: false, ..weight };
+                let to = (offset(dx, first * row_bytes), half);
+                self.multiply([n, hidden, vocab], d_logits, weight, half, to, 0.0)?;
+            }
+            if let Some((dw, accumulate)) = dw {
+                let d_logits = Matrix { turned: true, ..d_logits };
+                let to = (dw, self.program.value(instr.outputs[instr.outputs.len() - 1]).dtype);
+                self.multiply([vocab, hidden, n], d_logits, x, half, to, beta(accumulate || first > 0))?;
+            }
+        }
+        self.desk.blocks("pair_sums", 1, 256, &[out, pairs, word(rows)])
+    }
+
+    /// A loss of a few numbers a row, and with `grad` what they become.
+    fn class_loss(&mut self, kernel: &'static str, instr: &Instr, input: &[Arg], grad: bool) -> Result<()> {
+        let x = self.program.value(instr.inputs[0]);
+        let (rows, classes) = (x.shape[0], x.shape[1]);
+        let out = self.output(instr, 0)?;
+        let dx = if grad { self.output(instr, 1)? } else { Arg::Pointer(0) };
+        let scale = Arg::F32(if grad { self.knobs.loss_scale } else { 0.0 });
+        let pairs = self.desk.floats(2 * rows)?;
+        let pairs = self.desk.at(&pairs)?;
+        let mut args = vec![pairs, dx, input[0], input[1], scale];
+        if kernel == "class_entropy" {
+            args.push(word(classes));
+        }
+        args.push(word(rows));
+        self.desk.each(kernel, rows, &args)?;
+        self.desk.blocks("pair_sums", 1, 256, &[out, pairs, word(rows)])
+    }
+}
+
+/// A matrix as it lies on the device.
+#[derive(Clone, Copy)]
+struct Matrix {
+    at: Arg,
+    ld: usize,
+    turned: bool,
+}
+
+fn offset(at: Arg, bytes: usize) -> Arg {
+    match at {
+        Arg::Pointer(at) => Arg::Pointer(at + bytes as u64),
+        Arg::U32(_) | Arg::U64(_) | Arg::I32(_) | Arg::F32(_) => unreachable!("only places are moved"),
+    }
+}
+
+/// What all attention kernels are told of an attention.
+fn sizes(spec: &AttentionSpec) -> [Arg; 8] {
+    let AttentionSpec { batch: _, seq, heads, kv_heads, head_dim, scale, causal, packed: _, window, softcap } =
+        *spec;
+    [
+        word(seq),
+        word(heads),
+        word(kv_heads),
+        word(head_dim),
+        Arg::F32(scale),
+        Arg::F32(softcap.unwrap_or(0.0)),
+        flag(causal),
+        word(window.unwrap_or(0)),
+    ]
+}
+
+impl Inputs {
+    /// The words of one input; those that a program wants and the batch does not have are 0.
+    fn take(&mut self, input: Input, n: usize) -> Vec<u32> {
+        let words = match input {
+            Input::Ids => &mut self.ids,
+            Input::Types => &mut self.types,
+            Input::Labels => &mut self.labels,
+            Input::Positions => &mut self.positions,
+            Input::Starts => return self.starts.take().unwrap_or_default(),
+            Input::Queries => &mut self.queries,
+            Input::Classes => &mut self.classes,
+            Input::Targets => &mut self.targets,
+            Input::Spans => &mut self.spans,
+            Input::Places => &mut self.places,
+            Input::Seen => &mut self.seen,
+            Input::Lengths => &mut self.lengths,
+        };
+        let words = std::mem::take(words);
+        if matches!(input, Input::Types) && words.is_empty() { vec![0; n] } else { words }
+    }
+}

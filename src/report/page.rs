@@ -1,0 +1,395 @@
+//! A run as one page of HTML that needs nothing beside it: curves, memory, time, samples, audit, plan, inputs.
+
+use std::fmt::Write;
+
+use serde_json::Value as Json;
+
+use crate::units::{Bytes, Count};
+
+use super::chart::{Drawn, Series, bars, escape, lines, shares};
+use super::facts::{Fact, Summary, short};
+use super::rate;
+use super::record::{Record, State, Step, duration, foretold};
+
+const STYLE: &str = include_str!("page.css");
+
+/// The page.
+pub fn page(record: &Record) -> String {
+    let state = record.state();
+    let mut body = String::new();
+    let _ = write!(
+        body,
+        "<header><h1>{}</h1><span class=\"state {}\">{}</span></header>",
+        escape(&record.name),
+        state.word(),
+        state.word()
+    );
+    if let (State::Failed, Some(fail)) = (state, record.events_of("fail").last()) {
+        let message = fail["message"].as_str().unwrap_or_default();
+        let _ = write!(body, "<p class=\"fail\">{}</p>", escape(message));
+    }
+    for stage in record.stages("train") {
+        body += &train(record, stage);
+    }
+    for stage in record.stages("evaluate") {
+        let name = stage["name"].as_str().unwrap_or_default();
+        if let Some(metrics) = record.last_metrics(name).and_then(Json::as_object) {
+            let numbers = metrics.iter().map(|(name, value)| (name.clone(), number(value)));
+            body += &section(&format!("evaluate {name}"), &cards(numbers));
+        }
+    }
+    body += &section("Time", &time(record));
+    body += &samples(record);
+    body += &section("What happened", &events(record));
+    for event in last_of_each_stage(record, "audit") {
+        let stage = event["stage"].as_str().unwrap_or_default();
+        body += &folded(&format!("Audit of the rows of {stage}"), &table(&flat(&event["audit"], "")));
+    }
+    body += &plan(record);
+    body += &folded("Inputs by content", &inputs(record));
+    body += &folded("Pipeline", &format!("<pre>{}</pre>", escape(&record.pipeline)));
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta name=\"color-scheme\" content=\"light dark\">\
+         <title>{}</title><style>{STYLE}</style></head>\n<body><main>{body}\
+         <footer>hift {}</footer></main></body></html>\n",
+        escape(&record.name),
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+fn section(title: &str, content: &str) -> String {
+    format!("<section><h2>{}</h2>{content}</section>\n", escape(title))
+}
+
+fn folded(title: &str, content: &str) -> String {
+    format!("<details><summary>{}</summary>{content}</details>\n", escape(title))
+}
+
+fn figure(title: &str, legend: &str, content: &str) -> String {
+    format!("<figure><figcaption>{title}{legend}</figcaption>{content}</figure>")
+}
+
+fn cards(numbers: impl Iterator<Item = (String, String)>) -> String {
+    let cards = numbers.map(|(name, value)| {
+        format!("<div class=\"card\"><b>{}</b><span>{}</span></div>", escape(&value), escape(&name))
+    });
+    format!("<div class=\"cards\">{}</div>", cards.collect::<String>())
+}
+
+fn legend(entries: &[(String, String)]) -> String {
+    let entries = entries.iter().map(|(name, colour)| {
+        format!("<span class=\"key\"><i style=\"background:{colour}\"></i>{}</span>", escape(name))
+    });
+    entries.collect()
+}
+
+fn number(value: &Json) -> String {
+    value.as_f64().map_or("-".to_string(), |value| format!("{value:.4}"))
+}
+
+// ------------------------------------------------------------------------------------- a train stage
+
+fn train(record: &Record, plan: &Json) -> String {
+    let name = plan["name"].as_str().unwrap_or_default();
+    let steps: Vec<&Step> = record.steps(name).collect();
+    let mut content = summary(record, plan, &steps);
+    content += &losses(record, name, &steps);
+    let groups = groups(plan);
+    let by_group = |value: fn(&Step) -> f64, drawn: Drawn| -> Vec<Series> {
+        let series = groups.iter().enumerate().map(|(i, group)| Series {
+            name: group.join(" + "),
+            colour: colour(i, groups.len()),
+            points: steps
+                .iter()
+                .filter(|step| step.group == *group)
+                .map(|step| (step.step as f64, value(step)))
+                .collect(),
+            drawn,
+        });
+        series.collect()
+    };
+    let keys = keys(&groups);
+    let rates = lines(&by_group(|step| step.rate, Drawn::Points), "step", false, &rate);
+    content += &figure("Rate of each group", &keys, &rates);
+    let norms = lines(&by_group(|step| step.grad_norm, Drawn::Points), "step", true, &plain);
+    content += &figure("Gradient norm of each group, before clipping", &keys, &norms);
+    let memory = memory(record, name, &groups, &steps);
+    let both = legend(&[
+        ("foretold".to_string(), "var(--soft)".to_string()),
+        ("measured".to_string(), "var(--c0)".to_string()),
+    ]);
+    content += &figure("Peak memory over a cycle", &both, &memory);
+    section(&format!("train {name}"), &content)
+}
+
+fn summary(record: &Record, plan: &Json, steps: &[&Step]) -> String {
+    let name = plan["name"].as_str().unwrap_or_default();
+    let of = plan["steps"].as_u64().map_or(String::new(), |of| format!(" / {}", Count(of)));
+    let mut numbers = vec![("steps".to_string(), format!("{}{of}", Count(steps.len() as u64)))];
+    if let Some(last) = smooth(steps).last() {
+        numbers.push(("training loss".to_string(), format!("{:.4}", last.1)));
+    }
+    let held_out = record.held_out(name, "loss");
+    if let (Some(first), Some(last)) = (held_out.first(), held_out.last()) {
+        numbers.push(("held-out loss".to_string(), format!("{:.4} → {:.4}", first.1, last.1)));
+    }
+    let (tokens, seconds) = (steps.iter().map(|step| step.tokens), steps.iter().map(|step| step.seconds));
+    let (tokens, seconds) = (tokens.sum::<u64>(), seconds.sum::<f64>());
+    numbers.push(("tokens".to_string(), Count(tokens).to_string()));
+    if seconds > 0.0 {
+        let speed = (tokens as f64 / seconds) as u64;
+        numbers.push(("tokens a second".to_string(), Count(speed).to_string()));
+    }
+    if let (Some(peak), Some(foretold)) =
+        (steps.iter().map(|step| step.peak).max(), foretold(record.estimate(name)))
+    {
+        numbers.push((format!("peak memory, {} foretold", Bytes(foretold)), Bytes(peak).to_string()));
+    }
+    cards(numbers.into_iter())
+}
+
+fn losses(record: &Record, name: &str, steps: &[&Step]) -> String {
+    let raw = steps.iter().map(|step| (step.step as f64, step.loss)).collect();
+    let line = |name: &str, colour: &str, points, drawn| Series {
+        name: name.to_string(),
+        colour: colour.to_string(),
+        points,
+        drawn,
+    };
+    let mut series = vec![
+        line("each step", "var(--c0)", raw, Drawn::Faint),
+        line("training", "var(--c0)", smooth(steps), Drawn::Line),
+    ];
+    let held_out = record.held_out(name, "loss");
+    let mut keys = vec![("training".to_string(), "var(--c0)".to_string())];
+    if !held_out.is_empty() {
+        let points = held_out.iter().map(|(step, loss)| (*step as f64, *loss)).collect();
+        series.push(line("held-out", "var(--c1)", points, Drawn::Marked));
+        keys.push(("held-out".to_string(), "var(--c1)".to_string()));
+    }
+    figure("Loss", &legend(&keys), &lines(&series, "step", false, &plain))
+}
+
+/// The loss, averaged over the steps before: over more of them, the longer the run.
+fn smooth(steps: &[&Step]) -> Vec<(f64, f64)> {
+    let share = 1.0 / (steps.len() as f64 / 50.0).clamp(5.0, 50.0);
+    let mut mean: Option<f64> = None;
+    let mut points = Vec::with_capacity(steps.len());
+    for step in steps.iter().filter(|step| step.loss.is_finite()) {
+        let now = mean.map_or(step.loss, |mean| mean + share * (step.loss - mean));
+        mean = Some(now);
+        points.push((step.step as f64, now));
+    }
+    points
+}
+
+fn groups(plan: &Json) -> Vec<Vec<String>> {
+    let names = |group: &Json| {
+        let names = group["names"].as_array().into_iter().flatten().filter_map(Json::as_str);
+        names.map(str::to_owned).collect()
+    };
+    plan["groups"].as_array().into_iter().flatten().map(names).collect()
+}
+
+/// Few groups have colours that differ, many have a row of them.
+fn colour(i: usize, n: usize) -> String {
+    match n {
+        0..=8 => format!("var(--c{i})"),
+        _ => format!("hsl({:.0} 65% 52%)", 215.0 + 250.0 * i as f64 / (n - 1) as f64),
+    }
+}
+
+fn keys(groups: &[Vec<String>]) -> String {
+    let n = groups.len();
+    let key = |i: usize| (super::names(&groups[i]), colour(i, n));
+    match n {
+        0..=8 => legend(&(0..n).map(key).collect::<Vec<_>>()),
+        _ => legend(&[key(0), key(n / 2), key(n - 1)]),
+    }
+}
+
+fn memory(record: &Record, stage: &str, groups: &[Vec<String>], steps: &[&Step]) -> String {
+    let estimated = record.estimate(stage)["groups"].as_array().map_or(&[][..], Vec::as_slice);
+    let rows: Vec<_> = groups
+        .iter()
+        .zip(estimated)
+        .map(|(group, estimate)| {
+            let measured = steps.iter().filter(|step| step.group == *group).map(|step| step.peak).max();
+            let foretold = estimate["peak"].as_u64().unwrap_or(0) as f64;
+            (super::names(group), foretold, measured.map(|peak| peak as f64))
+        })
+        .collect();
+    bars(&rows, &|bytes| Bytes(bytes as u64).to_string())
+}
+
+/// A number for an axis.
+fn plain(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_string(),
+        0.01..10_000.0 => {
+            let text = format!("{value:.3}");
+            text.trim_end_matches('0').trim_end_matches('.').to_string()
+        }
+        _ => rate(value),
+    }
+}
+
+// ------------------------------------------------------------------------------------- the whole run
+
+/// Where the time went, of all calls together.
+fn time(record: &Record) -> String {
+    let stamp = |event: &Json| {
+        humantime::parse_rfc3339(event["time"].as_str()?).ok()?.duration_since(std::time::UNIX_EPOCH).ok()
+    };
+    // From each start to the last sign of life before the next one.
+    let (mut wall, mut begun, mut last) = (0.0, None, None);
+    for event in &record.events {
+        let Some(at) = stamp(event) else { continue };
+        if event["event"] == "start" {
+            wall += span(begun, last);
+            begun = Some(at);
+        }
+        last = Some(at);
+    }
+    wall += span(begun, last);
+    let sum =
+        |event: &str| -> f64 { record.events_of(event).filter_map(|event| event["seconds"].as_f64()).sum() };
+    let train: f64 = record.metrics.iter().map(|step| step.seconds).sum();
+    let (evaluate, save) = (sum("evaluate"), sum("checkpoint"));
+    let rest = (wall - train - evaluate - save).max(0.0);
+    let parts: Vec<(String, String, f64)> = [
+        ("training", "var(--c0)", train),
+        ("evaluating", "var(--c1)", evaluate),
+        ("checkpoints", "var(--c2)", save),
+        ("all else", "var(--soft)", rest),
+    ]
+    .into_iter()
+    .filter(|(.., seconds)| *seconds > 0.0)
+    .map(|(name, colour, seconds)| (format!("{name} {}", duration(seconds)), colour.to_string(), seconds))
+    .collect();
+    let keys: Vec<(String, String)> =
+        parts.iter().map(|(name, colour, _)| (name.clone(), colour.clone())).collect();
+    figure(&format!("{} in all", duration(wall.max(train))), &legend(&keys), &shares(&parts))
+}
+
+fn span(from: Option<std::time::Duration>, to: Option<std::time::Duration>) -> f64 {
+    from.zip(to).map_or(0.0, |(from, to)| to.saturating_sub(from).as_secs_f64())
+}
+
+fn samples(record: &Record) -> String {
+    let samples: String = record
+        .events_of("generate")
+        .map(|event| {
+            let text = |key: &str| escape(event[key].as_str().unwrap_or_default());
+            format!("<p class=\"sample\"><b>{}</b>{}</p>", text("prompt"), text("text"))
+        })
+        .collect();
+    if samples.is_empty() { samples } else { section("Samples", &samples) }
+}
+
+/// Events other than evaluations and audits, the last ones.
+fn events(record: &Record) -> String {
+    const SHOWN: usize = 40;
+    let told = record.events.iter().filter(|event| event["event"] != "audit" && event["event"] != "evaluate");
+    let told: Vec<&Json> = told.collect();
+    let rows = told[told.len().saturating_sub(SHOWN)..].iter().map(|event| {
+        let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+        let mut what: Vec<String> = Vec::new();
+        for (key, value) in event.as_object().into_iter().flatten() {
+            match (key.as_str(), value) {
+                ("time" | "event" | "prompt", _) => {}
+                ("seconds", value) => what.push(duration(value.as_f64().unwrap_or(0.0))),
+                (_, Json::String(text)) => what.push(text.clone()),
+                (key, value) => what.push(format!("{key} {value}")),
+            }
+        }
+        let time: String = text("time").replace('T', " ").chars().take(19).collect();
+        [time, text("event"), what.join(" · ")]
+    });
+    let rows: String = rows
+        .map(|cells| {
+            let cells: String = cells.iter().map(|cell| format!("<td>{}</td>", escape(cell))).collect();
+            format!("<tr>{cells}</tr>")
+        })
+        .collect();
+    format!("<div class=\"scroll\"><table>{rows}</table></div>")
+}
+
+fn last_of_each_stage<'r>(record: &'r Record, event: &'r str) -> Vec<&'r Json> {
+    let mut last: Vec<&Json> = Vec::new();
+    for event in record.events_of(event) {
+        last.retain(|known| known["stage"] != event["stage"]);
+        last.push(event);
+    }
+    last
+}
+
+/// The entries of a value, inner ones under the names of both.
+fn flat(value: &Json, within: &str) -> Vec<(String, String)> {
+    let named = |key: &str| match within {
+        "" => key.replace('_', " "),
+        within => format!("{within}, {}", key.replace('_', " ")),
+    };
+    match value {
+        Json::Object(entries) => entries.iter().flat_map(|(key, value)| flat(value, &named(key))).collect(),
+        Json::Null => Vec::new(),
+        Json::Array(list) if list.is_empty() => Vec::new(),
+        Json::String(text) => vec![(within.to_owned(), text.clone())],
+        value => vec![(within.to_owned(), value.to_string())],
+    }
+}
+
+fn table(rows: &[(String, String)]) -> String {
+    let rows: String = rows
+        .iter()
+        .map(|(name, value)| format!("<tr><th>{}</th><td>{}</td></tr>", escape(name), escape(value)))
+        .collect();
+    format!("<div class=\"scroll\"><table>{rows}</table></div>")
+}
+
+fn plan(record: &Record) -> String {
+    let Ok(summary) = Summary::read(&record.plan) else { return String::new() };
+    let rows = |facts: &[Fact]| -> Vec<(String, String)> {
+        facts.iter().map(|fact| (fact.name.clone(), short(fact.unit, &fact.value))).collect()
+    };
+    let stages = summary
+        .stages
+        .iter()
+        .map(|stage| folded(&format!("Plan of {} {}", stage.kind, stage.name), &table(&rows(&stage.facts))));
+    stages.collect()
+}
+
+fn inputs(record: &Record) -> String {
+    let rows = record.lock["inputs"].as_array().into_iter().flatten().map(|input| {
+        let text = |key: &str| input[key].as_str().unwrap_or_default();
+        let bytes = Bytes(input["bytes"].as_u64().unwrap_or(0));
+        (text("path").to_owned(), format!("{}, {bytes}, sha256 {}", text("role"), text("sha256")))
+    });
+    table(&rows.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_nothing_is_a_page() {
+        let page = page(&Record::read("a<b", "", "", "", "", ""));
+        assert!(page.starts_with("<!doctype html>") && page.contains("a&lt;b") && !page.contains("a<b"));
+    }
+
+    #[test]
+    fn many_groups_have_a_row_of_colours_and_three_keys() {
+        let groups: Vec<Vec<String>> = (0..33).map(|i| vec![format!("block.{i}")]).collect();
+        let colours: std::collections::BTreeSet<String> = (0..33).map(|i| colour(i, 33)).collect();
+        assert_eq!(colours.len(), 33);
+        let keys = keys(&groups);
+        assert!(
+            keys.contains("block.0<") && keys.contains("block.16<") && keys.contains("block.32<"),
+            "{keys}"
+        );
+        assert_eq!(keys.matches("<i ").count(), 3);
+    }
+}

@@ -1,0 +1,342 @@
+//! The kernels of the GPU, on a CPU that acts like one: every program must leave what the CPU's own kernels leave.
+//!
+//! The sources are compiled by the system's C++ compiler against `tests/gpu/emulate.hpp`, which has what they use of
+//! CUDA: threads that wait for each other, warps that exchange values, shared memory, tensor cores. What is not
+//! emulated is the driver, and cuBLAS: a GPU has to show those (`tests/gpu/run.sh`).
+
+mod common;
+#[path = "gpu/emulator.rs"]
+mod emulator;
+
+use candle_core::Tensor;
+use hift::engine::{Inputs, Knobs, Store, gpu, play, store};
+use hift::lang::pipeline::{Algorithm, Setting, Weights};
+use hift::model::{Head, Model};
+use hift::program::{
+    BatchShape, ParamId, Program, Settings, State, StepPrograms, forward_only, step_programs,
+};
+use hift::random::Random;
+use hift::units::Dtype;
+
+use common::families::FAMILIES;
+use emulator::Emulator;
+
+/// Largest difference of a tensor, as a part of its norm.
+const TENSOR: f64 = 2e-5;
+/// Numbers that are nothing but rounding: the gradient of a key's bias is zero.
+const NOTHING: f64 = 2e-9;
+
+/// Numbers from -1 to 1.
+fn random(n: usize, seed: u64) -> Vec<f32> {
+    let mut random = Random::named(seed, "numbers");
+    (0..n).map(|_| (random.below(2_000_001) as f32) / 1e6 - 1.0).collect()
+}
+
+fn copy(tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(|tensor| tensor.force_contiguous().and_then(|t| t.copy()).unwrap()).collect()
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f32> {
+    match tensor.dtype() {
+        candle_core::DType::U32 => {
+            // Codes of 8 bits, compared byte by byte.
+            let words = tensor.flatten_all().unwrap().to_vec1::<u32>().unwrap();
+            words.into_iter().flat_map(u32::to_le_bytes).map(f32::from).collect()
+        }
+        _ => tensor.flatten_all().unwrap().to_vec1().unwrap(),
+    }
+}
+
+fn assert_near(got: &Tensor, expected: &Tensor, what: &str) {
+    let (got, expected) = (numbers(got), numbers(expected));
+    assert_eq!(got.len(), expected.len());
+    let norm = |all: &mut dyn Iterator<Item = f64>| all.map(|x| x * x).sum::<f64>().sqrt();
+    let apart = norm(&mut got.iter().zip(&expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    let length = norm(&mut expected.iter().map(|x| f64::from(*x)));
+    let allowed = TENSOR * length + NOTHING * (got.len() as f64).sqrt();
+    // NaN is never near.
+    assert!(apart <= allowed, "{what}: {apart:e} apart of {length:e}\n{got:?}\n{expected:?}");
+}
+
+/// A batch for a graph of `shape`; the last row is padded, one token has no label.
+fn batch(model: &Model, shape: BatchShape, seed: u64) -> Inputs {
+    let rows = shape.batch * shape.seq;
+    let mut random = Random::named(seed, "batch");
+    let ids: Vec<u32> = (0..rows).map(|_| random.below(model.vocab as u64) as u32).collect();
+    let mut labels: Vec<u32> = (0..rows).map(|_| random.below(model.vocab as u64) as u32).collect();
+    labels[1] = u32::MAX;
+    let mut starts = vec![0; rows];
+    let mut positions: Vec<u32> = (0..rows).map(|i| (i % shape.seq) as u32).collect();
+    if shape.packed {
+        for (i, start) in starts.iter_mut().enumerate() {
+            // Three documents in each row.
+            let at = (i % shape.seq) as u32;
+            let cuts = [0, shape.seq as u32 / 3, shape.seq as u32 * 2 / 3];
+            *start = *cuts.iter().rfind(|cut| **cut <= at).unwrap();
+            positions[i] = at - *start;
+        }
+    }
+    let n_classes = match model.head {
+        Head::Tokens { .. } | Head::Span { .. } => 1,
+        Head::Sequence { .. } => 2,
+        Head::Labels { ref classes, .. } => {
+            // The classes of tokens are their labels.
+            let classes = classes.len() as u32;
+            labels.iter_mut().filter(|label| **label != u32::MAX).for_each(|label| *label %= classes);
+            1
+        }
+    };
+    Inputs {
+        ids,
+        types: Vec::new(),
+        labels,
+        positions,
+        starts: Some(starts),
+        queries: (0..shape.batch).map(|i| ((i + 1) * shape.seq - 1) as u32).collect(),
+        classes: (0..shape.batch).map(|_| random.below(n_classes) as u32).collect(),
+        targets: (0..shape.batch).map(|i| (i as f32 - 0.5).to_bits()).collect(),
+        ..Inputs::default()
+    }
+}
+
+struct Sides {
+    cpu: Store,
+    gpu: Store,
+}
+
+impl Sides {
+    fn new(model: &Model) -> Self {
+        let weights = Weights::Random { config: "".into(), seed: 3 };
+        let mut weights = store::load(model, &weights, std::path::Path::new(""), Dtype::F32).unwrap();
+        // Norms and biases are drawn as ones and zeros: here they are anything.
+        for (idx, (weight, param)) in weights.iter_mut().zip(&model.params).enumerate() {
+            let noise = random(weight.elem_count(), idx as u64);
+            let noise = Tensor::from_vec(noise, param.shape.as_slice(), &candle_core::Device::Cpu).unwrap();
+            *weight = (&*weight + noise * 0.2).unwrap();
+        }
+        Self { cpu: Store::new(copy(&weights)), gpu: Store::new(weights) }
+    }
+}
+
+type Gradients = Vec<(ParamId, Tensor)>;
+
+/// Plays a program on both sides and compares what it gives.
+fn both(
+    machine: &Emulator,
+    name: &str,
+    model: &Model,
+    program: &Program,
+    sides: &mut Sides,
+    knobs: &Knobs<'_>,
+    inputs: &Inputs,
+    carried: (Gradients, Gradients),
+) -> (Gradients, Gradients) {
+    let cpu = play(program, &mut sides.cpu, inputs.clone(), carried.0, knobs).unwrap();
+    let gpu = gpu::play(machine, program, &mut sides.gpu, inputs.clone(), carried.1, knobs)
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(gpu.results.len(), cpu.results.len());
+    for (n, (got, expected)) in gpu.results.iter().zip(&cpu.results).enumerate() {
+        assert_near(got, expected, &format!("{name}: result {n}"));
+    }
+    assert_eq!(gpu.gradients.len(), cpu.gradients.len());
+    for ((id, got), (other, expected)) in gpu.gradients.iter().zip(&cpu.gradients) {
+        assert_eq!(id, other);
+        assert_near(got, expected, &format!("{name}: gradient of {}", model.param(*id).name));
+    }
+    (cpu.gradients, gpu.gradients)
+}
+
+/// Weights and states of both sides.
+fn compare(name: &str, model: &Model, sides: &Sides) {
+    for (idx, param) in model.params.iter().enumerate() {
+        let id = ParamId(idx);
+        assert_near(&sides.gpu.weights[idx], &sides.cpu.weights[idx], &format!("{name}: {}", param.name));
+        for (got, expected) in sides.gpu.states_of(id).iter().zip(sides.cpu.states_of(id)) {
+            assert_near(got, expected, &format!("{name}: a state of {}", param.name));
+        }
+    }
+}
+
+/// Plays the programs of a step on both sides and compares all that they leave.
+fn check(
+    machine: &Emulator,
+    name: &str,
+    model: &Model,
+    programs: &StepPrograms,
+    sides: &mut Sides,
+    knobs: &Knobs<'_>,
+    batches: &[Inputs],
+) {
+    let none = (Vec::new(), Vec::new());
+    match programs {
+        StepPrograms::Whole(program) => {
+            both(machine, name, model, program, sides, knobs, &batches[0], none);
+        }
+        StepPrograms::Parts(parts) => {
+            let carried = both(machine, name, model, &parts.first, sides, knobs, &batches[0], none);
+            let carried = both(machine, name, model, &parts.next, sides, knobs, &batches[1], carried);
+            both(machine, name, model, &parts.update, sides, knobs, &Inputs::default(), carried);
+        }
+    }
+    compare(name, model, sides);
+}
+
+fn real(x: f64) -> Setting<f64> {
+    Setting::default(x)
+}
+
+const STILL: Algorithm = Algorithm::Sgd;
+
+fn step(
+    model: &Model,
+    shape: BatchShape,
+    algorithm: &Algorithm,
+    clip: Option<f32>,
+    accumulate: bool,
+) -> StepPrograms {
+    let states = |id: ParamId| -> Vec<State> { hift::plan::optimizer::states(algorithm, model, id) };
+    let active = vec![true; model.params.len()];
+    let settings = Settings {
+        active: &active,
+        states: &states,
+        clip,
+        masters: false,
+        scaled: false,
+        accumulate,
+        recompute: &|_| false,
+        threads: 1,
+    };
+    step_programs(&model.loss(shape), &settings)
+}
+
+#[test]
+fn every_family_trains_as_on_the_cpu() {
+    let Some(mut machine) = Emulator::new() else { return };
+    for (at, (name, config)) in FAMILIES.iter().enumerate() {
+        let model = Model::from_config(config).unwrap();
+        if matches!(model.head, Head::Span { .. }) {
+            // The loss of answers has no kernel, and says so; what stands before it is the family's of other tasks.
+            continue;
+        }
+        // Rows longer than a tile of the attention kernels where it is cheap; packed rows where a family takes them.
+        let packed = at % 2 == 1 && matches!(model.head, Head::Tokens { .. });
+        let shape = BatchShape { batch: 2, seq: [9, 40][at % 2], packed };
+        machine.backwards = at % 3 == 1;
+        let (clip, accumulate) = (if at % 3 == 0 { Some(0.5) } else { None }, at % 4 == 3);
+        let programs = step(&model, shape, &STILL, clip, accumulate);
+        let knobs = Knobs {
+            loss_scale: 0.1,
+            unscale: 1.0,
+            noise: 0,
+            rate: 0.5,
+            factors: &[],
+            algorithm: &STILL,
+            weight_decay: 0.1,
+        };
+        let batches = [batch(&model, shape, 1), batch(&model, shape, 2)];
+        let mut sides = Sides::new(&model);
+        check(&machine, name, &model, &programs, &mut sides, &knobs, &batches);
+        let forward = forward_only(&model.loss(shape), 1);
+        check(&machine, name, &model, &StepPrograms::Whole(forward), &mut sides, &knobs, &batches);
+        let logits = forward_only(&model.logits(shape), 1);
+        check(&machine, name, &model, &StepPrograms::Whole(logits), &mut sides, &knobs, &batches);
+    }
+}
+
+#[test]
+fn every_optimizer_moves_weights_as_on_the_cpu() {
+    let Some(machine) = Emulator::new() else { return };
+    // Wide enough for 8-bit states; a table whose size fills no block; vectors.
+    let config = r#"{"model_type": "llama", "vocab_size": 67, "hidden_size": 64, "intermediate_size": 96,
+        "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}"#;
+    let model = Model::from_config(config).unwrap();
+    let shape = BatchShape { batch: 1, seq: 5, packed: false };
+    let (betas, eps) = (|| Setting::default([0.9, 0.99]), || real(1e-8));
+    let adafactor = |beta1, scale_parameter| Algorithm::Adafactor {
+        eps: real(1e-30),
+        decay_rate: real(0.8),
+        clip_threshold: real(1.0),
+        beta1,
+        scale_parameter: Setting::default(scale_parameter),
+    };
+    let rmsprop = |momentum, centered| Algorithm::Rmsprop {
+        alpha: real(0.99),
+        eps: eps(),
+        momentum: real(momentum),
+        centered: Setting::default(centered),
+    };
+    let algorithms = [
+        Algorithm::Adamw { betas: betas(), eps: eps() },
+        Algorithm::Adam { betas: betas(), eps: eps() },
+        Algorithm::Sgd,
+        Algorithm::Sgdm { momentum: real(0.9), nesterov: Setting::default(false) },
+        Algorithm::Sgdm { momentum: real(0.9), nesterov: Setting::default(true) },
+        Algorithm::Adagrad { eps: eps() },
+        rmsprop(0.0, false),
+        rmsprop(0.9, true),
+        adafactor(Setting::default(None), false),
+        adafactor(Setting::default(Some(0.9)), true),
+        Algorithm::Lion { betas: betas() },
+        Algorithm::Lamb { betas: betas(), eps: eps() },
+        Algorithm::Lars { momentum: real(0.9), nesterov: Setting::default(false), trust: real(0.01) },
+        Algorithm::AdamMini { betas: betas(), eps: eps() },
+        Algorithm::Adamw8bit { betas: betas(), eps: eps() },
+        Algorithm::Adam8bit { betas: betas(), eps: eps() },
+        Algorithm::Lion8bit { betas: betas() },
+    ];
+    for (at, algorithm) in algorithms.iter().enumerate() {
+        let clip = if at % 2 == 0 { Some(0.3) } else { None };
+        let StepPrograms::Parts(parts) = step(&model, shape, algorithm, clip, true) else { panic!("parts") };
+        let mut sides = Sides::new(&model);
+        let params: Vec<ParamId> = (0..model.params.len()).map(ParamId).collect();
+        for store in [&mut sides.cpu, &mut sides.gpu] {
+            store.make_states(&params, algorithm, &model).unwrap();
+        }
+        // Twice: the second step finds states.
+        for seed in 1..3 {
+            let knobs = Knobs {
+                loss_scale: 0.2,
+                unscale: 1.0,
+                noise: 0,
+                rate: 1e-2,
+                factors: &[],
+                algorithm,
+                weight_decay: 0.1,
+            };
+            let gradients = |store: &mut Store| {
+                let batch = batch(&model, shape, seed);
+                play(&parts.first, store, batch, Vec::new(), &knobs).unwrap().gradients
+            };
+            // The same gradients on both sides: what is rounded differently in small ones would grow.
+            let gradients = gradients(&mut sides.cpu);
+            let copies = gradients.iter().map(|(id, g)| (*id, g.copy().unwrap())).collect();
+            let name = format!("{algorithm:?}");
+            both(
+                &machine,
+                &name,
+                &model,
+                &parts.update,
+                &mut sides,
+                &knobs,
+                &Inputs::default(),
+                (gradients, copies),
+            );
+            compare(&name, &model, &sides);
+        }
+    }
+}
+
+#[test]
+fn every_kernel_agrees_with_the_cpu_over_odd_shapes() {
+    let Some(mut machine) = Emulator::new() else { return };
+    for (dtype, backwards) in [(Dtype::F32, false), (Dtype::Bf16, true), (Dtype::F16, false)] {
+        machine.backwards = backwards;
+        let mut n = 0;
+        gpu::check::compare(&machine, dtype, &mut |compared| {
+            n += 1;
+            assert!(compared.agrees(), "{compared:?}");
+        })
+        .unwrap();
+        assert!(n > 60, "{n} of {dtype}");
+    }
+}

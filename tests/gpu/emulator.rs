@@ -1,0 +1,197 @@
+//! A machine that runs the kernels on the CPU.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_char, c_void};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+
+use candle_core::{CpuStorage, Device, Result, Storage, Tensor};
+use half::{bf16, f16};
+use hift::engine::gpu::kernels::{names, source};
+use hift::engine::gpu::{Arg, Launch, Machine, Module, Product};
+use hift::units::Dtype;
+use libloading::Library;
+use tempfile::TempDir;
+
+type Call = unsafe extern "C" fn(
+    name: *const c_char,
+    grid: *const u32,
+    block: *const u32,
+    shared_bytes: u32,
+    backwards: i32,
+    n_args: i32,
+    args: *mut *mut c_void,
+) -> i32;
+
+/// The kernels keep their state in variables of the library: one launch at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+pub struct Emulator {
+    folder: TempDir,
+    modules: Mutex<HashMap<Module, Library>>,
+    /// The threads of a block take their turns from the last to the first: a missing barrier shows.
+    pub backwards: bool,
+}
+
+impl Emulator {
+    /// None, with a word why, where there is no C++ compiler.
+    pub fn new() -> Option<Self> {
+        if Command::new("c++").arg("--version").output().is_err() {
+            println!("skipped: there is no C++ compiler");
+            return None;
+        }
+        // One of its own: a library that is open must not be written again.
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("kernels.inc"), source()).unwrap();
+        let list: String = names().map(|name| format!("KERNEL({name})\n")).collect();
+        fs::write(folder.path().join("names.inc"), list).unwrap();
+        Some(Self { folder, modules: Mutex::default(), backwards: false })
+    }
+
+    fn compile(&self, module: Module) -> Library {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gpu");
+        let to = self.folder.path().join(format!("{}-{}.so", module.real, module.head_dim));
+        let defines = module.defines().map(|(name, value)| format!("-D{name}={value}"));
+        let done = Command::new("c++")
+            .args([
+                "-std=c++17",
+                "-O1",
+                "-w",
+                "-U_FORTIFY_SOURCE",
+                "-fno-strict-aliasing",
+                "-shared",
+                "-fPIC",
+                "-I",
+            ])
+            .arg(self.folder.path())
+            .args(defines)
+            .arg(own.join("emulate.cpp"))
+            .arg("-o")
+            .arg(&to)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        #[allow(unsafe_code, reason = "the kernels of a GPU, compiled for the CPU")]
+        // SAFETY: the library was made just now and has no initializers of its own.
+        unsafe { Library::new(&to) }.unwrap()
+    }
+}
+
+impl Machine for Emulator {
+    fn device(&self) -> &Device {
+        &Device::Cpu
+    }
+
+    fn fresh(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
+        let n = shape.iter().product();
+        // What nobody has written is not a number.
+        match dtype {
+            Dtype::F32 => Tensor::from_vec(vec![f32::NAN; n], shape, &Device::Cpu),
+            Dtype::U32 => Tensor::from_vec(vec![u32::MAX; n], shape, &Device::Cpu),
+            Dtype::F16 => Tensor::from_vec(vec![f16::NAN; n], shape, &Device::Cpu),
+            Dtype::Bf16 => Tensor::from_vec(vec![bf16::NAN; n], shape, &Device::Cpu),
+        }
+    }
+
+    fn upload(&self, words: Vec<u32>, shape: &[usize]) -> Result<Tensor> {
+        Tensor::from_vec(words, shape, &Device::Cpu)
+    }
+
+    fn address(&self, tensor: &Tensor) -> Result<u64> {
+        let (storage, layout) = tensor.storage_and_layout();
+        assert!(layout.is_contiguous() && layout.start_offset() == 0, "tensors own their storage whole");
+        let Storage::Cpu(storage) = &*storage else { unreachable!("a tensor of this machine") };
+        Ok(match storage {
+            CpuStorage::F32(numbers) => numbers.as_ptr() as u64,
+            CpuStorage::U32(words) => words.as_ptr() as u64,
+            CpuStorage::F16(numbers) => numbers.as_ptr() as u64,
+            CpuStorage::BF16(numbers) => numbers.as_ptr() as u64,
+            _ => unreachable!("no other numbers are made"),
+        })
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        let _turn = TURN.lock().unwrap();
+        let mut modules = self.modules.lock().unwrap();
+        let library = modules.entry(launch.module).or_insert_with(|| self.compile(launch.module));
+        let mut cells: Vec<u64> = launch
+            .args
+            .iter()
+            .map(|arg| match *arg {
+                Arg::Pointer(at) | Arg::U64(at) => at,
+                Arg::U32(x) => x.into(),
+                Arg::I32(x) => u64::from(x as u32),
+                Arg::F32(x) => x.to_bits().into(),
+            })
+            .collect();
+        let mut args: Vec<*mut c_void> =
+            cells.iter_mut().map(|cell| std::ptr::from_mut(cell).cast()).collect();
+        let name = CString::new(launch.kernel).unwrap();
+        let threads: u32 = launch.block.iter().product();
+        assert!(threads <= 1024 && launch.shared_bytes <= 99 << 10, "{launch:?} is too large for many GPUs");
+        #[allow(unsafe_code, reason = "the kernels of a GPU, compiled for the CPU")]
+        // SAFETY: the library has this function; the arguments are those of the kernel, as on a GPU.
+        let rc = unsafe {
+            let call = library.get::<Call>(b"hift_launch").unwrap();
+            let (grid, block) = (launch.grid.as_ptr(), launch.block.as_ptr());
+            call(
+                name.as_ptr(),
+                grid,
+                block,
+                launch.shared_bytes,
+                self.backwards.into(),
+                args.len() as i32,
+                args.as_mut_ptr(),
+            )
+        };
+        assert_eq!(rc, launch.args.len() as i32, "{}: arguments", launch.kernel);
+        Ok(())
+    }
+
+    fn multiply(&self, product: &Product) -> Result<()> {
+        let Product { m, n, k, a, lda, a_turned, b, ldb, b_turned, dtype, c, ldc, c_dtype, beta } = *product;
+        for i in 0..m {
+            for j in 0..n {
+                let sum: f32 = (0..k)
+                    .map(|l| {
+                        let x = read(a, if a_turned { l * lda + i } else { i * lda + l }, dtype);
+                        let y = read(b, if b_turned { j * ldb + l } else { l * ldb + j }, dtype);
+                        x * y
+                    })
+                    .sum();
+                let at = i * ldc + j;
+                let before = if beta == 0.0 { 0.0 } else { beta * read(c, at, c_dtype) };
+                write(c, at, c_dtype, before + sum);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[allow(unsafe_code, reason = "matrices are places, as on a GPU")]
+fn read(from: u64, at: usize, dtype: Dtype) -> f32 {
+    // SAFETY: the player names places in tensors that live.
+    unsafe {
+        match dtype {
+            Dtype::F32 => *(from as *const f32).add(at),
+            Dtype::F16 => (*(from as *const f16).add(at)).to_f32(),
+            Dtype::Bf16 => (*(from as *const bf16).add(at)).to_f32(),
+            Dtype::U32 => unreachable!("matrices are floats"),
+        }
+    }
+}
+
+#[allow(unsafe_code, reason = "matrices are places, as on a GPU")]
+fn write(to: u64, at: usize, dtype: Dtype, x: f32) {
+    // SAFETY: the player names places in tensors that live.
+    unsafe {
+        match dtype {
+            Dtype::F32 => *(to as *mut f32).add(at) = x,
+            Dtype::F16 => *(to as *mut f16).add(at) = f16::from_f32(x),
+            Dtype::Bf16 => *(to as *mut bf16).add(at) = bf16::from_f32(x),
+            Dtype::U32 => unreachable!("matrices are floats"),
+        }
+    }
+}
