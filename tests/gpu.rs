@@ -82,8 +82,14 @@ fn batch(model: &Model, shape: BatchShape, seed: u64) -> Inputs {
         }
     }
     let n_classes = match model.head {
-        Head::Tokens { .. } => 1,
+        Head::Tokens { .. } | Head::Span { .. } => 1,
         Head::Sequence { .. } => 2,
+        Head::Labels { ref classes, .. } => {
+            // The classes of tokens are their labels.
+            let classes = classes.len() as u32;
+            labels.iter_mut().filter(|label| **label != u32::MAX).for_each(|label| *label %= classes);
+            1
+        }
     };
     Inputs {
         ids,
@@ -94,6 +100,7 @@ fn batch(model: &Model, shape: BatchShape, seed: u64) -> Inputs {
         queries: (0..shape.batch).map(|i| ((i + 1) * shape.seq - 1) as u32).collect(),
         classes: (0..shape.batch).map(|_| random.below(n_classes) as u32).collect(),
         targets: (0..shape.batch).map(|i| (i as f32 - 0.5).to_bits()).collect(),
+        ..Inputs::default()
     }
 }
 
@@ -224,6 +231,10 @@ fn every_family_trains_as_on_the_cpu() {
     let Some(mut machine) = Emulator::new() else { return };
     for (at, (name, config)) in FAMILIES.iter().enumerate() {
         let model = Model::from_config(config).unwrap();
+        if matches!(model.head, Head::Span { .. }) {
+            // The loss of answers has no kernel, and says so; what stands before it is the family's of other tasks.
+            continue;
+        }
         // Rows longer than a tile of the attention kernels where it is cheap; packed rows where a family takes them.
         let packed = at % 2 == 1 && matches!(model.head, Head::Tokens { .. });
         let shape = BatchShape { batch: 2, seq: [9, 40][at % 2], packed };

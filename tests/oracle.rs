@@ -12,7 +12,6 @@ use hift::engine::{Parameters, Store, memory, store};
 use hift::estimate::{left_over, peak, play, step};
 use hift::lang::pipeline::{Shuffle, Weights};
 use hift::lang::schema::ALGORITHMS;
-use hift::model::Head;
 use hift::plan::{RunAgain, StagePlan, TrainPlan};
 use hift::program::{ParamId, StepPrograms};
 use hift::run::train::Stepper;
@@ -192,26 +191,17 @@ train t {{
 /// One setting for each family and precision, in turn.
 fn check_family(name: &str, config: &str, at: usize, precision: &str) -> usize {
     let folder = tempfile::tempdir().unwrap();
-    let ids = |i: u32| (0..40).map(|t| (i * 31 + t * 7) % 40).collect::<Vec<u32>>();
-    let rows: String =
-        (0..24).map(|i| format!("{{\"ids\": {:?}, \"class\": {}}}\n", ids(i), i % 2)).collect();
-    fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
-    fs::write(folder.path().join("config.json"), config).unwrap();
-    let model = hift::model::Model::from_config(config).unwrap();
-    let class = match model.head {
-        Head::Tokens { .. } => "",
-        Head::Sequence { .. } => r#", label = "class""#,
-    };
+    let blocks = families::rows(folder.path(), config, 24, &|i| i % 2);
     let (groups, optimizer, train) = SETTINGS[at % SETTINGS.len()];
     let recompute = ["none", "blocks"][at / SETTINGS.len() % 2];
     let text = format!(
         r#"hift 1
-data rows {{ source = json("rows.jsonl") format = tokens(input = "ids"{class}) }}
+{blocks}
 model tiny {{ weights = random("config.json", seed = 1) recompute = {recompute} precision = {precision} }}
 groups g {{ {groups} }}
 schedule s {{ rate = constant(1e-3) }}
 {optimizer}
-train t {{ data = rows model = tiny groups = g schedule = s optimizer = o steps = 20 {train} }}
+train t {{ data = rows tokenizer = words model = tiny groups = g schedule = s optimizer = o steps = 20 {train} }}
 "#
     );
     check(folder.path(), &text, &format!("{name}, {groups}, {optimizer}, {train}, {recompute}, {precision}"))

@@ -96,7 +96,7 @@ fn seven_billion_parameters_fit_a_card_of_24_gb() {
 /// A few steps of a pipeline, in a folder of its own.
 fn short(name: &str, steps: u64) -> (common::Seen, Ending, tempfile::TempDir) {
     let place = tempfile::tempdir().unwrap();
-    for files in ["quickstart", "chat"] {
+    for files in ["quickstart", "chat", "words"] {
         fs::create_dir(place.path().join(files)).unwrap();
         for entry in fs::read_dir(folder().join(files)).unwrap() {
             let path = entry.unwrap().path();

@@ -11,7 +11,6 @@ use hift::data::{Batches, Library};
 use hift::engine::access::floats;
 use hift::engine::{Inputs, Knobs, Parameters, Store, play, store};
 use hift::lang::pipeline::{Algorithm, Shuffle, Weights};
-use hift::model::Head;
 use hift::plan::StagePlan;
 use hift::program::StepPrograms;
 
@@ -137,25 +136,15 @@ fn exports_are_the_masters() {
 
 /// The gradients of every parameter for one batch, one update away from any change, by precision.
 fn gradients(folder: &Path, config: &str, precision: &str) -> Vec<(String, Vec<f32>)> {
-    let ids = |i: u32| (0..40).map(|t| (i * 31 + t * 7) % 40).collect::<Vec<u32>>();
-    let rows: String = (0..8)
-        .map(|i| format!("{{\"ids\": {:?}, \"class\": {}}}\n", ids(i), u32::from(i % 4 == 1)))
-        .collect();
-    fs::write(folder.join("rows.jsonl"), rows).unwrap();
-    fs::write(folder.join("config.json"), config).unwrap();
-    let model = hift::model::Model::from_config(config).unwrap();
-    let class = match model.head {
-        Head::Tokens { .. } => "",
-        Head::Sequence { .. } => r#", label = "class""#,
-    };
+    let blocks = families::rows(folder, config, 8, &|i| u32::from(i % 4 == 1));
     let text = format!(
         r#"hift 1
-data rows {{ source = json("rows.jsonl") format = tokens(input = "ids"{class}) shuffle = none }}
+{blocks}
 model tiny {{ weights = random("config.json", seed = 1) precision = {precision} }}
 groups g {{ split = all() }}
 schedule s {{ rate = constant(1e-3) }}
 optimizer sgd {{ }}
-train t {{ data = rows model = tiny groups = g schedule = s optimizer = sgd steps = 1 micro_batch = 4 accumulate = 2 }}
+train t {{ data = rows tokenizer = words model = tiny groups = g schedule = s optimizer = sgd steps = 1 micro_batch = 4 accumulate = 2 }}
 "#
     );
     let pipeline = pipeline(folder, &text);
@@ -210,6 +199,15 @@ fn gradients_of_every_family_point_where_they_do_in_32_bits() {
             for ((name, half), (known, wide)) in half.iter().zip(&wide) {
                 assert_eq!(name, known);
                 let apart: Vec<f32> = half.iter().zip(wide).map(|(a, b)| a - b).collect();
+                // An answer's ends are chosen by a softmax over the text, to which a bias of all logits is nothing: its
+                // gradient is the rounding of those of the logits, which are the largest there are.
+                let least = match name.as_str() {
+                    "qa_outputs.bias" => {
+                        assert!(size(wide) < 1e-5 * size(&all), "{family}: {wide:?}");
+                        10.0 * least
+                    }
+                    _ => least,
+                };
                 let off = size(&apart) / size(wide).max(least);
                 if off > worst.0 {
                     worst = (off, name.clone());

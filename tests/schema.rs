@@ -224,17 +224,51 @@ fn contexts(kind: &str) -> Vec<Text> {
     let mut classifier =
         with(&[("model", "weights", "\"classifier\""), ("data", "format", "tokens(label = \"c\")")]);
     classifier.blocks.remove("generate");
+    // Models of the other tasks, with their rows.
+    let of_task = |task: &str, format: &str| {
+        let mut text = classifier.clone();
+        text.blocks.get_mut("model").unwrap().insert("task", task.to_owned());
+        text.blocks.get_mut("data").unwrap().insert("format", format.to_owned());
+        text
+    };
+    let tagger = of_task("token_classification(labels = [\"O\", \"B-X\", \"I-X\"])", "token_labels");
+    let reader = of_task("question_answering", "question");
+    let mut splitting = reader.clone();
+    splitting.blocks.get_mut("tokenizer").unwrap().insert("too_long", "split".to_owned());
+    let two = of_task("sequence_classification(labels = [\"no\", \"yes\"])", "tokens(label = \"c\")");
+    let number = of_task("regression", "tokens(label = \"c\")");
     match kind {
-        "data" => all.push(classifier),
+        "data" => all.extend([classifier, tagger, splitting]),
+        "model" => {
+            // A model that is only exported may be for any task.
+            let mut exported = alone;
+            for kind in ["train", "evaluate", "generate"] {
+                exported.blocks.remove(kind);
+            }
+            all.extend([exported, classifier, tagger, reader]);
+        }
         "train" => {
+            all.extend([tagger, reader, two, number]);
             let mut evaluated = base.clone();
             evaluated.parts.insert("evaluate", [("every", "9 steps".to_owned())].into());
             let best = [("every", "9 steps".to_owned()), ("best", "loss".to_owned())];
             let mut best_kept = evaluated.clone();
             best_kept.parts.insert("checkpoint", best.into());
+            // Metrics of every task, to keep the best by.
+            for text in all.clone().iter().skip(1) {
+                let mut text = text.clone();
+                text.parts = best_kept.parts.clone();
+                all.push(text);
+            }
             all.extend([evaluated, best_kept]);
         }
-        "evaluate" | "generate" | "export" => all.push(alone),
+        "evaluate" => all.extend([alone, tagger, reader, two, number]),
+        "generate" => {
+            let mut measured = alone.clone();
+            measured.blocks.get_mut("generate").unwrap().insert("references", "[\"b\"]".to_owned());
+            all.extend([alone, measured]);
+        }
+        "export" => all.push(alone),
         "optimizer" => {
             let keys = schema::kind("optimizer").unwrap().keys;
             let algorithm = keys.iter().find(|key| key.name == "algorithm").unwrap();
@@ -273,6 +307,10 @@ const NAMES: &[(&str, &str)] = &[
     ("data.source mix.weights", "[1, 3]"),
     ("data.format chat.roles", "{ boss = \"user\" }"),
     ("tokenizer.loss_on roles.names", "[\"user\"]"),
+    ("model.task sequence_classification.labels", "[\"a\", \"b\", \"c\"]"),
+    ("model.task token_classification.labels", "[\"a\", \"b\", \"c\"]"),
+    ("generate.references", "[\"z\"]"),
+    ("generate.stop", "[\"a\", \"b\"]"),
     ("groups.freeze", "[\"head\"]"),
     ("groups.split", "{ low = [\"embedding\"], rest = [\"**\"] }"),
     ("groups.split named.groups", "{ all = [\"**\"] }"),

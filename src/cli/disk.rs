@@ -67,12 +67,12 @@ impl World for Disk<'_, '_> {
         pipeline: &Pipeline,
         stage: &Generate,
         model: &Model,
-    ) -> Result<(), Problems> {
+    ) -> Result<Option<u64>, Problems> {
         if self.library.is_none() {
-            return Ok(());
+            return Ok(None);
         }
         let limits = crate::run::limits(model);
-        crate::data::check_prompts(&pipeline.folder, &stage.tokenizer, &stage.prompts, &limits)
+        crate::data::check_prompts(&pipeline.folder, &stage.tokenizer, &stage.prompts, &limits).map(Some)
     }
 
     #[cfg(not(feature = "run"))]

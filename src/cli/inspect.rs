@@ -128,9 +128,12 @@ impl Inspect {
         let dataset =
             library.get(data, tokenizer, &limits).map_err(|problems| Failure::of(problems, &sources))?;
         let has_text = |format: &Format| match format {
-            Format::Text { .. } | Format::Instruct { .. } | Format::Classify { .. } | Format::Chat { .. } => {
-                true
-            }
+            Format::Text { .. }
+            | Format::Instruct { .. }
+            | Format::Classify { .. }
+            | Format::TokenLabels { .. }
+            | Format::Question { .. }
+            | Format::Chat { .. } => true,
             Format::Tokens { .. } | Format::OfParts => false,
         };
         let encoder = match data.parts().iter().any(|part| has_text(&part.format)) {
@@ -140,7 +143,7 @@ impl Inspect {
                     .map_err(|problem| Failure::of(problem, &sources))?,
             ),
         };
-        let previews = preview(&dataset.train, encoder.as_ref(), limits.target.as_ref(), self.rows);
+        let previews = preview(&dataset.train, encoder.as_ref(), Some(&limits), self.rows);
         if self.json {
             let json = json!({
                 "data": data.name, "rows": previews, "audit": dataset.audit, "cache": dataset.cached,

@@ -12,7 +12,7 @@ use crate::estimate::Estimate;
 use crate::lang::pipeline::Metric;
 use crate::plan::StagePlan;
 use crate::report;
-use crate::run::evaluate;
+use crate::run::metrics;
 use crate::run::{StepReport, Watch};
 use crate::units::{Bytes, Count};
 
@@ -96,7 +96,7 @@ impl Progress {
         let stages = self
             .evaluations
             .iter()
-            .map(|(stage, _, last)| json!({ "stage": stage, "metrics": evaluate::json(last) }));
+            .map(|(stage, _, last)| json!({ "stage": stage, "metrics": metrics::json(last) }));
         let texts = self.texts.iter().map(|(prompt, text)| json!({ "prompt": prompt, "text": text }));
         json!({ "evaluations": stages.collect::<Vec<_>>(), "texts": texts.collect::<Vec<_>>() })
     }
@@ -124,7 +124,7 @@ impl Progress {
                     let before = first.iter().find(|(known, before)| known == metric && before != value);
                     let before = before
                         .map_or(String::new(), |(_, before)| format!("{} → ", number(*metric, *before)));
-                    format!("{} {before}{}", evaluate::name(*metric), number(*metric, *value))
+                    format!("{} {before}{}", metric.name(), number(*metric, *value))
                 })
                 .collect();
             let _ = writeln!(text, "{stage}: held-out {}", shown.join(", "));
@@ -167,7 +167,18 @@ fn number(metric: Metric, value: f64) -> String {
     match metric {
         Metric::Loss => format!("{value:.4}"),
         Metric::Perplexity => format!("{value:.3}"),
-        Metric::Accuracy => format!("{:.2} %", 100.0 * value),
+        Metric::Matthews | Metric::Pearson | Metric::Spearman => format!("{value:.3}"),
+        Metric::Bleu => format!("{value:.2}"),
+        Metric::Accuracy
+        | Metric::F1
+        | Metric::MacroF1
+        | Metric::ExactMatch
+        | Metric::EntityF1
+        | Metric::EntityPrecision
+        | Metric::EntityRecall
+        | Metric::Rouge1
+        | Metric::Rouge2
+        | Metric::RougeL => format!("{:.2} %", 100.0 * value),
     }
 }
 
@@ -253,11 +264,11 @@ impl Watch for Progress {
         }
         let shown: Vec<String> = metrics
             .iter()
-            .map(|(metric, value)| format!("{} {}", evaluate::name(*metric), number(*metric, *value)))
+            .map(|(metric, value)| format!("{} {}", metric.name(), number(*metric, *value)))
             .collect();
         let at = step.map_or(String::new(), |step| format!(" at step {}", Count(step)));
         self.say(&format!("{stage}: held-out {}{at}", shown.join(", ")));
-        self.line(&json!({ "stage": stage, "step": step, "metrics": evaluate::json(metrics) }));
+        self.line(&json!({ "stage": stage, "step": step, "metrics": metrics::json(metrics) }));
     }
 
     fn generated(&mut self, stage: &str, prompt: &str, text: &str) {

@@ -33,6 +33,8 @@ pub struct Audit {
     pub longest_row: u64,
     /// Rows whose response holds nothing but white space.
     pub empty_responses: u64,
+    /// Questions whose answer was cut away: they are trained as having none.
+    pub lost_answers: u64,
     /// Of chats: the messages, by role.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub turns: BTreeMap<String, Turns>,
@@ -123,6 +125,9 @@ pub(super) struct Counts {
     pub continues: Vec<u32>,
     pub longest_row: u64,
     pub empty_responses: u64,
+    /// Questions whose answer stands in no piece of the text that is used.
+    #[serde(default)]
+    pub lost_answers: u64,
     pub turns: BTreeMap<String, Turns>,
     /// Of `dropped.untrained`: cutting took all that carried a loss.
     pub trained_part_cut: u64,
@@ -147,6 +152,7 @@ impl Counts {
         self.pieces += other.pieces;
         self.longest_row = self.longest_row.max(other.longest_row);
         self.empty_responses += other.empty_responses;
+        self.lost_answers += other.lost_answers;
         for (role, turns) in &other.turns {
             let own = self.turns.entry(role.clone()).or_default();
             own.all += turns.all;

@@ -22,6 +22,10 @@ pub struct Batch {
     pub starts: Option<Vec<u32>>,
     /// The positions that predict something; at least one a sequence.
     pub trained: u64,
+    /// The tokens of each sequence, padding not counted: `[rows]`.
+    pub lengths: Vec<u32>,
+    /// 1 where a token belongs to the second part of a pair; empty where there are no pairs.
+    pub types: Vec<u32>,
 }
 
 impl Batch {
@@ -37,6 +41,8 @@ impl Batch {
             positions: Vec::with_capacity(size),
             starts: sequences.is_packed().then(|| Vec::with_capacity(size)),
             trained: 0,
+            lengths: Vec::with_capacity(rows.len()),
+            types: Vec::new(),
         };
         for (i, &row) in rows.iter().enumerate() {
             let (mut last, end) = (0, (i + 1) * seq);
@@ -55,6 +61,13 @@ impl Batch {
             batch.ids.resize(end, 0);
             batch.labels.resize(end, IGNORE);
             batch.positions.extend(last..last + seq as u32 - length);
+            batch.lengths.push(length);
+            if let Some(passage) = sequences.passage_of(row as usize) {
+                batch.types.reserve_exact(size - batch.types.len());
+                batch.types.resize(i * seq + passage.second.min(length) as usize, 0);
+                batch.types.resize(i * seq + length as usize, 1);
+                batch.types.resize(end, 0);
+            }
             if let Some(starts) = &mut batch.starts {
                 starts.extend(length..seq as u32);
             }
@@ -204,6 +217,8 @@ mod tests {
                 positions: vec![0, 1, 2, 0, 1, 2],
                 starts: None,
                 trained: 3,
+                lengths: vec![3, 2],
+                types: Vec::new(),
             }
         );
     }
@@ -223,6 +238,8 @@ mod tests {
                 positions: vec![0, 1, 0, 1, 2, 0, 1, 2, 3, 4],
                 starts: Some(vec![0, 0, 2, 2, 2, 0, 0, 2, 3, 4]),
                 trained: 4,
+                lengths: vec![5, 2],
+                types: Vec::new(),
             }
         );
     }

@@ -1,11 +1,13 @@
 //! Text to token ids: a thin border around the `tokenizers` crate, so that it can be exchanged.
 
+use std::ops::Range;
 use std::path::Path;
 
 use serde_json::Value;
 use tokenizers::tokenizer::{Encoding, Token};
 
 use super::files::{self, nearest};
+use super::question::PairMarks;
 use crate::lang::pipeline::{Mark, Setting, Tokenizer};
 use crate::lock::Hashed;
 use crate::problem::{Problem, Problems, Span};
@@ -92,6 +94,47 @@ impl Encoder {
             }
             Err(error) => Err(self.refused(text, &error)),
         }
+    }
+
+    /// The ids of a text without marks, and for each the bytes of `text` that it stands for.
+    pub(super) fn encode_with_places(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<u32>>), Problem> {
+        match self.inner.encode(text, false) {
+            Ok(encoding) => {
+                let place = |&(start, end): &(usize, usize)| start as u32..end as u32;
+                Ok((encoding.get_ids().to_vec(), encoding.get_offsets().iter().map(place).collect()))
+            }
+            Err(error) => Err(self.refused(text, &error)),
+        }
+    }
+
+    /// The ids of words, each encoded by itself, and the word that each id belongs to.
+    pub(super) fn encode_words(&self, words: &[String]) -> Result<(Vec<u32>, Vec<Option<u32>>), Problem> {
+        match self.inner.encode(words, false) {
+            Ok(encoding) => Ok((encoding.get_ids().to_vec(), encoding.get_word_ids().to_vec())),
+            Err(error) => Err(self.refused(&words.join(" "), &error)),
+        }
+    }
+
+    /// What the post-processor puts around and between two texts.
+    pub(super) fn pair_marks(&self) -> Result<PairMarks, Problem> {
+        // Two made-up texts of one token each, whose ids no vocabulary reaches.
+        let [first, second] = [u32::MAX - 1, u32::MAX];
+        let text = |id| Encoding::from_tokens(vec![Token::new(id, "x".to_owned(), (0, 1))], 0);
+        let whole = self
+            .inner
+            .post_process(text(first), Some(text(second)), true)
+            .map_err(|error| self.refused("x", &error))?;
+        let ids = whole.get_ids();
+        let at = |id| ids.iter().position(|known| *known == id);
+        let (Some(a), Some(b)) = (at(first), at(second)) else { return Ok(PairMarks::default()) };
+        let types = whole.get_type_ids();
+        Ok(PairMarks {
+            before: ids[..a].to_vec(),
+            between: ids[a + 1..b].to_vec(),
+            after: ids[b + 1..].to_vec(),
+            second: types[a + 1..b].iter().filter(|part| **part > 0).count(),
+            typed: types[b] > 0,
+        })
     }
 
     fn refused(&self, text: &str, error: &tokenizers::Error) -> Problem {

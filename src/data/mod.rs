@@ -5,6 +5,7 @@
 //! filter          Table -> Table       the rows that pass the tests
 //! Layout::render  Table -> Rendered    text, and which part of it carries a loss; `chat` by a template
 //! tokenize        Rendered -> Sequences   ids, and what each position must predict; cut, split, drop or fail
+//!                 `labels`, `question`: the same for words with classes, and for questions about a text
 //! cache           Sequences <-> files  so that all of the above happens once, and the rows need not be in memory
 //! split           Sequences -> train, holdout
 //! mix             several of these -> one
@@ -45,11 +46,13 @@ mod csv;
 mod encoder;
 mod files;
 mod filter;
+mod labels;
 mod library;
 mod mix;
 mod pack;
 mod preview;
 mod prompts;
+mod question;
 mod read;
 mod render;
 mod sequences;
@@ -65,6 +68,7 @@ pub use library::Library;
 pub use pack::pack;
 pub use preview::{Preview, Seen, Segment, preview};
 pub use prompts::check_prompts;
+pub use question::{Asked, Passage};
 pub use read::read;
 pub use render::{Layout, Rendered};
 pub use sequences::{IGNORE, Sequence, Sequences};
@@ -80,8 +84,10 @@ pub struct Limits {
     pub vocab: usize,
     /// The longest sequence.
     pub positions: usize,
-    /// What a row is given; None where the next token is predicted.
+    /// What a row is given; None where the next token is predicted, or its tokens are given something.
     pub target: Option<Target>,
+    /// What the tokens of a row are given.
+    pub labels: Option<Labels>,
     /// A token sees those after it, too, so that padding must be hidden from it.
     pub both_ways: bool,
 }
@@ -89,8 +95,18 @@ pub struct Limits {
 impl Limits {
     /// Of a model that predicts the next token.
     pub const fn language(vocab: usize, positions: usize) -> Self {
-        Self { vocab, positions, target: None, both_ways: false }
+        Self { vocab, positions, target: None, labels: None, both_ways: false }
     }
+}
+
+/// What a model gives the tokens of a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Labels {
+    /// Each one of these classes, in the order of their numbers.
+    Classes(Vec<String>),
+    /// Where an answer begins and ends. The label of the token that it begins at is the number of that which it ends at.
+    Ends,
 }
 
 /// What a model gives each sequence. In the labels of a row it stands where it is read: the number of a class, or the bits of a
@@ -245,10 +261,17 @@ pub fn load_through(
         repeated,
         longest_row: counts.longest_row,
         empty_responses: counts.empty_responses,
+        lost_answers: counts.lost_answers,
         turns: counts.turns.clone(),
         duplicates,
         leaked,
-        warnings: audit::warnings(&counts, &train_part, tokenizer, limits.target.is_some(), &path),
+        warnings: audit::warnings(
+            &counts,
+            &train_part,
+            tokenizer,
+            limits.target.is_some() || limits.labels.is_some(),
+            &path,
+        ),
         train: train_part,
         holdout: holdout_part,
     };
@@ -326,6 +349,8 @@ impl Reading<'_> {
     /// The rows of a source, in the form that the block asks for.
     fn rows(&self, data: &Data, source: &Setting<Source>) -> Result<Rows, Problems> {
         let Self { cache, folder, tokenizer, limits, cancelled } = *self;
+        // Answers are measured against their texts, which the cache does not keep.
+        let cache = cache.filter(|_| !matches!(data.format.value, Format::Question { .. }));
         let mut problems = Problems::default();
         let layout = keep(&mut problems, Layout::new(&data.format));
         let tests = layout
@@ -471,6 +496,7 @@ fn settings(
         ("max_length", max_length.to_string()),
         ("vocabulary", limits.vocab.to_string()),
         ("target", json(serde_json::json!(limits.target))),
+        ("labels", json(serde_json::json!(limits.labels))),
     ];
     settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -6,7 +6,7 @@ use super::{Encoder, Limits};
 use crate::lang::pipeline::{Setting, Tokenizer};
 use crate::problem::{Problem, Problems};
 
-/// Makes sure that every prompt can be continued.
+/// Makes sure that every prompt can be continued, and gives the tokens of the longest.
 ///
 /// # Errors
 /// A tokenizer that is missing (66) or broken; prompts without tokens, with tokens that the model does not have, or
@@ -16,13 +16,15 @@ pub fn check_prompts(
     tokenizer: &Tokenizer,
     prompts: &[Setting<String>],
     limits: &Limits,
-) -> Result<(), Problems> {
+) -> Result<u64, Problems> {
     let encoder = Encoder::open(folder, tokenizer)?;
     let marks = encoder.marks(&tokenizer.begin, &tokenizer.end)?;
     let mut problems = Problems::default();
+    let mut longest = 0;
     for prompt in prompts {
         let ids = encoder.encode(prompt, false)?;
         let length = marks.begin.len() + ids.len();
+        longest = longest.max(length as u64);
         let positions = limits.positions;
         if length == 0 {
             problems.push(
@@ -51,5 +53,5 @@ pub fn check_prompts(
             );
         }
     }
-    if problems.has_errors() { Err(problems) } else { Ok(()) }
+    if problems.has_errors() { Err(problems) } else { Ok(longest) }
 }

@@ -64,6 +64,8 @@ enum Rows {
         text: Template,
         label: usize,
     },
+    /// Words and their classes are the two columns; or question, text and answers are the three.
+    Apart,
     /// The labels, the class and the mask are in these columns.
     Tokens(TokenColumns),
 }
@@ -119,6 +121,18 @@ impl Layout {
                 });
                 Ok(Self { columns, rows: Rows::Chat { messages, tools } })
             }
+            Format::TokenLabels { tokens, labels } => {
+                let columns = vec![column(tokens, Kind::Nested), column(labels, Kind::Nested)];
+                Ok(Self { columns, rows: Rows::Apart })
+            }
+            Format::Question { question, context, answers, .. } => {
+                let columns = vec![
+                    column(question, Kind::Text),
+                    column(context, Kind::Text),
+                    column(answers, Kind::Nested),
+                ];
+                Ok(Self { columns, rows: Rows::Apart })
+            }
             Format::OfParts => unreachable!("a mix is read block by block"),
             Format::Instruct { prompt, response } => {
                 let mut columns = Vec::new();
@@ -149,15 +163,25 @@ impl Layout {
         match &self.rows {
             Rows::Classify { label, .. } => Some(*label),
             Rows::Tokens(columns) => columns.class,
-            Rows::Text | Rows::Instruct { .. } | Rows::Chat { .. } => None,
+            Rows::Text | Rows::Instruct { .. } | Rows::Chat { .. } | Rows::Apart => None,
         }
+    }
+
+    /// The columns of words and classes.
+    pub(super) fn pair(&self) -> [usize; 2] {
+        [0, 1]
+    }
+
+    /// The columns of question, text and answers.
+    pub(super) fn triple(&self) -> [usize; 3] {
+        [0, 1, 2]
     }
 
     /// The columns of rows of token ids.
     pub(super) fn tokens(&self) -> TokenColumns {
         match &self.rows {
             Rows::Tokens(columns) => *columns,
-            Rows::Text | Rows::Instruct { .. } | Rows::Classify { .. } | Rows::Chat { .. } => {
+            Rows::Text | Rows::Instruct { .. } | Rows::Classify { .. } | Rows::Chat { .. } | Rows::Apart => {
                 TokenColumns::default()
             }
         }
@@ -183,7 +207,7 @@ impl Layout {
             Rows::Text | Rows::Instruct { .. } | Rows::Classify { .. } => {
                 (0..self.columns.len()).map(|i| texts(batch, i)).collect()
             }
-            Rows::Tokens(_) | Rows::Chat { .. } => return Vec::new(),
+            Rows::Tokens(_) | Rows::Chat { .. } | Rows::Apart => return Vec::new(),
         };
         let render = |row| match &self.rows {
             Rows::Text => {
@@ -212,7 +236,7 @@ impl Layout {
                 template.write(&columns, row, &mut text);
                 Rendered { trained: one(0..text.len()), empty_response: false, text, turns: Vec::new() }
             }
-            Rows::Tokens(_) | Rows::Chat { .. } => unreachable!("returned above"),
+            Rows::Tokens(_) | Rows::Chat { .. } | Rows::Apart => unreachable!("returned above"),
         };
         (0..batch.num_rows()).map(render).collect()
     }

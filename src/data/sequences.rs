@@ -2,11 +2,14 @@
 
 use std::borrow::Cow;
 use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 use arrow_buffer::{ArrowNativeType, ScalarBuffer};
 use rayon::prelude::*;
 
-/// The label of a position that predicts nothing.
+use super::question::Passage;
+
+/// The label of a position that predicts or is given nothing.
 pub const IGNORE: u32 = u32::MAX;
 
 /// New rows in memory begin another stretch after so many tokens, so that a large one is never copied to grow.
@@ -32,6 +35,8 @@ pub(super) struct Stretch {
     labels: Words<u32>,
     /// Where each row begins in both, and where the last one ends.
     offsets: Words<i64>,
+    /// Of questions: for each row the text that it holds a piece of; else empty.
+    passages: Arc<Vec<Passage>>,
     /// They lie in a file.
     is_mapped: bool,
 }
@@ -84,7 +89,7 @@ impl Stretch {
     pub fn new(ids: ScalarBuffer<u32>, labels: ScalarBuffer<u32>, offsets: ScalarBuffer<i64>) -> Self {
         assert_eq!(ids.len(), labels.len());
         let (ids, labels, offsets) = (Words::Shared(ids), Words::Shared(labels), Words::Shared(offsets));
-        Self { first: 0, ids, labels, offsets, is_mapped: false }
+        Self { first: 0, ids, labels, offsets, passages: Arc::default(), is_mapped: false }
     }
 
     /// The same, of columns that lie in a file.
@@ -114,6 +119,8 @@ pub struct Sequence<'s> {
     pub labels: Cow<'s, [u32]>,
     /// The lengths of the rows that are packed in it; `None` where sequences are not packed.
     pub segments: Option<Vec<u32>>,
+    /// Of questions: the text that the sequence holds a piece of.
+    pub passage: Option<&'s Passage>,
 }
 
 /// The same sequences in the same order, wherever they are kept.
@@ -185,12 +192,17 @@ impl Sequences {
 
     /// Where a kept row is.
     fn place(&self, row: usize) -> (&Stretch, Range<usize>) {
+        let stretch = self.stretch_of(row);
+        (stretch, stretch.range(row - stretch.first))
+    }
+
+    /// The stretch that a kept row is in.
+    fn stretch_of(&self, row: usize) -> &Stretch {
         let at = match self.stretches.as_slice() {
             [_] => 0,
             all => all.partition_point(|stretch| stretch.first <= row) - 1,
         };
-        let stretch = &self.stretches[at];
-        (stretch, stretch.range(row - stretch.first))
+        &self.stretches[at]
     }
 
     /// The rows of sequence `i`, as numbers of kept rows.
@@ -240,10 +252,16 @@ impl Sequences {
 
     /// Sequence `i`.
     pub fn get(&self, i: usize) -> Sequence<'_> {
+        let passage = self.passage_of(i);
         if self.ends.is_none()
             && let Some((ids, labels)) = self.parts(i).next()
         {
-            return Sequence { ids: Cow::Borrowed(ids), labels: Cow::Borrowed(labels), segments: None };
+            return Sequence {
+                ids: Cow::Borrowed(ids),
+                labels: Cow::Borrowed(labels),
+                segments: None,
+                passage,
+            };
         }
         let (mut ids, mut labels, mut segments) = (Vec::new(), Vec::new(), Vec::new());
         for (own, learned) in self.parts(i) {
@@ -251,7 +269,7 @@ impl Sequences {
             labels.extend_from_slice(learned);
             segments.push(own.len() as u32);
         }
-        Sequence { ids: Cow::Owned(ids), labels: Cow::Owned(labels), segments: Some(segments) }
+        Sequence { ids: Cow::Owned(ids), labels: Cow::Owned(labels), segments: Some(segments), passage }
     }
 
     /// All sequences, first to last.
@@ -277,12 +295,27 @@ impl Sequences {
         stretch.offsets.own().push(end);
     }
 
+    /// The text that the sequence added last holds a piece of. Every sequence has one, or none.
+    pub(super) fn passage(&mut self, passage: Passage) {
+        let stretch = self.stretches.last_mut().expect("a sequence was added");
+        Arc::make_mut(&mut stretch.passages).push(passage);
+        debug_assert_eq!(stretch.passages.len(), stretch.len());
+    }
+
+    /// Of questions: the text that sequence `i` holds a piece of. Questions are never packed with others.
+    pub fn passage_of(&self, i: usize) -> Option<&Passage> {
+        let row = self.rows_of(i).next()?;
+        let stretch = self.stretch_of(row);
+        stretch.passages.get(row - stretch.first)
+    }
+
     /// The same, ready to be selected from without being copied.
     pub(super) fn share(mut self) -> Self {
         for stretch in &mut self.stretches {
             let (first, is_mapped) = (stretch.first, stretch.is_mapped);
+            let passages = std::mem::take(&mut stretch.passages);
             let (ids, labels, offsets) = std::mem::take(stretch).columns();
-            *stretch = Stretch { first, is_mapped, ..Stretch::new(ids, labels, offsets) };
+            *stretch = Stretch { first, passages, is_mapped, ..Stretch::new(ids, labels, offsets) };
         }
         self
     }

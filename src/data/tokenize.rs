@@ -11,7 +11,7 @@ use super::encoder::{Encoder, Marks};
 use super::render::{Layout, Rendered};
 use super::sequences::{IGNORE, Sequences, trained};
 use super::table::{Place, Table, int_row, ints, texts};
-use super::{Limits, Target};
+use super::{Labels, Limits, Target, labels, question};
 use crate::lang::pipeline::{Data, Format, Tokenizer, TooLong};
 use crate::problem::{Fault, Problem, Problems};
 use crate::units::Count;
@@ -20,7 +20,7 @@ use crate::units::Count;
 const CHUNK_BYTES: usize = 2 << 20;
 
 /// What Hugging Face's datasets hold where a token carries no loss.
-const HUGGING_FACE_IGNORE: i64 = -100;
+pub(super) const HUGGING_FACE_IGNORE: i64 = -100;
 
 /// How long a row may be.
 ///
@@ -71,14 +71,16 @@ pub(super) struct How<'a> {
 
 /// Rows on their way from tables to sequences, a table at a time.
 pub(super) struct Tokenised<'a> {
-    how: How<'a>,
-    collector: Collector<'a>,
+    pub how: How<'a>,
+    pub collector: Collector<'a>,
     /// Labels that are none.
-    strange: Found,
+    pub strange: Found,
     /// Labels that are not as many as the ids, ids that are none, masks with holes.
-    uneven: Found,
+    pub uneven: Found,
     alien: Found,
     holes: Found,
+    /// Lists of words, and answers, that are none.
+    pub odd: Found,
     /// Chats that cannot be written out, by code.
     refusals: Vec<(&'static str, Found)>,
 }
@@ -94,6 +96,7 @@ impl<'a> Tokenised<'a> {
             uneven: Found::default(),
             alien: Found::default(),
             holes: Found::default(),
+            odd: Found::default(),
             refusals: Vec::new(),
         }
     }
@@ -106,9 +109,16 @@ impl<'a> Tokenised<'a> {
         let counts = &mut self.collector.counts;
         counts.rows += filtered;
         counts.dropped.filtered += filtered;
-        match self.how.encoder {
-            Some((encoder, marks)) => self.text_rows(table, encoder, marks),
-            None => self.token_rows(table),
+        let Some((encoder, marks)) = self.how.encoder else { return self.token_rows(table) };
+        match &self.how.data.format.value {
+            Format::TokenLabels { .. } => labels::rows(self, table, encoder, marks),
+            Format::Question { .. } => question::rows(self, table, encoder),
+            Format::Text { .. }
+            | Format::Instruct { .. }
+            | Format::Tokens { .. }
+            | Format::Classify { .. }
+            | Format::Chat { .. }
+            | Format::OfParts => self.text_rows(table, encoder, marks),
         }
     }
 
@@ -125,8 +135,8 @@ impl<'a> Tokenised<'a> {
     /// Rows that are too long where that is a failure, ids that the model does not have, labels that are none or not as
     /// many as the inputs; the first of each names its row.
     pub fn finish(self) -> Result<(Sequences, Counts), Problems> {
-        let Self { mut collector, strange, uneven, alien, holes, refusals, .. } = self;
-        collector.found.extend([uneven, alien, holes, strange]);
+        let Self { mut collector, strange, uneven, alien, holes, odd, refusals, .. } = self;
+        collector.found.extend([odd, uneven, alien, holes, strange]);
         collector.found.extend(refusals.into_iter().map(|(_, found)| found));
         collector.finish()
     }
@@ -298,7 +308,13 @@ fn chunks(rows: &[Rendered]) -> Vec<Range<usize>> {
     chunks
 }
 
-fn unknown_id(encoder: &Encoder, tokenizer: &Tokenizer, vocab: usize, at: &str, id: u32) -> Problem {
+pub(super) fn unknown_id(
+    encoder: &Encoder,
+    tokenizer: &Tokenizer,
+    vocab: usize,
+    at: &str,
+    id: u32,
+) -> Problem {
     let token = encoder.token_text(id).unwrap_or_default();
     Problem::new(
         "hift::data::vocabulary",
@@ -316,13 +332,19 @@ fn unknown_id(encoder: &Encoder, tokenizer: &Tokenizer, vocab: usize, at: &str, 
 impl Tokenised<'_> {
     fn token_rows(&mut self, table: &Table) -> Result<(), Problems> {
         let Self { how, collector, strange, uneven, alien, holes, .. } = self;
-        let How { layout, data, limits, cancelled, .. } = *how;
+        let How { layout, data, max_length, limits, cancelled, .. } = *how;
         let Format::Tokens { input, labels: label, mask, .. } = &data.format.value else {
             unreachable!("only called for rows of token ids");
         };
         let columns = layout.tokens();
         let (mut ids, mut labels) = (Vec::new(), Vec::new());
         let as_id = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < limits.vocab);
+        // Labels are ids of tokens, or classes of them.
+        let n_labels = match &limits.labels {
+            Some(Labels::Classes(classes)) => classes.len(),
+            Some(Labels::Ends) | None => limits.vocab,
+        };
+        let as_label = |id: i64| as_id(id).filter(|&id| (id as usize) < n_labels);
         for (batch, lines) in table.parts() {
             if cancelled() {
                 return Err(interrupted().into());
@@ -387,7 +409,7 @@ impl Tokenised<'_> {
                     // Where padding is masked, its labels go with it.
                     Some(given_labels) if given_masks.is_some() && given_labels.len() > given.len() => {
                         labels.extend(
-                            given_labels[..given.len()].iter().map(|&id| as_id(id).unwrap_or(IGNORE)),
+                            given_labels[..given.len()].iter().map(|&id| as_label(id).unwrap_or(IGNORE)),
                         );
                     }
                     Some(given_labels) if given_labels.len() != given.len() => {
@@ -408,13 +430,32 @@ impl Tokenised<'_> {
                         continue;
                     }
                     Some(given_labels) => {
-                        let bad = |&id: &i64| id != HUGGING_FACE_IGNORE && as_id(id).is_none();
+                        let bad = |&id: &i64| id != HUGGING_FACE_IGNORE && as_label(id).is_none();
                         if let Some(position) = given_labels.iter().position(bad) {
+                            if limits.labels.is_some() {
+                                strange.add(|| {
+                                    not_a_class(data, &table.at(line), given_labels[position], n_labels)
+                                });
+                                continue;
+                            }
                             not_an_id(label.as_deref().unwrap_or_default(), position, given_labels[position]);
                             continue;
                         }
-                        labels.extend(given_labels.iter().map(|&id| as_id(id).unwrap_or(IGNORE)));
+                        labels.extend(given_labels.iter().map(|&id| as_label(id).unwrap_or(IGNORE)));
                     }
+                }
+                if limits.labels.is_some() {
+                    let Some(kept) = collector.fits(table, line, ids.len()) else { continue };
+                    let own = match kept {
+                        Kept::All | Kept::Pieces => 0..ids.len(),
+                        Kept::First => 0..max_length,
+                        Kept::Last => ids.len() - max_length..ids.len(),
+                    };
+                    let used = collector.labelled(line, &ids[own.clone()], &labels[own], false, |_, _| {
+                        unreachable!("every id was looked at")
+                    });
+                    collector.counts.dropped.untrained += u64::from(!used);
+                    continue;
                 }
                 collector
                     .row(table, line, &mut ids, &mut labels, |_, _| unreachable!("every id was looked at"));
@@ -422,6 +463,12 @@ impl Tokenised<'_> {
         }
         Ok(())
     }
+}
+
+fn not_a_class(data: &Data, at: &str, label: i64, classes: usize) -> Problem {
+    Problem::new("hift::data::class", format!("{at}: {label} is no class of the model"))
+        .label_at(data.format.span(), format!("its classes are 0 to {}", classes - 1))
+        .help("give each token the number of its class, -100 where it is not learned")
 }
 
 fn not_a_mask(data: &Data, table: &Table, line: Place, mask: &str, input: &str) -> Problem {
@@ -443,13 +490,13 @@ pub(super) fn interrupted() -> Problem {
 
 /// One kind of mistake: the first row's problem, and how many rows have it.
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     first: Option<Problem>,
     rows: u64,
 }
 
 impl Found {
-    fn add(&mut self, problem: impl FnOnce() -> Problem) {
+    pub(super) fn add(&mut self, problem: impl FnOnce() -> Problem) {
         self.rows += 1;
         self.first.get_or_insert_with(problem);
     }
@@ -462,7 +509,7 @@ impl Found {
 }
 
 /// What is kept of a row.
-enum Kept {
+pub(super) enum Kept {
     All,
     /// Its first tokens, as many as are allowed.
     First,
@@ -473,16 +520,16 @@ enum Kept {
 }
 
 /// Gathers rows, and counts what becomes of them.
-struct Collector<'a> {
+pub(super) struct Collector<'a> {
     tokenizer: &'a Tokenizer,
     vocab: usize,
     max_length: usize,
     /// Tokens of the begin mark.
     n_begin: usize,
-    rows: Sequences,
+    pub(super) rows: Sequences,
     /// The sequences that were taken away already.
     n_taken: usize,
-    counts: Counts,
+    pub(super) counts: Counts,
     too_long: Found,
     unknown: Found,
     found: Vec<Found>,
@@ -596,6 +643,31 @@ impl<'a> Collector<'a> {
         self.rows.push(ids, &labels);
     }
 
+    /// Takes a row, or a piece of one that `continues` the piece before, whose labels stand at the tokens that they are of.
+    /// Says whether it is used: it has a label, and no token that the model does not have.
+    pub(super) fn labelled(
+        &mut self,
+        line: Place,
+        ids: &[u32],
+        labels: &[u32],
+        continues: bool,
+        unknown_id: impl FnOnce(Place, u32) -> Problem,
+    ) -> bool {
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
+            self.unknown.add(|| unknown_id(line, id));
+            return false;
+        }
+        if trained(labels) == 0 {
+            return false;
+        }
+        if continues {
+            self.counts.continues.push((self.n_taken + self.rows.len()) as u32);
+            self.counts.pieces += 1;
+        }
+        self.rows.push(ids, labels);
+        true
+    }
+
     /// The tokens that go where a row of `length` loses its beginning: those behind the begin mark.
     fn left_out(&self, length: usize) -> Range<usize> {
         let first = self.n_begin.min(self.max_length - 1);
@@ -603,7 +675,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Counts a row of `length` tokens and says what is kept of it; nothing where the row is not used.
-    fn fits(&mut self, table: &Table, line: Place, length: usize) -> Option<Kept> {
+    pub(super) fn fits(&mut self, table: &Table, line: Place, length: usize) -> Option<Kept> {
         let max_length = self.max_length;
         self.counts.rows += 1;
         self.counts.longest_row = self.counts.longest_row.max(length as u64);

@@ -3,14 +3,16 @@
 use candle_core::{Device, Result, Tensor};
 
 use crate::lang::pipeline::Algorithm;
-use crate::program::{Activation, AttentionSpec, Input, Instr, Op, ParamId, Program, Role, ValueId};
+use crate::program::{
+    Activation, AttentionSpec, CachedSpec, Input, Instr, Op, ParamId, Program, Role, ValueId,
+};
 use crate::random::Random;
 use crate::units::Dtype;
 
 use super::access::{Stored, edit, floats, fresh, ids, numbers, with_floats};
 use super::cpu::number::Number;
 use super::cpu::{
-    activation, attention, columns, embedding, gated, layer_norm, loss, matmul, norm, reduce, rope,
+    activation, attention, cache, columns, embedding, gated, layer_norm, loss, matmul, norm, reduce, rope,
 };
 use super::store::Store;
 use super::update::{Step, update, update_half};
@@ -28,6 +30,11 @@ pub struct Inputs {
     pub classes: Vec<u32>,
     /// The bits of floats.
     pub targets: Vec<u32>,
+    /// First tokens, last tokens, lengths.
+    pub spans: Vec<u32>,
+    pub places: Vec<u32>,
+    pub seen: Vec<u32>,
+    pub lengths: Vec<u32>,
 }
 
 /// What changes from step to step without changing the program.
@@ -80,6 +87,10 @@ pub fn play(
             Role::Input(Input::Types) => take(std::mem::take(&mut inputs.types))?,
             Role::Input(Input::Classes) => take(std::mem::take(&mut inputs.classes))?,
             Role::Input(Input::Targets) => take(std::mem::take(&mut inputs.targets))?,
+            Role::Input(Input::Spans) => take(std::mem::take(&mut inputs.spans))?,
+            Role::Input(Input::Places) => take(std::mem::take(&mut inputs.places))?,
+            Role::Input(Input::Seen) => take(std::mem::take(&mut inputs.seen))?,
+            Role::Input(Input::Lengths) => take(std::mem::take(&mut inputs.lengths))?,
             Role::Input(Input::Labels) => take(std::mem::take(&mut inputs.labels))?,
             Role::Input(Input::Positions) => take(std::mem::take(&mut inputs.positions))?,
             Role::Input(Input::Starts) => take(inputs.starts.take().unwrap_or_default())?,
@@ -91,6 +102,7 @@ pub fn play(
             Role::Weight(_)
             | Role::Master(_)
             | Role::State(..)
+            | Role::Cache(_)
             | Role::Activation
             | Role::Flow
             | Role::Scalar => {
@@ -116,6 +128,7 @@ pub fn play(
             Role::Weight(_)
             | Role::Master(_)
             | Role::State(..)
+            | Role::Cache(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow
@@ -167,6 +180,7 @@ impl Player<'_> {
             Role::Weight(param) => self.store.weights[param.0].clone(),
             Role::Master(param) => self.store.master(param).clone(),
             Role::State(param, slot) => self.store.state(param, slot).clone(),
+            Role::Cache(slot) => self.store.caches[slot].clone(),
             Role::Input(_) | Role::Activation | Role::Flow | Role::Gradient(_) | Role::Scalar => {
                 self.values[id.0].clone().expect("a value is read while it lives")
             }
@@ -323,6 +337,21 @@ impl Player<'_> {
                 self.values[instr.outputs[1].0] = Some(lse);
                 Ok(())
             }
+            Op::CacheWrite => {
+                let (x, places, width) = (numbers::<T>(&input[0]), ids(&input[2]), dims(0)[1]);
+                edit(&input[1], |kept| cache::write(kept, &x, &places, width))
+            }
+            Op::CachedAttention(spec) => {
+                let (q, keys, values) = (numbers::<T>(&input[0]), floats(&input[1]), floats(&input[2]));
+                let (seen, lengths) = (ids(&input[3]), ids(&input[4]));
+                let CachedSpec { batch, capacity, heads, kv_heads, head_dim, scale, window, softcap } = *spec;
+                let shape =
+                    cache::Shape { batch, capacity, heads, kv_heads, head_dim, scale, window, softcap };
+                let mut scratch = self.scratch(instr);
+                self.write(instr, 0, |o: &mut [T]| {
+                    cache::attend(&shape, o, &q, &keys, &values, &seen, &lengths, &mut scratch);
+                })
+            }
             Op::AttentionGrad(spec) => {
                 let [d_o, q, k, v, o] = [0, 1, 2, 3, 4].map(|i| numbers::<T>(&input[i]));
                 let lse = floats(&input[5]);
@@ -456,6 +485,16 @@ impl Player<'_> {
             Op::SquaredErrorGrad => {
                 let (targets, scale) = (ids(&input[1]), self.knobs.loss_scale);
                 self.loss_grad(instr, &input, |x| (loss::squared_error_grad_in_place(x, &targets, scale), 0))
+            }
+            Op::SpanCrossEntropy { seq } => {
+                let (nll, correct) = loss::span_cross_entropy(&floats(&input[0]), &ids(&input[1]), *seq);
+                self.write(instr, 0, |y| y.copy_from_slice(&[nll as f32, correct as f32]))
+            }
+            Op::SpanCrossEntropyGrad { seq } => {
+                let (spans, scale) = (ids(&input[1]), self.knobs.loss_scale);
+                self.loss_grad(instr, &input, |logits| {
+                    loss::span_cross_entropy_grad_in_place(logits, &spans, scale, *seq)
+                })
             }
             Op::SumSquares { accumulate } => {
                 let sum = reduce::sum_of_squares(&floats(&input[0]));

@@ -67,6 +67,8 @@ pub struct Store {
     states: Vec<Vec<Tensor>>,
     /// How often each parameter was updated; Adam's bias correction counts these.
     updates: Vec<u64>,
+    /// Keys and values that outlive a pass, while texts are continued.
+    pub caches: Vec<Tensor>,
 }
 
 impl Store {
@@ -77,7 +79,7 @@ impl Store {
 
     pub fn of(Parameters { weights, masters }: Parameters) -> Self {
         let n = weights.len();
-        Self { weights, masters, states: vec![Vec::new(); n], updates: vec![0; n] }
+        Self { weights, masters, states: vec![Vec::new(); n], updates: vec![0; n], caches: Vec::new() }
     }
 
     pub(super) fn master(&self, param: ParamId) -> &Tensor {
@@ -128,6 +130,13 @@ impl Store {
                     states.iter().map(|state| zeros(&state.shape, state.dtype)).collect::<Result<_>>()?;
             }
         }
+        Ok(())
+    }
+
+    /// Makes room for keys and values. What it holds is written before it is read.
+    pub fn make_caches(&mut self, shapes: &[Vec<usize>]) -> Result<()> {
+        self.caches.clear();
+        self.caches = shapes.iter().map(|shape| fresh(shape, |_: &mut [f32]| {})).collect::<Result<_>>()?;
         Ok(())
     }
 

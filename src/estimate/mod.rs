@@ -21,7 +21,9 @@ pub mod play;
 use serde::Serialize;
 
 use crate::lang::pipeline::{Device, Precision, Rest};
-use crate::plan::{EvaluatePlan, ExportPlan, GeneratePlan, Group, ModelPlan, Plan, StagePlan, TrainPlan};
+use crate::plan::{
+    Decoding, EvaluatePlan, ExportPlan, GeneratePlan, Group, ModelPlan, Plan, StagePlan, TrainPlan,
+};
 use crate::program::builder::BatchShape;
 use crate::program::{StepPrograms, forward_only};
 use crate::units::Bytes;
@@ -217,7 +219,7 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
 
 fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
     let shape = BatchShape { batch: plan.micro_batch as usize, seq: plan.seq as usize, packed: plan.packed };
-    let program = forward_only(&plan.model.loss(shape), threads);
+    let program = forward_only(&plan.model.evaluation(shape), threads);
     let weights = loaded(&plan.model, plan.from.is_some(), plan.device);
     let bytes = weights + play(&program).by.total();
     let batches = plan.rows.map(|rows| {
@@ -238,15 +240,17 @@ fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
 }
 
 fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
-    let model = &plan.model.model;
-    // The longest that a prompt can become: the whole context.
-    let shape = BatchShape { batch: 1, seq: model.positions, packed: false };
-    let program = forward_only(&plan.model.logits(shape), threads);
     let weights = loaded(&plan.model, plan.from.is_some(), plan.device);
-    let bytes = weights + play(&program).by.total();
+    let (cache, pass) =
+        continuing(&plan.model, &plan.decoding, plan.prompt_tokens, plan.prompts.len(), threads);
+    let bytes = weights + cache + pass;
     StageEstimate {
         name: plan.name.clone(),
-        phases: vec![Phase { name: "load", bytes: weights }, Phase { name: "generate", bytes }],
+        phases: vec![
+            Phase { name: "load", bytes: weights },
+            Phase { name: "cache", bytes: weights + cache },
+            Phase { name: "generate", bytes },
+        ],
         groups: Vec::new(),
         peak: bytes,
         host: Bytes(0),
@@ -255,6 +259,27 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
         disk: Bytes(0),
         flops: None,
     }
+}
+
+/// What continuing texts takes beside the weights: the keys and values that are kept, and the higher of the longest prompt's
+/// pass and a pass of one token for each text. Without a look at the prompts, one may be as long as the model has positions.
+fn continuing(
+    model: &ModelPlan,
+    decoding: &Decoding,
+    prompt_tokens: Option<u64>,
+    prompts: usize,
+    threads: usize,
+) -> (Bytes, Bytes) {
+    let positions = model.model.positions as u64;
+    let longest = prompt_tokens.unwrap_or(positions).max(1);
+    let cache = decoding.cache(longest, positions, prompts as u64);
+    let shapes = model.model.caches(cache);
+    let kept = shapes.iter().map(|shape| Bytes(4 * shape.iter().product::<usize>() as u64)).sum();
+    let pass = |batch, seq| {
+        let shape = BatchShape { batch, seq, packed: false };
+        play(&forward_only(&model.continuation(shape, cache), threads)).by.total()
+    };
+    (kept, pass(1, longest as usize).max(pass(cache.sequences, 1)))
 }
 
 /// The weights of a stage that trains nothing. Masters that training has left are kept for an export.

@@ -68,7 +68,7 @@ pub fn play(program: &Program) -> Peak {
     let count = |now: &mut Breakdown, id: crate::program::ValueId, alive: bool| {
         let value = program.value(id);
         let slot = match value.role {
-            Role::Weight(_) | Role::Master(_) | Role::State(..) => return,
+            Role::Weight(_) | Role::Master(_) | Role::State(..) | Role::Cache(_) => return,
             Role::Gradient(_) => &mut now.gradients,
             Role::Input(_) => &mut now.batch,
             Role::Activation if last_reverse_use[id.0] => &mut now.kept,

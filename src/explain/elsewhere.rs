@@ -10,6 +10,11 @@ pub(super) const TABLE: &[Explanation] = &[
         "A number is missing or does not fit the others, or a setting asks for something that is not computed here. The message names it. Take the file that came with the weights, unchanged.",
     ),
     told(
+        "model::task",
+        "The model cannot be trained for the task that is asked for.",
+        "A task needs a head that Hugging Face has a class for, such as `BertForTokenClassification`, so that what is exported loads there. Not every family has every head, and classes must be two or more, each with a name of its own.",
+    ),
+    told(
         "model::unknown_family",
         "The model is of a family that is not known here.",
         "How a model computes is described once for each family. `model_type` in `config.json` names the family; the message lists those that are known.",
@@ -475,6 +480,16 @@ pub(super) const TABLE: &[Explanation] = &[
         "data::class",
         "A row's label is none that the model knows.",
         "A classifier has the classes that `id2label` in its config.json names; labels are those names or their numbers. A model with one entry gives a number, and its labels are numbers.",
+    ),
+    told(
+        "data::words",
+        "A row that should be a list of words, or of their classes, is something else.",
+        "For classes of words a row has two lists of one length, one with the words and one with the class of each. A sentence as one text has to be taken apart first: which letters belong to a word decides what its class is of.",
+    ),
+    told(
+        "data::answer",
+        "An answer is not where its row says that it is.",
+        "What is learned is where in the text the answer begins and ends, so its place must be right to the character. `answer_start` counts characters from 0, as SQuAD does; bytes, tokens or a text that was cleaned later give other numbers.",
     ),
     told(
         "data::mask",

@@ -131,6 +131,11 @@ pub(super) const TABLE: &[Explanation] = &[
         "`sample(seed, size)` draws `size` different groups for each turn, so there must be at least as many. Draw fewer, or make smaller groups.",
     ),
     told(
+        "plan::metric",
+        "A metric does not measure what the model does.",
+        "Each metric compares one kind of result: classes, numbers, tagged words, answers or texts. The help names those that fit the model's task; texts are measured where they are written, in a `generate` stage.",
+    ),
+    told(
         "plan::task",
         "What the pipeline asks for does not go with the model's task.",
         "A language model predicts tokens and a classifier gives each row a class or a number. Rows, packing, metrics and stages must fit: a classifier writes no text, and a language model has no use for a class.",

@@ -312,6 +312,12 @@ pub enum Format {
     Tokens { input: String, labels: Option<String>, label: Option<String>, mask: Option<String> },
     /// `classify(text = "{sentence}", label = "label")`: a template, and the column of the class.
     Classify { text: String, label: String },
+    /// `token_labels(tokens = "tokens", labels = "ner_tags")`: a list of words, and one of their classes.
+    TokenLabels { tokens: String, labels: String },
+    /// `question(question = "question", context = "context", answers = "answers")`: what is asked, the text that holds the
+    /// answer, and where it stands, as SQuAD has them. Pieces of a text that is split overlap by `stride` tokens; without
+    /// it, by a third of what is allowed.
+    Question { question: String, context: String, answers: String, stride: Option<u64> },
     /// `chat`: a list of messages, written out by a chat template.
     Chat {
         /// The column of the messages; without it, `messages` or `conversations`.
@@ -432,8 +438,30 @@ pub struct Model {
     #[serde(skip)]
     pub span: Span,
     pub weights: Setting<Weights>,
+    #[serde(skip_serializing_if = "is_auto")]
+    pub task: Setting<Task>,
     pub precision: Setting<Precision>,
     pub recompute: Setting<Recompute>,
+}
+
+fn is_auto(task: &Setting<Task>) -> bool {
+    task.value == Task::Auto
+}
+
+/// What a model is trained for. Classes that are not written are those of its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Task {
+    /// What the configuration says.
+    Auto,
+    SequenceClassification {
+        labels: Option<Vec<String>>,
+    },
+    Regression,
+    TokenClassification {
+        labels: Option<Vec<String>>,
+    },
+    QuestionAnswering,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -950,14 +978,74 @@ pub enum Metric {
     Perplexity,
     /// The share of trained tokens that are the model's first choice.
     Accuracy,
+    /// Of two classes, that of the second; of answers, of their words.
+    F1,
+    /// The mean of all classes' F1.
+    MacroF1,
+    /// The correlation of classes by Matthews, of two or more.
+    Matthews,
+    Pearson,
+    Spearman,
+    /// The share of answers that are word for word one of the references.
+    ExactMatch,
+    /// Of whole entities.
+    EntityF1,
+    EntityPrecision,
+    EntityRecall,
+    /// Of texts against references.
+    Bleu,
+    Rouge1,
+    Rouge2,
+    RougeL,
 }
 
 impl Metric {
+    /// Every one, with the word for it in the language, in reports and in files.
+    pub const ALL: &[(Metric, &str)] = &[
+        (Metric::Loss, "loss"),
+        (Metric::Perplexity, "perplexity"),
+        (Metric::Accuracy, "accuracy"),
+        (Metric::F1, "f1"),
+        (Metric::MacroF1, "macro_f1"),
+        (Metric::Matthews, "matthews"),
+        (Metric::Pearson, "pearson"),
+        (Metric::Spearman, "spearman"),
+        (Metric::ExactMatch, "exact_match"),
+        (Metric::EntityF1, "entity_f1"),
+        (Metric::EntityPrecision, "entity_precision"),
+        (Metric::EntityRecall, "entity_recall"),
+        (Metric::Bleu, "bleu"),
+        (Metric::Rouge1, "rouge_1"),
+        (Metric::Rouge2, "rouge_2"),
+        (Metric::RougeL, "rouge_l"),
+    ];
+
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(metric, _)| *metric == self).map_or("", |(_, name)| name)
+    }
+
+    pub fn named(name: &str) -> Option<Metric> {
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(metric, _)| *metric)
+    }
+
     /// Whether `value` is better than `than`.
     pub fn is_better(self, value: f64, than: f64) -> bool {
         match self {
             Metric::Loss | Metric::Perplexity => value < than,
-            Metric::Accuracy => value > than,
+            Metric::Accuracy
+            | Metric::F1
+            | Metric::MacroF1
+            | Metric::Matthews
+            | Metric::Pearson
+            | Metric::Spearman
+            | Metric::ExactMatch
+            | Metric::EntityF1
+            | Metric::EntityPrecision
+            | Metric::EntityRecall
+            | Metric::Bleu
+            | Metric::Rouge1
+            | Metric::Rouge2
+            | Metric::RougeL => value > than,
         }
     }
 }
@@ -989,9 +1077,24 @@ pub struct Generate {
     pub model: Model,
     pub tokenizer: Tokenizer,
     pub prompts: Setting<Vec<Setting<String>>>,
+    /// What would be right, for each prompt; or nothing.
+    pub references: Setting<Vec<Setting<String>>>,
+    /// Of the texts against their references.
+    pub metrics: Setting<Vec<Metric>>,
     pub max_new_tokens: Setting<u64>,
     /// 0 takes the most probable token each time.
     pub temperature: Setting<f64>,
+    /// Tokens are drawn among so many, the most probable ones.
+    pub top_k: Setting<Option<u64>>,
+    /// And of these among the fewest that have this share of the probability.
+    pub top_p: Setting<f64>,
+    pub beams: Setting<u64>,
+    pub length_penalty: Setting<f64>,
+    pub early_stopping: Setting<bool>,
+    /// Texts that end an answer.
+    pub stop: Setting<Vec<Setting<String>>>,
+    /// Prompts that are continued at once.
+    pub micro_batch: Setting<u64>,
     pub seed: Setting<u64>,
     pub device: Setting<Device>,
 }

@@ -328,7 +328,8 @@ pub const KINDS: &[Kind] = &[
     Kind {
         name: "generate",
         role: Role::Stage,
-        doc: "Has a model continue prompts.",
+        doc: "Has a model continue prompts. Keys and values of what was read are kept, so that each new token is one short \
+              pass.",
         keys: GENERATE,
         parts: &[],
     },
@@ -580,6 +581,53 @@ const DATA: &[Key] = &[
                 doc: "A text and its class.",
             }),
             Form::Function(&Function {
+                name: "token_labels",
+                arguments: &[
+                    default("tokens", &[Form::Text], "\"tokens\"", "\"tokens\"", "The column of the words, a list."),
+                    default(
+                        "labels",
+                        &[Form::Text],
+                        "\"labels\"",
+                        "\"ner_tags\"",
+                        "The column of their classes, a list of numbers or names; -100 is not learned.",
+                    ),
+                ],
+                doc: "Words and a class for each, as for named entities. The first token of a word has its class, \
+                      the others are not learned.",
+            }),
+            Form::Function(&Function {
+                name: "question",
+                arguments: &[
+                    default("question", &[Form::Text], "\"question\"", "\"question\"", "The column of what is asked."),
+                    default(
+                        "context",
+                        &[Form::Text],
+                        "\"context\"",
+                        "\"context\"",
+                        "The column of the text that holds the answer.",
+                    ),
+                    default(
+                        "answers",
+                        &[Form::Text],
+                        "\"answers\"",
+                        "\"answers\"",
+                        "The column of the answers: `{\"text\": [...], \"answer_start\": [...]}`, counted in characters, \
+                         or a list of `{\"text\": ..., \"answer_start\": ...}`; none where the text has no answer. \
+                         The first one is learned, all of them count when the model is measured.",
+                    ),
+                    depends(
+                        "stride",
+                        &[Form::Amount(&[(Unit::Tokens, FROM_0)])],
+                        "a third of `max_length`",
+                        "128 tokens",
+                        "How many tokens of the text two pieces of it share, with `too_long = split`.",
+                    )
+                    .also(&["doc_stride"]),
+                ],
+                doc: "A question, and a text in which the answer stands, as SQuAD has them. With `too_long = split` a long text \
+                      is looked at in pieces that overlap.",
+            }),
+            Form::Function(&Function {
                 name: "completion",
                 arguments: &[
                     default("prompt", &[Form::Text], "\"prompt\"", "\"question\"", "The column of what is asked."),
@@ -822,6 +870,15 @@ const TOKENIZER: &[Key] = &[
     .also(&["add_eos_token", "eos"]),
 ];
 
+const LABELS: Key = depends(
+    "labels",
+    &[Form::List(&[Form::Text], None)],
+    "`id2label` in `config.json`",
+    "[\"negative\", \"positive\"]",
+    "The classes' names, in the order of their numbers.",
+)
+.also(&["classes", "id2label", "label_list"]);
+
 const MODEL: &[Key] = &[
     required(
         "weights",
@@ -843,6 +900,32 @@ const MODEL: &[Key] = &[
          file or in shards.",
     )
     .also(&["path", "model_name_or_path", "base_model", "file", "name"]),
+    default(
+        "task",
+        &[
+            Form::Word(
+                "auto",
+                "What `architectures` in `config.json` says; an encoder (bert) of another task gives each sequence a class.",
+            ),
+            Form::Function(&Function {
+                name: "sequence_classification",
+                arguments: &[LABELS],
+                doc: "Each sequence is given a class.",
+            }),
+            Form::Word("regression", "Each sequence is given a number."),
+            Form::Function(&Function {
+                name: "token_classification",
+                arguments: &[LABELS],
+                doc: "Each word is given a class, as for named entities.",
+            }),
+            Form::Word("question_answering", "Where the answer to a question begins and ends in a text."),
+        ],
+        "auto",
+        "sequence_classification(labels = [\"negative\", \"positive\"])",
+        "What the model is trained for. A head that the weights do not have starts fresh, and the export says what it \
+         is: `BertForTokenClassification`.",
+    )
+    .also(&["head", "architecture", "task_type", "labels"]),
     default(
         "precision",
         &[
@@ -1467,7 +1550,23 @@ const DEVICE: &[Form] = &[
 const METRIC: &[Form] = &[
     Form::Word("loss", "Mean cross entropy per learned token, in nats."),
     Form::Word("perplexity", "exp(loss)."),
-    Form::Word("accuracy", "The share of learned tokens that are the model's first choice."),
+    Form::Word(
+        "accuracy",
+        "The share of learned tokens (of rows, where these have a class or an answer) whose label is the \
+                 model's first choice.",
+    ),
+    Form::Word("f1", "Of two classes, F1 of the second; of answers, of their words, as SQuAD counts."),
+    Form::Word("macro_f1", "The mean of the classes' F1."),
+    Form::Word("matthews", "Matthews' correlation of classes, -1 to 1."),
+    Form::Word("pearson", "The correlation of the numbers, -1 to 1."),
+    Form::Word("spearman", "The correlation of the numbers' ranks, -1 to 1."),
+    Form::Word("exact_match", "The share of answers that are one of those given, as SQuAD counts."),
+    Form::Word(
+        "entity_f1",
+        "F1 of whole entities, as seqeval counts: classes are called `B-...`, `I-...`, `O`.",
+    ),
+    Form::Word("entity_precision", "The share of entities found that are right."),
+    Form::Word("entity_recall", "The share of entities that are found."),
 ];
 
 const METRICS: Key = default(
@@ -1741,6 +1840,34 @@ const GENERATE: &[Key] = &[
     )
     .also(&["prompt", "input", "inputs"]),
     default(
+        "references",
+        &[Form::Word("none", "Nothing to measure against."), Form::List(&[Form::Text], None)],
+        "none",
+        "[\"there was a king.\"]",
+        "What would be right to answer, a text for each prompt; `metrics` measure the texts against them.",
+    )
+    .also(&["labels", "targets", "expected"]),
+    default(
+        "metrics",
+        &[Form::List(
+            &[
+                Form::Word(
+                    "exact_match",
+                    "The share of texts that are their reference, but for white space around them.",
+                ),
+                Form::Word("bleu", "BLEU of all texts, 0 to 100, as sacrebleu counts."),
+                Form::Word("rouge_1", "F1 of the words, as rouge-score counts."),
+                Form::Word("rouge_2", "F1 of pairs of words."),
+                Form::Word("rouge_l", "F1 of the longest common subsequence of words."),
+            ],
+            None,
+        )],
+        "[]",
+        "[bleu, rouge_l]",
+        "What is measured of the texts against their `references`.",
+    )
+    .also(&["metric"]),
+    default(
         "max_new_tokens",
         &[Form::Whole(FROM_1), Form::Amount(&[(Unit::Tokens, FROM_1)])],
         "128 tokens",
@@ -1757,6 +1884,59 @@ const GENERATE: &[Key] = &[
         "How much chance has a say: the next token is drawn with the probabilities softmax(logits / \
          temperature). 0 takes the most probable token each time.",
     ),
+    default(
+        "top_k",
+        &[Form::Word("none", "Among all of them."), Form::Whole(FROM_1)],
+        "none",
+        "50",
+        "Among how many tokens, the most probable ones, the next is drawn.",
+    ),
+    default(
+        "top_p",
+        &[Form::Real(UP_TO_1)],
+        "1",
+        "0.9",
+        "The next token is drawn among the fewest that have this share of the probability together.",
+    ),
+    default(
+        "beams",
+        &[Form::Whole(FROM_1)],
+        "1",
+        "4",
+        "How many texts are followed at once, the most probable ones so far; the best is taken in the end.",
+    )
+    .also(&["num_beams", "beam_size"]),
+    default(
+        "length_penalty",
+        &[Form::Real(FROM_0)],
+        "1",
+        "2.0",
+        "Beams are compared by the sum of their logarithms over their length to this power: 0 favours short texts, \
+         more than 1 long ones.",
+    ),
+    default(
+        "early_stopping",
+        &[Form::Boolean],
+        "false",
+        "true",
+        "Whether a search ends as soon as so many texts are complete as there are beams.",
+    ),
+    default(
+        "stop",
+        &[Form::Word("none", "Nothing but the end mark."), Form::List(&[Form::Text], None)],
+        "none",
+        "[\"\\n\"]",
+        "Texts that end an answer, besides the end mark; they do not belong to it.",
+    )
+    .also(&["stop_strings", "stop_sequences"]),
+    default(
+        "micro_batch",
+        &[Form::Whole(FROM_1)],
+        "8",
+        "4",
+        "How many prompts are continued at once. Memory for keys and values grows with it, and with `beams`.",
+    )
+    .also(&["batch_size", "batch"]),
     default("seed", SEED, "0", "42", "What tokens are drawn from."),
     OWN_DEVICE,
 ];

@@ -1,15 +1,15 @@
-//! The bert family, as a classifier of sequences.
+//! The bert family, as a classifier of sequences or tokens, or to find answers.
 //!
 //! Sources: Devlin et al. 2019, "BERT"; names and configuration keys as in Hugging Face's
-//! `BertForSequenceClassification`.
+//! `BertForSequenceClassification`, `BertForTokenClassification` and `BertForQuestionAnswering`.
 
 use crate::problem::Problem;
 use crate::program::Activation;
 
 use super::encoder::{Dense, Encoder, Names};
-use super::{Keys, Parts, Target};
+use super::{Keys, Parts, Task};
 
-pub(super) fn read(keys: &Keys<'_>, target: Target) -> Result<Parts, Problem> {
+pub(super) fn read(keys: &Keys<'_>, task: Task) -> Result<Parts, Problem> {
     let names = Names {
         prefix: "bert.",
         types: Some(keys.optional_size("type_vocab_size")?.unwrap_or(2)),
@@ -27,7 +27,7 @@ pub(super) fn read(keys: &Keys<'_>, target: Target) -> Result<Parts, Problem> {
     };
     let dense =
         Dense { layer: "pooler", name: "bert.pooler.dense", activation: Activation::Tanh { cap: 1.0 } };
-    Ok(encoder(keys, "bert", names, target, dense, 0)?.parts())
+    Ok(encoder(keys, "bert", names, task, dense, 0)?.parts())
 }
 
 /// What bert and roberta read in the same way.
@@ -35,7 +35,7 @@ pub(super) fn encoder(
     keys: &Keys<'_>,
     family: &'static str,
     names: Names,
-    target: Target,
+    task: Task,
     dense: Dense,
     offset: usize,
 ) -> Result<Encoder, Problem> {
@@ -67,7 +67,7 @@ pub(super) fn encoder(
         std: keys.number("initializer_range", 0.02)? as f32,
         activation: keys.activation("hidden_act", "gelu")?,
         names,
-        target,
+        task,
         dense,
     })
 }

@@ -156,7 +156,7 @@ impl Decoder {
             task,
             embedding,
             self.tied,
-            ["lm_head.weight", "score.weight"],
+            ["lm_head.weight", "score.weight", "score"],
             [self.vocab, self.hidden],
             self.logit_cap,
         );
@@ -247,15 +247,16 @@ impl Decoder {
     }
 }
 
-/// The head of a model that writes from left to right: the next token's logits, or a class read at the last token.
+/// The head of a model that writes from left to right: the next token's logits, a class read at the last token, or a
+/// class for each token, which sees those before it.
 ///
-/// `names`: of the logits' matrix and of the classifier's. `shape`: `[vocab, width]`.
+/// `names`: of the logits' matrix, of the classifier's, and of the module that classifies tokens. `shape`: `[vocab, width]`.
 pub(super) fn language_head(
     params: &mut Params,
     task: Task,
     embedding: ParamId,
     tied: bool,
-    names: [&str; 2],
+    names: [&str; 3],
     [vocab, width]: [usize; 2],
     softcap: Option<f32>,
 ) -> Head {
@@ -274,6 +275,13 @@ pub(super) fn language_head(
             params.may_be_missing(from);
             Head::Sequence { target, read: Read::Last, dense: None, out: Linear::new(weight, None) }
         }
+        Task::Tokens(classes) => {
+            let from = params.params.len();
+            let out = params.linear("head", names[2], "head.classes", [classes.len(), width], true);
+            params.may_be_missing(from);
+            Head::Labels { classes, out }
+        }
+        Task::Span => unreachable!("no decoder's tasks have it"),
     }
 }
 

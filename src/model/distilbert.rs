@@ -1,16 +1,16 @@
-//! The distilbert family, as a classifier of sequences: bert without parts of a pair, with a dense layer in the pooler's
+//! The distilbert family: bert without parts of a pair, with a dense layer in the pooler's
 //! place.
 //!
 //! Sources: Sanh et al. 2019, "DistilBERT"; names and configuration keys as in Hugging Face's
-//! `DistilBertForSequenceClassification`.
+//! `DistilBertForSequenceClassification`, `...ForTokenClassification` and `...ForQuestionAnswering`.
 
 use crate::problem::Problem;
 use crate::program::Activation;
 
 use super::encoder::{Dense, Encoder, Names};
-use super::{Keys, Parts, Target};
+use super::{Keys, Parts, Task};
 
-pub(super) fn read(keys: &Keys<'_>, target: Target) -> Result<Parts, Problem> {
+pub(super) fn read(keys: &Keys<'_>, task: Task) -> Result<Parts, Problem> {
     let size = |key, default| keys.optional_size(key).map(|size| size.unwrap_or(default));
     let (hidden, heads) = (size("dim", 768)?, size("n_heads", 12)?);
     keys.head_dim(hidden, heads, "n_heads")?;
@@ -36,7 +36,7 @@ pub(super) fn read(keys: &Keys<'_>, target: Target) -> Result<Parts, Problem> {
             mlp_norm: "output_layer_norm",
             classifier: "classifier",
         },
-        target,
+        task,
         dense: Dense { layer: "head", name: "pre_classifier", activation: Activation::Relu },
     };
     Ok(encoder.parts())

@@ -1,5 +1,5 @@
 //! What the encoders have in common: post-norm blocks of attention that sees all of a sequence, learned positions, and
-//! a class or a number for each sequence, read at its first token.
+//! a class or a number for each sequence, read at its first token, a class for each token, or the ends of an answer.
 //!
 //! A family's file says what is its own as an [`Encoder`].
 
@@ -9,7 +9,7 @@ use crate::program::builder::Builder;
 use crate::program::{Activation, Heads, Input, LayerNorm, Linear, ParamId, ValueId};
 
 use super::params::Params;
-use super::{Family, Head, Parts, Read, Target};
+use super::{Family, Head, Parts, Read, Task};
 
 /// An encoder, described.
 pub(super) struct Encoder {
@@ -27,8 +27,8 @@ pub(super) struct Encoder {
     pub std: f32,
     pub activation: Activation,
     pub names: Names,
-    pub target: Target,
-    /// The layer that the class is read through, and its function.
+    pub task: Task,
+    /// The layer that a sequence's class is read through, and its function.
     pub dense: Dense,
 }
 
@@ -46,6 +46,7 @@ pub(super) struct Names {
     /// Up and down.
     pub mlp: [&'static str; 2],
     pub mlp_norm: &'static str,
+    /// Of sequences. That of tokens is called `classifier` everywhere.
     pub classifier: &'static str,
 }
 
@@ -97,10 +98,24 @@ impl Encoder {
             });
         }
         let from = params.params.len();
-        let Dense { layer, name, activation } = self.dense;
-        let dense = params.linear(layer, name, &format!("{layer}.dense"), [hidden, hidden], true);
-        let shape = [self.target.width(), hidden];
-        let out = params.linear("head", self.names.classifier, "head.classes", shape, true);
+        let head = match self.task {
+            Task::Sequence(target) => {
+                let Dense { layer, name, activation } = self.dense;
+                let dense = params.linear(layer, name, &format!("{layer}.dense"), [hidden, hidden], true);
+                let shape = [target.width(), hidden];
+                let out = params.linear("head", self.names.classifier, "head.classes", shape, true);
+                Head::Sequence { target, read: Read::First, dense: Some((dense, activation)), out }
+            }
+            Task::Tokens(classes) => {
+                let shape = [classes.len(), hidden];
+                let out = params.linear("head", "classifier", "head.classes", shape, true);
+                Head::Labels { classes, out }
+            }
+            Task::Span => {
+                Head::Span { out: params.linear("head", "qa_outputs", "head.ends", [2, hidden], true) }
+            }
+            Task::NextToken => unreachable!("no encoder's tasks have it"),
+        };
         params.may_be_missing(from);
         // Checkpoints that were converted from TensorFlow keep its words.
         for param in &mut params.params {
@@ -114,7 +129,6 @@ impl Encoder {
                 }
             }
         }
-        let dense = Some((dense, activation));
         Parts {
             family: self.family,
             params: params.params,
@@ -124,7 +138,7 @@ impl Encoder {
             vocab: self.vocab,
             positions: self.table - self.offset,
             both_ways: true,
-            head: Head::Sequence { target: self.target, read: Read::First, dense, out },
+            head,
             trunk: Arc::new(Trunk {
                 heads: self.heads,
                 head_dim: hidden / self.heads,

@@ -82,7 +82,7 @@ pub(super) fn read(keys: &Keys<'_>, task: Task) -> Result<Parts, Problem> {
     }
     let norm = params.layer_norm("norm", "transformer.ln_f", "norm", hidden, eps);
     let tied = keys.flag("tie_word_embeddings", true)?;
-    let names = ["lm_head.weight", "score.weight"];
+    let names = ["lm_head.weight", "score.weight", "classifier"];
     let head = language_head(&mut params, task, tokens, tied, names, [vocab, hidden], None);
     Ok(Parts {
         family: "gpt_neo",

@@ -83,7 +83,7 @@ pub(super) fn read(keys: &Keys<'_>, task: Task) -> Result<Parts, Problem> {
     }
     let norm = params.layer_norm("norm", "gpt_neox.final_layer_norm", "norm", hidden, eps);
     let tied = keys.flag("tie_word_embeddings", false)?;
-    let names = ["embed_out.weight", "score.weight"];
+    let names = ["embed_out.weight", "score.weight", "classifier"];
     let head = language_head(&mut params, task, tokens, tied, names, [vocab, hidden], None);
     Ok(Parts {
         family: "gpt_neox",

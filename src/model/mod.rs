@@ -34,39 +34,65 @@ mod rope;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::problem::Problem;
-use crate::program::builder::{BatchShape, Builder, Graph};
-use crate::program::{Activation, Input, Linear, ParamId, ValueId};
+use crate::program::builder::{BatchShape, Builder, CacheShape, Graph};
+use crate::program::{Activation, Input, Linear, ParamId, Role, ValueId};
 use crate::units::Bytes;
 
 /// How a family reads its configuration.
-enum Reader {
-    /// It writes from left to right, or gives a class for each sequence.
-    Language(fn(&Keys<'_>, Task) -> Result<Parts, Problem>),
-    /// It gives a class or a number for each sequence. With the name that Hugging Face has for it then.
-    Encoder(fn(&Keys<'_>, Target) -> Result<Parts, Problem>, &'static str),
+struct Reader {
+    read: fn(&Keys<'_>, Task) -> Result<Parts, Problem>,
+    /// What the names of its classes begin with at Hugging Face: `Bert`.
+    class: &'static str,
+    /// What it can be trained for, by the ends of those names.
+    tasks: &'static [&'static str],
 }
+
+const CAUSAL: &str = "ForCausalLM";
+const SEQUENCES: &str = "ForSequenceClassification";
+const TOKENS: &str = "ForTokenClassification";
+const ANSWERS: &str = "ForQuestionAnswering";
+
+impl Reader {
+    const fn new(
+        read: fn(&Keys<'_>, Task) -> Result<Parts, Problem>,
+        class: &'static str,
+        tasks: &'static [&'static str],
+    ) -> Self {
+        Self { read, class, tasks }
+    }
+
+    /// It sees all of a sequence at once, and has no next token to predict.
+    fn is_encoder(&self) -> bool {
+        !self.tasks.contains(&CAUSAL)
+    }
+}
+
+const ENCODER: &[&str] = &[SEQUENCES, TOKENS, ANSWERS];
+const DECODER: &[&str] = &[CAUSAL, SEQUENCES, TOKENS];
+const DECODER_OF_SEQUENCES: &[&str] = &[CAUSAL, SEQUENCES];
 
 /// The families that this program knows, by the `model_type` of their configuration.
 const FAMILIES: &[(&str, Reader)] = &[
-    ("bert", Reader::Encoder(bert::read, "BertForSequenceClassification")),
-    ("distilbert", Reader::Encoder(distilbert::read, "DistilBertForSequenceClassification")),
-    ("gemma", Reader::Language(gemma::read)),
-    ("gemma2", Reader::Language(gemma2::read)),
-    ("gemma3_text", Reader::Language(gemma3::read)),
-    ("gpt2", Reader::Language(gpt2::read)),
-    ("gpt_neo", Reader::Language(gpt_neo::read)),
-    ("gpt_neox", Reader::Language(gpt_neox::read)),
-    ("llama", Reader::Language(llama::read)),
-    ("mistral", Reader::Language(mistral::read)),
-    ("olmo2", Reader::Language(olmo2::read)),
-    ("opt", Reader::Language(opt::read)),
-    ("phi3", Reader::Language(phi3::read)),
-    ("qwen2", Reader::Language(qwen2::read)),
-    ("qwen3", Reader::Language(qwen3::read)),
-    ("roberta", Reader::Encoder(roberta::read, "RobertaForSequenceClassification")),
+    ("bert", Reader::new(bert::read, "Bert", ENCODER)),
+    ("distilbert", Reader::new(distilbert::read, "DistilBert", ENCODER)),
+    ("gemma", Reader::new(gemma::read, "Gemma", DECODER)),
+    ("gemma2", Reader::new(gemma2::read, "Gemma2", DECODER)),
+    ("gemma3_text", Reader::new(gemma3::read, "Gemma3Text", DECODER_OF_SEQUENCES)),
+    ("gpt2", Reader::new(gpt2::read, "GPT2", DECODER)),
+    ("gpt_neo", Reader::new(gpt_neo::read, "GPTNeo", DECODER)),
+    ("gpt_neox", Reader::new(gpt_neox::read, "GPTNeoX", DECODER)),
+    ("llama", Reader::new(llama::read, "Llama", DECODER)),
+    ("mistral", Reader::new(mistral::read, "Mistral", DECODER)),
+    ("olmo2", Reader::new(olmo2::read, "Olmo2", DECODER_OF_SEQUENCES)),
+    ("opt", Reader::new(opt::read, "OPT", DECODER_OF_SEQUENCES)),
+    ("phi3", Reader::new(phi3::read, "Phi3", DECODER)),
+    ("qwen2", Reader::new(qwen2::read, "Qwen2", DECODER)),
+    ("qwen3", Reader::new(qwen3::read, "Qwen3", DECODER)),
+    ("roberta", Reader::new(roberta::read, "Roberta", ENCODER)),
 ];
 
 /// The most bytes that a chunk of logits takes, unless a single tile of rows needs more.
@@ -116,16 +142,65 @@ pub struct Layer {
 }
 
 /// What a model is trained for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Task {
     /// To predict the next token.
     NextToken,
     /// To give each sequence a class or a number.
     Sequence(Target),
+    /// To give each token one of these classes.
+    Tokens(Vec<String>),
+    /// To find where in a text the answer to a question begins and ends.
+    Span,
+}
+
+/// A task that a pipeline asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What the configuration says.
+    Auto,
+    Classes,
+    Number,
+    TokenClasses,
+    Answers,
+}
+
+impl Task {
+    /// What Hugging Face's names of classes for it end in.
+    fn ending(&self) -> &'static str {
+        match self {
+            Task::NextToken => CAUSAL,
+            Task::Sequence(_) => SEQUENCES,
+            Task::Tokens(_) => TOKENS,
+            Task::Span => ANSWERS,
+        }
+    }
+
+    /// The classes as a configuration names them; a number has one, which nobody names.
+    fn classes(&self) -> Option<Vec<String>> {
+        match self {
+            Task::Sequence(Target::Classes(classes)) | Task::Tokens(classes) => Some(classes.clone()),
+            Task::Sequence(Target::Number) => Some(vec![label(0)]),
+            Task::NextToken | Task::Span => None,
+        }
+    }
+
+    /// Has the configuration ask for it, as Hugging Face writes that.
+    fn write(&self, reader: &Reader, config: &mut Map<String, Json>) {
+        config.insert("architectures".into(), Json::from(vec![format!("{}{}", reader.class, self.ending())]));
+        if let Some(classes) = self.classes() {
+            let names = || classes.iter().enumerate();
+            config
+                .insert("id2label".into(), names().map(|(i, name)| (i.to_string(), name.as_str())).collect());
+            config.insert("label2id".into(), names().map(|(i, name)| (name.clone(), i)).collect());
+        }
+    }
 }
 
 /// What a sequence is given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Target {
     /// One of these classes, learned by cross entropy.
     Classes(Vec<String>),
@@ -159,6 +234,10 @@ pub enum Head {
     Tokens { weight: ParamId, softcap: Option<f32> },
     /// Logits of the classes, or a number: `out(f(dense(x)))` of one token.
     Sequence { target: Target, read: Read, dense: Option<(Linear, Activation)>, out: Linear },
+    /// Logits of the classes of every token.
+    Labels { classes: Vec<String>, out: Linear },
+    /// Two numbers for every token: that the answer begins there, and that it ends there.
+    Span { out: Linear },
 }
 
 impl Head {
@@ -219,6 +298,15 @@ impl Model {
     /// When it is not JSON, names a family that is not known, or asks for something that the family does not have
     /// here; says which key.
     pub fn from_config(text: &str) -> Result<Model, Problem> {
+        Self::for_task(text, Kind::Auto, None)
+    }
+
+    /// The same, for a task that the configuration need not have been written for. Without `labels`, the classes are those
+    /// of the configuration.
+    ///
+    /// # Errors
+    /// As [`Model::from_config`], and where the family cannot be trained for the task, or its classes are none.
+    pub fn for_task(text: &str, kind: Kind, labels: Option<&[String]>) -> Result<Model, Problem> {
         let mut config: Map<String, Json> = serde_json::from_str(text).map_err(|error| {
             Problem::new(
                 "hift::model::config",
@@ -227,23 +315,29 @@ impl Model {
             .help("take the file that came with the weights, unchanged")
         })?;
         let reader = reader_of(&config)?;
-        let keys = Keys(&config);
-        let parts = match reader {
-            Reader::Language(read) => read(&keys, task_of(&keys)?)?,
-            Reader::Encoder(read, _) => read(&keys, target_of(&keys)?)?,
+        let classes = |config: &Map<String, Json>| match labels {
+            Some(labels) => Ok(labels.to_vec()),
+            None => classes_of(&Keys(config)),
         };
-        // What is exported is what was trained, whatever task the checkpoint was for.
-        if let (Reader::Encoder(_, name), Head::Sequence { target, .. }) = (reader, &parts.head) {
-            let names = match target {
-                Target::Classes(classes) => classes.clone(),
-                Target::Number => vec![label(0)],
-            };
-            let names = || names.iter().enumerate();
-            config.insert("architectures".into(), Json::from(vec![*name]));
-            config
-                .insert("id2label".into(), names().map(|(i, name)| (i.to_string(), name.as_str())).collect());
-            config.insert("label2id".into(), names().map(|(i, name)| (name.clone(), i)).collect());
+        let task = match kind {
+            Kind::Auto => task_of(reader, &Keys(&config))?,
+            Kind::Classes => Task::Sequence(Target::Classes(told_apart(classes(&config)?)?)),
+            Kind::Number => Task::Sequence(Target::Number),
+            Kind::TokenClasses => Task::Tokens(told_apart(classes(&config)?)?),
+            Kind::Answers => Task::Span,
+        };
+        if !reader.tasks.contains(&task.ending()) {
+            return Err(no_such_task(reader, &task));
         }
+        if kind != Kind::Auto {
+            // They may say otherwise.
+            config.retain(|key, _| !["num_labels", "problem_type"].contains(&key.as_str()));
+        }
+        // What is exported is what was trained, whatever task the checkpoint was for.
+        if task != Task::NextToken {
+            task.write(reader, &mut config);
+        }
+        let parts = (reader.read)(&Keys(&config), task)?;
         let eos = match config.get("eos_token_id") {
             Some(Json::Array(ids)) => ids.iter().filter_map(Json::as_u64).map(|id| id as u32).collect(),
             Some(id) => id.as_u64().map(|id| id as u32).into_iter().collect(),
@@ -279,11 +373,19 @@ impl Model {
         self.params.iter().map(Param::bytes).sum()
     }
 
+    /// How many parts of a pair it tells apart.
+    pub fn parts(&self) -> usize {
+        let table = self.params.iter().find(|param| param.path == "embedding.types");
+        table.map_or(1, |table| table.shape[0])
+    }
+
     /// What it is trained for.
     pub fn task(&self) -> Task {
         match &self.head {
             Head::Tokens { .. } => Task::NextToken,
             Head::Sequence { target, .. } => Task::Sequence(target.clone()),
+            Head::Labels { classes, .. } => Task::Tokens(classes.clone()),
+            Head::Span { .. } => Task::Span,
         }
     }
 
@@ -309,27 +411,64 @@ impl Model {
 
     /// The forward pass up to the loss: `[2]`, the sum of the cross entropies and the number of right first choices.
     pub fn loss(&self, shape: BatchShape) -> Graph {
+        self.losses(shape).0
+    }
+
+    /// The same, which also gives what the loss is computed from, for metrics to look at: the logits, or the numbers.
+    /// Those of the next token are too many to be kept.
+    pub fn evaluation(&self, shape: BatchShape) -> Graph {
+        let (mut graph, logits) = self.losses(shape);
+        graph.also = logits;
+        graph
+    }
+
+    fn losses(&self, shape: BatchShape) -> (Graph, Option<ValueId>) {
         let mut build = Builder::new(&self.shapes, shape);
         let x = self.trunk.trunk(&mut build);
         build.at("", None);
-        let loss = match &self.head {
+        let (loss, logits) = match &self.head {
             Head::Tokens { weight, softcap } => {
-                build.linear_cross_entropy("loss", x, *weight, self.chunk(), *softcap)
+                (build.linear_cross_entropy("loss", x, *weight, self.chunk(), *softcap), None)
             }
             Head::Sequence { target, dense, out, .. } => {
                 let x = read(&mut build, x, *dense, *out);
-                match target {
+                let loss = match target {
                     Target::Classes(_) => build.cross_entropy("loss", x),
                     Target::Number => build.squared_error("loss", x),
-                }
+                };
+                (loss, Some(x))
+            }
+            Head::Labels { out, .. } => {
+                let x = build.linear("logits", x, *out); // [rows, classes]
+                (build.token_cross_entropy("loss", x), Some(x))
+            }
+            Head::Span { out } => {
+                let x = build.linear("logits", x, *out); // [rows, 2]
+                (build.span_cross_entropy("loss", x), Some(x))
             }
         };
-        build.finish(loss)
+        (build.finish(loss), logits)
     }
 
-    /// The forward pass up to the logits of the rows that `queries` names: `[batch, vocab]`, or `[batch, classes]`.
+    /// The forward pass up to the logits of the rows that `queries` names: `[batch, vocab]`, or `[batch, classes]`; for
+    /// classes and ends of tokens, of all rows.
     pub fn logits(&self, shape: BatchShape) -> Graph {
-        let mut build = Builder::new(&self.shapes, shape);
+        self.next_of(Builder::new(&self.shapes, shape))
+    }
+
+    /// The same for texts that are continued: keys and values are kept in `cache`.
+    pub fn continuation(&self, shape: BatchShape, cache: CacheShape) -> Graph {
+        self.next_of(Builder::new(&self.shapes, shape).with_cache(cache))
+    }
+
+    /// The tensors of keys and values that such a pass keeps.
+    pub fn caches(&self, cache: CacheShape) -> Vec<Vec<usize>> {
+        let graph = self.continuation(BatchShape { batch: 1, seq: 1, packed: false }, cache);
+        let kept = graph.values.into_iter().filter(|value| matches!(value.role, Role::Cache(_)));
+        kept.map(|value| value.shape).collect()
+    }
+
+    fn next_of(&self, mut build: Builder<'_>) -> Graph {
         let x = self.trunk.trunk(&mut build);
         build.at("", None);
         let logits = match &self.head {
@@ -343,6 +482,7 @@ impl Model {
                 }
             }
             Head::Sequence { dense, out, .. } => read(&mut build, x, *dense, *out),
+            Head::Labels { out, .. } | Head::Span { out } => build.linear("logits", x, *out),
         };
         build.finish(logits)
     }
@@ -392,18 +532,47 @@ fn reader_of(config: &Map<String, Json>) -> Result<&'static Reader, Problem> {
 }
 
 /// The task of a model that may have several: `architectures` names the class that wrote the checkpoint.
-fn task_of(keys: &Keys<'_>) -> Result<Task, Problem> {
-    let architecture = keys.get("architectures").and_then(|names| names.get(0)).and_then(Json::as_str);
-    match architecture {
-        Some(name) if name.ends_with("ForSequenceClassification") => Ok(Task::Sequence(target_of(keys)?)),
-        Some(name) if name.contains("For") && !name.ends_with("ForCausalLM") => Err(unsupported(
-            "architectures",
-            name,
-            "those that end in `ForCausalLM` or `ForSequenceClassification`",
-        )),
+fn task_of(reader: &Reader, keys: &Keys<'_>) -> Result<Task, Problem> {
+    let name = keys.get("architectures").and_then(|names| names.get(0)).and_then(Json::as_str);
+    let name = name.unwrap_or_default();
+    let known = reader.tasks.iter().find(|ending| name.ends_with(**ending)).copied();
+    match known {
+        Some(TOKENS) => Ok(Task::Tokens(classes_of(keys)?)),
+        Some(ANSWERS) => Ok(Task::Span),
+        Some(SEQUENCES) => Ok(Task::Sequence(target_of(keys)?)),
+        // Whatever an encoder's checkpoint was for, masked words as a rule.
+        _ if reader.is_encoder() => Ok(Task::Sequence(target_of(keys)?)),
+        None if name.contains("For") => {
+            let endings: Vec<String> = reader.tasks.iter().map(|ending| format!("`{ending}`")).collect();
+            Err(unsupported("architectures", name, &format!("those that end in {}", endings.join(", "))))
+        }
         // GPT2LMHeadModel, bare trunks, or nothing.
         _ => Ok(Task::NextToken),
     }
+}
+
+/// Classes of which there is more than one, and each once.
+fn told_apart(classes: Vec<String>) -> Result<Vec<String>, Problem> {
+    let twice = classes.iter().enumerate().find(|(i, name)| classes[..*i].contains(name));
+    let fact = match (classes.len(), twice) {
+        (0 | 1, _) => format!("{} class is nothing to tell apart", classes.len()),
+        (_, Some((_, name))) => format!("the class `{name}` stands there twice"),
+        (_, None) => return Ok(classes),
+    };
+    let problem = Problem::new("hift::model::task", fact);
+    Err(problem
+        .help("write the names of all classes, in the order of their numbers: `labels = [\"no\", \"yes\"]`"))
+}
+
+fn no_such_task(reader: &Reader, task: &Task) -> Problem {
+    let class = reader.class;
+    let known = FAMILIES.iter().filter(|(_, other)| other.tasks.contains(&task.ending()));
+    let known: Vec<&str> = known.map(|(name, _)| *name).collect();
+    Problem::new(
+        "hift::model::task",
+        format!("this model cannot be trained for that: there is no `{class}{}`", task.ending()),
+    )
+    .help(format!("take a model of another family: {}", known.join(", ")))
 }
 
 /// What Hugging Face calls a class that has no name.
@@ -411,9 +580,9 @@ fn label(i: usize) -> String {
     format!("LABEL_{i}")
 }
 
-/// The names of the classes in `id2label`; without it, `num_labels` of them, two as Hugging Face has it. One alone is a number.
-fn target_of(keys: &Keys<'_>) -> Result<Target, Problem> {
-    let classes: Vec<String> = match keys.get("id2label") {
+/// The names of the classes in `id2label`; without it, `num_labels` of them, two as Hugging Face has it.
+fn classes_of(keys: &Keys<'_>) -> Result<Vec<String>, Problem> {
+    Ok(match keys.get("id2label") {
         None => (0..keys.optional_size("num_labels")?.unwrap_or(2)).map(label).collect(),
         Some(Json::Object(map)) => {
             let name = |i: usize| map.get(&i.to_string()).and_then(Json::as_str).map(str::to_string);
@@ -421,7 +590,12 @@ fn target_of(keys: &Keys<'_>) -> Result<Target, Problem> {
             names.ok_or_else(|| wrong("id2label", &keys.0["id2label"], "names for 0, 1, 2 and so on"))?
         }
         Some(other) => return Err(wrong("id2label", other, "an object")),
-    };
+    })
+}
+
+/// What a sequence is given; one class alone is a number.
+fn target_of(keys: &Keys<'_>) -> Result<Target, Problem> {
+    let classes = classes_of(keys)?;
     match (keys.word("problem_type")?, classes.len()) {
         (_, 0) => Err(unsupported("id2label", "empty", "one number, two classes or more")),
         (None | Some("regression"), 1) => Ok(Target::Number),
@@ -616,7 +790,7 @@ mod tests {
     fn what_a_family_does_not_compute_is_refused_by_its_key() {
         check("llama", r#""hidden_act": "gelu""#, "`hidden_act` in the model's config.json is gelu");
         check("llama", r#""rope_scaling": {"rope_type": "yarn"}"#, "`rope_scaling.rope_type`");
-        check("llama", r#""architectures": ["LlamaForTokenClassification"]"#, "`architectures`");
+        check("llama", r#""architectures": ["LlamaForQuestionAnswering"]"#, "`architectures`");
         check("phi3", r#""rope_scaling": {"type": "longrope"}"#, "longrope");
         check("qwen2", r#""layer_types": ["full_attention"]"#, "for 2 blocks");
         check("gemma3_text", r#""use_bidirectional_attention": true"#, "`use_bidirectional_attention`");

@@ -103,7 +103,7 @@ pub(super) fn read(keys: &Keys<'_>, task: Task) -> Result<Parts, Problem> {
         last_norm.then(|| params.layer_norm("norm", "model.decoder.final_layer_norm", "norm", hidden, EPS));
     let project_out = project(&mut params, "norm", "project_out", "norm.projection", [width, hidden]);
     let tied = keys.flag("tie_word_embeddings", true)?;
-    let names = ["lm_head.weight", "score.weight"];
+    let names = ["lm_head.weight", "score.weight", "classifier"];
     let head = language_head(&mut params, task, tokens, tied, names, [vocab, width], None);
     Ok(Parts {
         family: "opt",

@@ -25,11 +25,11 @@ use serde::Serialize;
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{
     Algorithm, Data, Device, Evaluate, Export, Format, Generate, Hook, Interval, Length, Metric, Precision,
-    Recompute, Rest, RollBack, Setting, Shuffle, Stage, Tokenizer, Train, Weights,
+    Recompute, Rest, RollBack, Setting, Shuffle, Stage, Task as Ask, Tokenizer, Train, Weights,
 };
-use crate::model::{Model, Target, Task};
+use crate::model::{Kind, Model, Target, Task};
 use crate::problem::{Fault, Problem, Problems, Span};
-use crate::program::builder::BatchShape;
+use crate::program::builder::{BatchShape, CacheShape};
 use crate::program::{
     Graph, ParamId, Program, Settings, StepPrograms, forward_only, precision, step_programs,
 };
@@ -56,9 +56,10 @@ pub trait World {
         tokenizer: &Tokenizer,
         model: &Model,
     ) -> Result<Option<Rows>, Problems>;
-    /// Holds the prompts of a stage against the tokenizer and the model. Does nothing where nobody wants to look.
-    fn check_prompts(&mut self, _: &Pipeline, _: &Generate, _: &Model) -> Result<(), Problems> {
-        Ok(())
+    /// Holds the prompts of a stage against the tokenizer and the model, and gives the tokens of the longest; None where
+    /// nobody wants to look.
+    fn check_prompts(&mut self, _: &Pipeline, _: &Generate, _: &Model) -> Result<Option<u64>, Problems> {
+        Ok(None)
     }
 }
 
@@ -143,6 +144,9 @@ pub struct ModelPlan {
     pub name: String,
     pub weights: Weights,
     pub family: &'static str,
+    /// What it is trained for, where that is not the next token.
+    #[serde(skip_serializing_if = "is_next_token")]
+    pub task: Task,
     pub n_elements: u64,
     pub precision: Precision,
     /// The weights as they are computed with.
@@ -156,15 +160,33 @@ pub struct ModelPlan {
     pub span: Option<Span>,
 }
 
+fn is_next_token(task: &Task) -> bool {
+    *task == Task::NextToken
+}
+
 impl ModelPlan {
     /// The forward pass to the loss, in the plan's precision.
     pub fn loss(&self, shape: BatchShape) -> Graph {
-        precision::lower(self.model.loss(shape), self.precision.dtype())
+        self.lower(self.model.loss(shape))
+    }
+
+    /// The same, which also gives what the loss is computed from, in 32 bits.
+    pub fn evaluation(&self, shape: BatchShape) -> Graph {
+        self.lower(self.model.evaluation(shape))
     }
 
     /// The forward pass to logits, in the plan's precision.
     pub fn logits(&self, shape: BatchShape) -> Graph {
-        precision::lower(self.model.logits(shape), self.precision.dtype())
+        self.lower(self.model.logits(shape))
+    }
+
+    /// The same for texts that are continued: keys and values are kept in `cache`.
+    pub fn continuation(&self, shape: BatchShape, cache: CacheShape) -> Graph {
+        self.lower(self.model.continuation(shape, cache))
+    }
+
+    fn lower(&self, graph: Graph) -> Graph {
+        precision::lower(graph, self.precision.dtype())
     }
 }
 
@@ -291,10 +313,50 @@ pub struct GeneratePlan {
     pub model: ModelPlan,
     pub tokenizer: Tokenizer,
     pub prompts: Vec<String>,
-    pub max_new_tokens: u64,
-    pub temperature: f64,
-    pub seed: u64,
+    /// What would be right, for each prompt; or nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Metric>,
+    /// Tokens of the longest prompt. None if nobody has looked.
+    pub prompt_tokens: Option<u64>,
+    #[serde(flatten)]
+    pub decoding: Decoding,
+    /// Texts that end an answer, and do not belong to it.
+    pub stop: Vec<String>,
     pub device: Device,
+}
+
+/// How texts are continued.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Decoding {
+    pub max_new_tokens: u64,
+    /// 0 takes the most probable token each time.
+    pub temperature: f64,
+    /// Tokens are drawn among so many, the most probable ones.
+    pub top_k: Option<u64>,
+    /// And of these among the fewest that have this share of the probability.
+    pub top_p: f64,
+    /// Texts that are tried at once.
+    pub beams: u64,
+    /// Texts are compared by their score over their length to this power.
+    pub length_penalty: f64,
+    /// The search ends with as many texts as there are beams, though another may become better.
+    pub early_stopping: bool,
+    pub seed: u64,
+    /// Prompts that are continued at once.
+    pub micro_batch: u64,
+}
+
+impl Decoding {
+    /// The keys and values to keep for prompts of which the longest has so many tokens.
+    pub fn cache(&self, longest: u64, positions: u64, prompts: u64) -> CacheShape {
+        let capacity = longest.saturating_add(self.max_new_tokens).min(positions.max(longest));
+        CacheShape {
+            sequences: (self.micro_batch.min(prompts.max(1)) * self.beams) as usize,
+            capacity: capacity as usize,
+        }
+    }
 }
 
 /// An export stage.
@@ -379,7 +441,7 @@ impl TrainPlan {
 
     /// The program that evaluates batches of `shape`.
     pub fn evaluation(&self, shape: BatchShape, threads: usize) -> Program {
-        forward_only(&self.model.loss(shape), threads)
+        forward_only(&self.model.evaluation(shape), threads)
     }
 
     /// Optimizer states of a group.
@@ -405,7 +467,7 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
     let mut problems = Problems::default();
     let mut stages = Vec::new();
     let mut warnings: Vec<Problem> = Vec::new();
-    let mut models: Vec<(Weights, Precision, Result<ModelPlan, ()>)> = Vec::new();
+    let mut models: Vec<(&crate::lang::pipeline::Model, Result<ModelPlan, ()>)> = Vec::new();
     for stage in &pipeline.stages {
         let block = match stage {
             Stage::Train(stage) => &stage.model,
@@ -413,13 +475,17 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
             Stage::Generate(stage) => &stage.model,
             Stage::Export(stage) => &stage.model,
         };
-        let known = models
-            .iter()
-            .find(|(weights, precision, _)| (weights, precision) == (&*block.weights, &*block.precision))
-            .map(|(.., model)| model.clone());
+        // Blocks that ask for the same are one model.
+        let is_it = |other: &crate::lang::pipeline::Model| {
+            let asks = |block: &crate::lang::pipeline::Model| {
+                (block.weights.value.clone(), *block.precision, block.task.value.clone())
+            };
+            asks(other) == asks(block)
+        };
+        let known = models.iter().find(|(other, _)| is_it(other)).map(|(_, model)| model.clone());
         let model = known.unwrap_or_else(|| {
             let model = read_model(pipeline, block, world).map_err(|found| problems.0.extend(found.0));
-            models.push((block.weights.value.clone(), *block.precision, model.clone()));
+            models.push((block, model.clone()));
             model
         });
         let Ok(model) = model else { continue };
@@ -435,14 +501,14 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
                 format!("`{}` writes text, which this model cannot", stage.name),
             )
             .label(stage.span, "generates")
-            .label_at(stage.model.weights.span(), "it gives each sequence a label")
+            .label_at(stage.model.weights.span(), "it labels what is written")
             .help(
                 "remove the stage, or use a model whose config.json names a class that ends in `ForCausalLM`",
             )
             .into()),
             Stage::Generate(stage) => world
                 .check_prompts(pipeline, stage, &model.model)
-                .map(|()| StagePlan::Generate(Box::new(generate(stage, model)))),
+                .map(|longest| StagePlan::Generate(Box::new(generate(stage, model, longest)))),
             Stage::Export(stage) => Ok(StagePlan::Export(Box::new(export(stage, model)))),
         };
         match planned {
@@ -482,6 +548,9 @@ pub fn read_model(
 ) -> Result<ModelPlan, Problems> {
     let span = block.weights.span();
     let placed = |problem: Problem| match problem.labels.is_empty() {
+        true if problem.code == "hift::model::task" => {
+            problem.label_at(block.task.span().or(span), "is to be trained for this")
+        }
         true => problem.label_at(span, "this model"),
         false => problem,
     };
@@ -498,8 +567,15 @@ pub fn read_model(
                 .into());
         }
     };
+    let (kind, labels) = match &*block.task {
+        Ask::Auto => (Kind::Auto, None),
+        Ask::SequenceClassification { labels } => (Kind::Classes, labels.as_deref()),
+        Ask::Regression => (Kind::Number, None),
+        Ask::TokenClassification { labels } => (Kind::TokenClasses, labels.as_deref()),
+        Ask::QuestionAnswering => (Kind::Answers, None),
+    };
     let model = world.read(&config).and_then(|text| {
-        Model::from_config(&text).map_err(|mut problem| {
+        Model::for_task(&text, kind, labels).map_err(|mut problem| {
             problem.message = format!("{}: {}", config.display(), problem.message);
             problem
         })
@@ -513,6 +589,7 @@ pub fn read_model(
         name: block.name.clone(),
         weights: block.weights.value.clone(),
         family: model.family,
+        task: model.task(),
         n_elements: model.n_elements(),
         precision: *block.precision,
         bytes: Bytes(block.precision.dtype().size() * model.n_elements()),
@@ -527,10 +604,23 @@ pub fn read_model(
 /// # Errors
 /// When rows have classes and the model has none, or the other way round; or when a classifier's rows are to be packed.
 pub fn check_task(data: &Data, tokenizer: &Tokenizer, model: &Model) -> Result<(), Problem> {
-    let classified = match &data.format.value {
-        Format::Classify { .. } => true,
-        Format::Tokens { label, .. } => label.is_some(),
-        Format::Text { .. } | Format::Instruct { .. } | Format::Chat { .. } => false,
+    /// What a row has.
+    #[derive(PartialEq)]
+    enum Has {
+        Text,
+        Class,
+        /// Of tokens, or of words.
+        Labels,
+        Answer,
+    }
+    let has = match &data.format.value {
+        Format::Classify { .. } | Format::Tokens { label: Some(_), .. } => Has::Class,
+        Format::TokenLabels { .. } => Has::Labels,
+        Format::Tokens { labels: Some(_), .. } if matches!(model.task(), Task::Tokens(_)) => Has::Labels,
+        Format::Question { .. } => Has::Answer,
+        Format::Text { .. } | Format::Instruct { .. } | Format::Chat { .. } | Format::Tokens { .. } => {
+            Has::Text
+        }
         // Each block of a mix by itself.
         Format::OfParts => {
             return data.parts().into_iter().try_for_each(|part| check_task(part, tokenizer, model));
@@ -546,14 +636,48 @@ pub fn check_task(data: &Data, tokenizer: &Tokenizer, model: &Model) -> Result<(
             "keep `labels` or `label`, whichever the model is trained for",
         );
     }
+    let task = match has {
+        Has::Text => None,
+        Has::Class => Some("sequence_classification"),
+        Has::Labels => Some("token_classification"),
+        Has::Answer => Some("question_answering"),
+    };
     match model.task() {
-        Task::NextToken if classified => problem(
+        Task::NextToken if has != Has::Text => problem(
             format!("the rows of `{}` have labels, but the model predicts the next token", data.name),
-            "gives each row a label",
-            "write another `format`, or name the task in the model's config.json: `\"architectures\": \
-             [\"...ForSequenceClassification\"]`",
+            match has {
+                Has::Answer => "gives each row an answer to find",
+                Has::Labels => "gives each word a label",
+                Has::Class | Has::Text => "gives each row a label",
+            },
+            &format!(
+                "write another `format`, or `task = {}` in the `model` block",
+                task.unwrap_or("sequence_classification")
+            ),
         ),
-        Task::Sequence(target) if !classified => problem(
+        Task::Tokens(classes) if has != Has::Labels => problem(
+            format!(
+                "the model gives each token one of {} classes, but the rows of `{}` have none for their words",
+                classes.len(),
+                data.name
+            ),
+            "has no classes of words",
+            "write `format = token_labels(tokens = \"tokens\", labels = \"ner_tags\")` with the columns' names",
+        ),
+        Task::Span if has != Has::Answer => problem(
+            format!("the model finds answers in a text, but the rows of `{}` ask nothing", data.name),
+            "has no questions",
+            "write `format = question(question = \"question\", context = \"context\", answers = \"answers\")`",
+        ),
+        Task::Sequence(_) if matches!(has, Has::Labels | Has::Answer) => problem(
+            format!("the model gives each sequence a label, but the rows of `{}` have other ones", data.name),
+            match has {
+                Has::Labels => "gives each word a label",
+                Has::Answer | Has::Class | Has::Text => "gives each row an answer to find",
+            },
+            &format!("write `task = {}` in the `model` block", task.unwrap_or("auto")),
+        ),
+        Task::Sequence(target) if has != Has::Class => problem(
             match target {
                 Target::Classes(classes) => format!(
                     "the model tells {} classes apart, but the rows of `{}` have none",
@@ -567,33 +691,70 @@ pub fn check_task(data: &Data, tokenizer: &Tokenizer, model: &Model) -> Result<(
             "gives the rows no label",
             "write `format = classify(text = \"{text}\", label = \"label\")` with the columns' names",
         ),
-        Task::Sequence(_) if *tokenizer.pack => Err(Problem::new(
+        Task::Sequence(_) | Task::Tokens(_) | Task::Span if *tokenizer.pack => Err(Problem::new(
             "hift::plan::task",
             "rows that each have a label cannot be packed into one sequence",
         )
         .label_at(tokenizer.pack.span(), "asks for packing")
         .label_at(data.format.span(), "gives each row a label")
         .help("write `pack = false`")),
-        Task::NextToken | Task::Sequence(_) => Ok(()),
+        Task::NextToken | Task::Sequence(_) | Task::Tokens(_) | Task::Span => Ok(()),
     }
 }
 
-/// Holds the metrics of a stage against the model's task: numbers have no classes to be right about.
-fn check_metrics(metrics: &Setting<Vec<Metric>>, model: &ModelPlan) -> Result<(), Problem> {
-    let of_classes = |metric: &&Metric| match metric {
-        Metric::Loss => false,
-        Metric::Perplexity | Metric::Accuracy => true,
+/// The metrics that fit a task.
+fn fitting(task: &Task) -> Vec<Metric> {
+    use Metric::{
+        Accuracy, EntityF1, EntityPrecision, EntityRecall, ExactMatch, F1, Loss, MacroF1, Matthews,
     };
-    match metrics.iter().find(of_classes) {
-        Some(_) if model.model.task() == Task::Sequence(Target::Number) => Err(Problem::new(
-            "hift::plan::task",
-            "a model that gives numbers has the metric `loss`, the mean squared error, and no other",
-        )
-        .label_at(metrics.span(), "asks for another")
-        .label_at(model.span, "gives each sequence a number")
-        .help("write `metrics = [loss]`")),
-        _ => Ok(()),
+    match task {
+        Task::NextToken => vec![Loss, Metric::Perplexity, Accuracy],
+        Task::Sequence(Target::Number) => vec![Loss, Metric::Pearson, Metric::Spearman],
+        Task::Sequence(Target::Classes(classes)) => {
+            let f1 = (classes.len() == 2).then_some(F1);
+            [Loss, Metric::Perplexity, Accuracy, MacroF1, Matthews].into_iter().chain(f1).collect()
+        }
+        Task::Tokens(_) => {
+            vec![Loss, Metric::Perplexity, Accuracy, MacroF1, EntityF1, EntityPrecision, EntityRecall]
+        }
+        Task::Span => vec![Loss, Accuracy, ExactMatch, F1],
     }
+}
+
+/// Holds the metrics of a stage against the model's task.
+fn check_metrics(metrics: &Setting<Vec<Metric>>, model: &ModelPlan) -> Result<(), Problem> {
+    let task = model.model.task();
+    let fitting = fitting(&task);
+    let Some(strange) = metrics.iter().find(|metric| !fitting.contains(metric)) else { return Ok(()) };
+    let names: Vec<&str> = fitting.iter().map(|metric| metric.name()).collect();
+    let does = match &task {
+        Task::NextToken => "predicts the next token".to_string(),
+        Task::Sequence(Target::Number) => "gives each sequence a number".to_string(),
+        Task::Sequence(Target::Classes(classes)) => {
+            format!("tells {} classes of sequences apart", classes.len())
+        }
+        Task::Tokens(classes) => format!("tells {} classes of tokens apart", classes.len()),
+        Task::Span => "finds answers in a text".to_string(),
+    };
+    let help = match (strange, &task) {
+        (Metric::F1, Task::Sequence(Target::Classes(_))) => {
+            "write `macro_f1`: `f1` is of two classes".to_string()
+        }
+        (
+            Metric::Bleu | Metric::Rouge1 | Metric::Rouge2 | Metric::RougeL | Metric::ExactMatch,
+            Task::NextToken,
+        ) => {
+            format!("a `generate` stage with `references` measures texts; here: {}", names.join(", "))
+        }
+        _ => format!("write some of {}", names.join(", ")),
+    };
+    Err(Problem::new(
+        "hift::plan::metric",
+        format!("`{}` does not measure a model that {does}", strange.name()),
+    )
+    .label_at(metrics.span(), "asks for it")
+    .label_at(model.span, does)
+    .help(help))
 }
 
 /// The longest sequence to plan for: what the rows really hold, else what the tokenizer may give.
@@ -641,6 +802,9 @@ fn train(
     check_task(&stage.data, &stage.tokenizer, &model.model)?;
     if let Some(evaluate) = &stage.evaluate {
         check_metrics(&evaluate.metrics, &model)?;
+    }
+    if let Some(best) = stage.checkpoint.as_ref().and_then(|checkpoint| checkpoint.best.as_ref()) {
+        check_metrics(&Setting { value: vec![best.value], origin: best.origin }, &model)?;
     }
     let turns = group::turns(&stage.groups, &stage.schedule, &model.model);
     longest(&stage.tokenizer, &model.model, None)?;
@@ -779,16 +943,28 @@ fn evaluate(
     })
 }
 
-fn generate(stage: &Generate, model: ModelPlan) -> GeneratePlan {
+fn generate(stage: &Generate, model: ModelPlan, prompt_tokens: Option<u64>) -> GeneratePlan {
     GeneratePlan {
         name: stage.name.clone(),
         from: stage.from.clone(),
         model,
         tokenizer: stage.tokenizer.clone(),
         prompts: stage.prompts.iter().map(|prompt| prompt.value.clone()).collect(),
-        max_new_tokens: *stage.max_new_tokens,
-        temperature: *stage.temperature,
-        seed: *stage.seed,
+        references: stage.references.iter().map(|text| text.value.clone()).collect(),
+        metrics: stage.metrics.value.clone(),
+        prompt_tokens,
+        decoding: Decoding {
+            max_new_tokens: *stage.max_new_tokens,
+            temperature: *stage.temperature,
+            top_k: *stage.top_k,
+            top_p: *stage.top_p,
+            beams: *stage.beams,
+            length_penalty: *stage.length_penalty,
+            early_stopping: *stage.early_stopping,
+            seed: *stage.seed,
+            micro_batch: *stage.micro_batch,
+        },
+        stop: stage.stop.iter().map(|text| text.value.clone()).collect(),
         device: *stage.device,
     }
 }

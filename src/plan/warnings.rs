@@ -127,7 +127,7 @@ fn train(written: &Train, plan: &TrainPlan) -> Vec<Problem> {
 
 fn generate(written: &Generate, plan: &GeneratePlan) -> Vec<Problem> {
     let positions = plan.model.model.positions as u64;
-    if plan.max_new_tokens <= positions {
+    if plan.decoding.max_new_tokens <= positions {
         return Vec::new();
     }
     vec![
@@ -135,7 +135,7 @@ fn generate(written: &Generate, plan: &GeneratePlan) -> Vec<Problem> {
             "hift::plan::long_answer",
             format!(
                 "{} new tokens are more than fit a model with {} positions: an answer ends before",
-                Count(plan.max_new_tokens),
+                Count(plan.decoding.max_new_tokens),
                 Count(positions)
             ),
         )

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::units::Dtype;
 
-use super::{Activation, AttentionSpec, Input, Op, ParamId, Role, Value, ValueId};
+use super::{Activation, AttentionSpec, CachedSpec, Input, Op, ParamId, Role, Value, ValueId};
 
 /// One operation of the forward pass.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,8 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// What the pass is for: the loss, or the logits when generating.
     pub result: Option<ValueId>,
+    /// What is given beside it, in a pass that trains nothing.
+    pub also: Option<ValueId>,
 }
 
 impl Graph {
@@ -55,6 +57,13 @@ impl BatchShape {
     pub fn rows(self) -> usize {
         self.batch * self.seq
     }
+}
+
+/// Keys and values that outlive a pass: so many sequences, of so many tokens each at the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CacheShape {
+    pub sequences: usize,
+    pub capacity: usize,
 }
 
 /// The parameters of a linear layer.
@@ -117,6 +126,9 @@ pub struct Builder<'a> {
     param_values: Vec<Option<ValueId>>,
     inputs: Vec<(Input, ValueId)>,
     shape: BatchShape,
+    /// Keys and values are kept.
+    cache: Option<CacheShape>,
+    n_caches: usize,
     module: String,
     block: Option<usize>,
 }
@@ -130,9 +142,18 @@ impl<'a> Builder<'a> {
             param_values: vec![None; params.len()],
             inputs: Vec::new(),
             shape,
+            cache: None,
+            n_caches: 0,
             module: String::new(),
             block: None,
         }
+    }
+
+    /// The same, for a pass that keeps its keys and values. Where sequences have one token, that one sees what was kept; where
+    /// they have more, the cache has nothing of them yet.
+    pub fn with_cache(mut self, cache: CacheShape) -> Self {
+        self.cache = Some(cache);
+        self
     }
 
     pub fn shape(&self) -> BatchShape {
@@ -154,8 +175,12 @@ impl<'a> Builder<'a> {
             return *id;
         }
         let rows = match input {
-            Input::Ids | Input::Types | Input::Labels | Input::Positions | Input::Starts => self.shape.rows(),
-            Input::Queries | Input::Classes | Input::Targets => self.shape.batch,
+            Input::Ids | Input::Types | Input::Labels | Input::Positions | Input::Starts | Input::Places => {
+                self.shape.rows()
+            }
+            Input::Queries | Input::Classes | Input::Targets | Input::Lengths => self.shape.batch,
+            Input::Seen => self.shape.batch * self.cache.map_or(0, |cache| cache.capacity),
+            Input::Spans => 3 * self.shape.batch,
         };
         let id = self.graph.add_value(input.name(), vec![rows], Dtype::U32, Role::Input(input));
         self.inputs.push((input, id));
@@ -179,7 +204,10 @@ impl<'a> Builder<'a> {
             op.shapes(&inputs)
         };
         let role = match op {
-            Op::LinearCrossEntropy { .. } | Op::CrossEntropy | Op::SquaredError => Role::Scalar,
+            Op::LinearCrossEntropy { .. }
+            | Op::CrossEntropy
+            | Op::SquaredError
+            | Op::SpanCrossEntropy { .. } => Role::Scalar,
             _ => Role::Activation,
         };
         let outputs: Vec<ValueId> = shapes
@@ -251,6 +279,28 @@ impl<'a> Builder<'a> {
     pub fn attention(&mut self, name: &str, [q, k, v]: [ValueId; 3], heads: Heads) -> ValueId {
         let BatchShape { batch, seq, packed } = self.shape;
         let Heads { heads, kv_heads, head_dim, scale, causal, window, softcap } = heads;
+        if let Some(CacheShape { sequences, capacity }) = self.cache {
+            let rows = sequences * capacity;
+            let kept = [("keys", k), ("values", v)].map(|(kind, x)| {
+                let width = self.graph.value(x).shape[1];
+                let role = Role::Cache(self.n_caches);
+                self.n_caches += 1;
+                let cache = self.graph.add_value(
+                    format!("{}.{kind}", self.module),
+                    vec![rows, width],
+                    Dtype::F32,
+                    role,
+                );
+                let places = self.input(Input::Places);
+                self.push(&[], Op::CacheWrite, vec![x, cache, places]);
+                cache
+            });
+            if seq == 1 {
+                let spec = CachedSpec { batch, capacity, heads, kv_heads, head_dim, scale, window, softcap };
+                let (seen, lengths) = (self.input(Input::Seen), self.input(Input::Lengths));
+                return self.one(name, Op::CachedAttention(spec), vec![q, kept[0], kept[1], seen, lengths]);
+            }
+        }
         let packed = packed || !causal;
         let window = window.filter(|window| *window < seq);
         let spec =
@@ -302,6 +352,19 @@ impl<'a> Builder<'a> {
     pub fn cross_entropy(&mut self, name: &str, logits: ValueId) -> ValueId {
         let labels = self.input(Input::Classes);
         self.one(name, Op::CrossEntropy, vec![logits, labels])
+    }
+
+    /// The same, of logits for every token, `[rows, classes]`.
+    pub fn token_cross_entropy(&mut self, name: &str, logits: ValueId) -> ValueId {
+        let labels = self.input(Input::Labels);
+        self.one(name, Op::CrossEntropy, vec![logits, labels])
+    }
+
+    /// `[2]`: the sum over sequences of the mean of both ends' cross entropies, of logits `[rows, 2]`, and in how many both
+    /// are the first choice.
+    pub fn span_cross_entropy(&mut self, name: &str, logits: ValueId) -> ValueId {
+        let (spans, seq) = (self.input(Input::Spans), self.shape.seq);
+        self.one(name, Op::SpanCrossEntropy { seq }, vec![logits, spans])
     }
 
     /// `[2]`: the sum of the squared errors of `x`, `[batch, 1]`, and 0.

@@ -60,7 +60,7 @@ impl StepPrograms {
 /// The forward pass alone, for evaluating and generating.
 pub fn forward_only(graph: &Graph, threads: usize) -> Program {
     let draft = Draft::forward(graph);
-    let outputs = vec![draft.result];
+    let outputs = [draft.result].into_iter().chain(graph.also).collect();
     liveness::finish(draft.values, draft.instrs, outputs, threads)
 }
 

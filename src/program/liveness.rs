@@ -64,7 +64,7 @@ fn remove_unread(instrs: Vec<Instr>, outputs: &[ValueId]) -> Vec<Instr> {
     let mut read: HashSet<ValueId> = outputs.iter().copied().collect();
     let mut kept: Vec<Instr> = Vec::with_capacity(instrs.len());
     for instr in instrs.into_iter().rev() {
-        let acts = matches!(instr.op, Op::Update { .. });
+        let acts = matches!(instr.op, Op::Update { .. } | Op::CacheWrite);
         if acts || instr.outputs.iter().any(|id| read.contains(id)) {
             read.extend(&instr.inputs);
             kept.push(instr);

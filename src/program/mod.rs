@@ -29,9 +29,9 @@ mod tests;
 
 use crate::units::{Bytes, Dtype};
 
-pub use builder::{BatchShape, Builder, Graph, Heads, LayerNorm, Linear, RmsNorm};
+pub use builder::{BatchShape, Builder, CacheShape, Graph, Heads, LayerNorm, Linear, RmsNorm};
 pub use compile::{Parts, Settings, StepPrograms, forward_only, step_programs};
-pub use op::{Activation, AttentionSpec, Op};
+pub use op::{Activation, AttentionSpec, CachedSpec, Op};
 
 /// A parameter of the model, by its place in the model's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,7 +41,7 @@ pub struct ParamId(pub usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId(pub usize);
 
-/// What a batch brings. All are `u32`, with one entry per token, `[rows]`, or per sequence, `[batch]`.
+/// What a batch brings. All are `u32`, with one entry per token, `[rows]`, or per sequence, `[batch]`, or three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Input {
     /// Token ids.
@@ -60,6 +60,14 @@ pub enum Input {
     Classes,
     /// The number that each sequence has, as the bits of a 32-bit float.
     Targets,
+    /// The first and the last token of each sequence's answer and the sequence's length, one after the other: `[3 x batch]`.
+    Spans,
+    /// The row of the cache that each token's keys and values go to.
+    Places,
+    /// The rows of the cache that hold the tokens of each sequence, in their order: `[batch x capacity]`.
+    Seen,
+    /// How many tokens each sequence has, the new one among them.
+    Lengths,
 }
 
 impl Input {
@@ -73,6 +81,10 @@ impl Input {
             Input::Queries => "queries",
             Input::Classes => "classes",
             Input::Targets => "targets",
+            Input::Spans => "spans",
+            Input::Places => "places",
+            Input::Seen => "seen",
+            Input::Lengths => "lengths",
         }
     }
 }
@@ -86,6 +98,8 @@ pub enum Role {
     Master(ParamId),
     /// Optimizer state, the n-th of its parameter. Resident: the caller owns it.
     State(ParamId, usize),
+    /// The n-th tensor of keys or values that outlive the pass. Resident: the caller owns it.
+    Cache(usize),
     /// Brought by the batch; the program owns it and lets it go after its last use.
     Input(Input),
     /// Computed from the inputs.
@@ -102,7 +116,7 @@ impl Role {
     /// Whether the value outlives the program and belongs to the caller.
     pub fn is_resident(self) -> bool {
         match self {
-            Role::Weight(_) | Role::Master(_) | Role::State(..) => true,
+            Role::Weight(_) | Role::Master(_) | Role::State(..) | Role::Cache(_) => true,
             Role::Input(_) | Role::Activation | Role::Flow | Role::Gradient(_) | Role::Scalar => false,
         }
     }
@@ -222,6 +236,7 @@ impl Program {
             Role::Weight(param) => Some(param),
             Role::Master(_)
             | Role::State(..)
+            | Role::Cache(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow

@@ -28,6 +28,20 @@ pub struct AttentionSpec {
     pub softcap: Option<f32>,
 }
 
+/// Attention of one new token a sequence, to those before it whose keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CachedSpec {
+    pub batch: usize,
+    /// Tokens that a sequence can have.
+    pub capacity: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub scale: f32,
+    pub window: Option<usize>,
+    pub softcap: Option<f32>,
+}
+
 /// A function of single numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
@@ -83,6 +97,11 @@ pub enum Op {
     Attention(AttentionSpec),
     /// `(d_o, q, k, v, o, lse, starts?) -> (dq, dk, dv)`; scores are computed again, tile by tile
     AttentionGrad(AttentionSpec),
+    /// `(x [rows, width], cache [n, width], places [rows]) -> ()`: writes each row of `x` to its place
+    CacheWrite,
+    /// `(q [batch, heads x head_dim], keys [n, kv_heads x head_dim], values, seen [batch x capacity], lengths [batch]) -> ` as
+    /// `q`: softmax attention to the rows that are seen
+    CachedAttention(CachedSpec),
     /// `(x [rows, n x period]) -> [rows, n x width]`: of each `period` numbers those from `start` on. What a fused
     /// projection gives, taken apart.
     Columns { start: usize, width: usize, period: usize },
@@ -119,6 +138,12 @@ pub enum Op {
     SquaredError,
     /// The same, and in the same pass the gradient. `(x, targets) -> ([2], dx)`
     SquaredErrorGrad,
+    /// `(logits [batch x seq, 2], spans [3 x batch]) -> [2]`: where an answer begins and ends; `spans` are first tokens,
+    /// last tokens and lengths. Of each sequence the mean of two cross entropies, over its own tokens. Source: Devlin
+    /// et al. 2019, "BERT", section 4.2.
+    SpanCrossEntropy { seq: usize },
+    /// The same, and in the same pass the gradient of the logits. `(logits, spans) -> ([2], d_logits)`
+    SpanCrossEntropyGrad { seq: usize },
     /// `(g) -> [1]`: the sum of the squares
     SumSquares { accumulate: bool },
     /// `(sum of squares [1]) -> [1]`: what gradients are multiplied by. They come scaled by `s`, which a step is told:
@@ -151,6 +176,8 @@ impl Op {
             Op::Rope { inverse: true, .. } => "rope_inverse",
             Op::Attention(_) => "attention",
             Op::AttentionGrad(_) => "attention_grad",
+            Op::CacheWrite => "cache_write",
+            Op::CachedAttention(_) => "cached_attention",
             Op::Columns { .. } => "columns",
             Op::ColumnsGrad { .. } => "columns_grad",
             Op::Activate(Activation::Silu) => "silu",
@@ -183,6 +210,8 @@ impl Op {
             Op::CrossEntropyGrad => "cross_entropy_grad",
             Op::SquaredError => "squared_error",
             Op::SquaredErrorGrad => "squared_error_grad",
+            Op::SpanCrossEntropy { .. } => "span_cross_entropy",
+            Op::SpanCrossEntropyGrad { .. } => "span_cross_entropy_grad",
             Op::SumSquares { .. } => "sum_squares",
             Op::GradFactor { .. } => "grad_factor",
             Op::Update { .. } => "update",
@@ -260,6 +289,16 @@ impl Op {
                 assert_eq!(inputs.len(), 6 + usize::from(spec.packed));
                 vec![shape(1), shape(2), shape(3)]
             }
+            Op::CacheWrite => {
+                assert_eq!((inputs[0][1], inputs[2]), (inputs[1][1], &inputs[0][..1]));
+                vec![]
+            }
+            Op::CachedAttention(spec) => {
+                assert_eq!(inputs[0], [spec.batch, spec.heads * spec.head_dim]);
+                assert_eq!((inputs[1][1], inputs[1]), (spec.kv_heads * spec.head_dim, inputs[2]));
+                assert_eq!((inputs[3], inputs[4]), (&[spec.batch * spec.capacity][..], &[spec.batch][..]));
+                vec![shape(0)]
+            }
             Op::Columns { start, width, period } => {
                 assert!(start + width <= *period && inputs[0][1].is_multiple_of(*period));
                 vec![vec![inputs[0][0], inputs[0][1] / period * width]]
@@ -297,7 +336,13 @@ impl Op {
                 assert_eq!(inputs[0], [inputs[1][0], 1]);
                 vec![vec![2]]
             }
-            Op::CrossEntropyGrad | Op::SquaredErrorGrad => vec![vec![2], shape(0)],
+            Op::SpanCrossEntropy { seq } => {
+                assert_eq!(inputs[0], [inputs[1][0] / 3 * seq, 2]);
+                vec![vec![2]]
+            }
+            Op::CrossEntropyGrad | Op::SquaredErrorGrad | Op::SpanCrossEntropyGrad { .. } => {
+                vec![vec![2], shape(0)]
+            }
             Op::SumSquares { .. } | Op::GradFactor { .. } => vec![vec![1]],
             Op::Update { .. } => vec![],
         }
@@ -317,12 +362,17 @@ impl Op {
             | Op::Gated(_)
             | Op::Scale { .. }
             | Op::Add
+            | Op::CachedAttention(_)
             | Op::Copy => vec![inputs[0]],
             Op::Attention(_) => vec![inputs[0], Dtype::F32],
             // Angles of far positions would fall together in half numbers.
             Op::RopeTable { .. } => vec![Dtype::F32],
             Op::Cast { to } => vec![*to],
-            Op::LinearCrossEntropy { .. } | Op::CrossEntropy | Op::SquaredError => vec![Dtype::F32],
+            Op::LinearCrossEntropy { .. }
+            | Op::CrossEntropy
+            | Op::SquaredError
+            | Op::SpanCrossEntropy { .. } => vec![Dtype::F32],
+            Op::CacheWrite => vec![],
             op @ (Op::EmbedGrad { .. }
             | Op::LinearGradInput { .. }
             | Op::LinearGradWeight { .. }
@@ -338,6 +388,7 @@ impl Op {
             | Op::LinearCrossEntropyGrad { .. }
             | Op::CrossEntropyGrad
             | Op::SquaredErrorGrad
+            | Op::SpanCrossEntropyGrad { .. }
             | Op::SumSquares { .. }
             | Op::GradFactor { .. }
             | Op::Update { .. }) => panic!("{} does not stand inside a forward pass", op.name()),
@@ -346,7 +397,7 @@ impl Op {
 
     /// Whether the first input must be in 32 bits: what a loss reads from memory.
     pub fn reads_wide(&self) -> bool {
-        matches!(self, Op::CrossEntropy | Op::SquaredError)
+        matches!(self, Op::CrossEntropy | Op::SquaredError | Op::SpanCrossEntropy { .. })
     }
 
     /// Scratch in bytes that is held while the operation runs, beyond its inputs and outputs. `dtype` is what it
@@ -358,6 +409,8 @@ impl Op {
             Op::AttentionGrad(spec) => {
                 threads * (spec.grad_scratch() + if half { spec.grad_sums() } else { 0 })
             }
+            // The scores of a query, and the query and its result in 32 bits.
+            Op::CachedAttention(spec) => threads * (spec.capacity + 2 * spec.head_dim),
             // A half weight without a master is widened, changed, and rounded at random.
             Op::Update { master: false, .. } if half => inputs[0].iter().product(),
             Op::LinearCrossEntropy { chunk, .. } | Op::LinearCrossEntropyGrad { chunk, .. } => {
@@ -377,6 +430,7 @@ impl Op {
             | Op::LayerNormGradWeight { .. }
             | Op::RopeTable { .. }
             | Op::Rope { .. }
+            | Op::CacheWrite
             | Op::Columns { .. }
             | Op::ColumnsGrad { .. }
             | Op::Activate(_)
@@ -391,6 +445,8 @@ impl Op {
             | Op::CrossEntropyGrad
             | Op::SquaredError
             | Op::SquaredErrorGrad
+            | Op::SpanCrossEntropy { .. }
+            | Op::SpanCrossEntropyGrad { .. }
             | Op::SumSquares { .. }
             | Op::GradFactor { .. }
             | Op::Update { .. } => 0,
@@ -406,6 +462,7 @@ impl Op {
             Op::Embed { .. }
             | Op::Copy
             | Op::Cast { .. }
+            | Op::CacheWrite
             | Op::Columns { .. }
             | Op::ColumnsGrad { accumulate: false, .. } => 0,
             Op::EmbedGrad { .. }
@@ -429,6 +486,8 @@ impl Op {
             // Two products forward, five in reverse; a causal mask leaves half of the scores.
             Op::Attention(spec) => 2 * spec.product(),
             Op::AttentionGrad(spec) => 5 * spec.product(),
+            // As if every sequence were as long as it can be.
+            Op::CachedAttention(spec) => 4 * (spec.batch * spec.heads * spec.head_dim * spec.capacity) as u64,
             Op::Activate(_) => 5 * elements(0),
             Op::ActivateGrad(_) => 10 * elements(0),
             Op::Gated(_) => 6 * elements(0),
@@ -437,8 +496,8 @@ impl Op {
             Op::LinearCrossEntropyGrad { input, weight, .. } => {
                 2 * elements(0) * inputs[1][0] as u64 * (1 + u64::from(*input) + u64::from(*weight))
             }
-            Op::CrossEntropy | Op::SquaredErrorGrad => 4 * elements(0),
-            Op::CrossEntropyGrad => 6 * elements(0),
+            Op::CrossEntropy | Op::SquaredErrorGrad | Op::SpanCrossEntropy { .. } => 4 * elements(0),
+            Op::CrossEntropyGrad | Op::SpanCrossEntropyGrad { .. } => 6 * elements(0),
             Op::SquaredError => 3 * elements(0),
             Op::SumSquares { .. } => 2 * elements(0),
             Op::GradFactor { .. } => 3,
@@ -468,6 +527,8 @@ impl Op {
             | Op::Rope { .. }
             | Op::Attention(_)
             | Op::AttentionGrad(_)
+            | Op::CacheWrite
+            | Op::CachedAttention(_)
             | Op::Columns { .. }
             | Op::Activate(_)
             | Op::ActivateGrad(_)
@@ -482,6 +543,8 @@ impl Op {
             | Op::CrossEntropyGrad
             | Op::SquaredError
             | Op::SquaredErrorGrad
+            | Op::SpanCrossEntropy { .. }
+            | Op::SpanCrossEntropyGrad { .. }
             | Op::GradFactor { .. }
             | Op::Update { .. } => false,
         }
@@ -501,7 +564,7 @@ impl Op {
             Op::GatedGrad(_) => &[&[(0, 1), (1, 2)]],
             Op::RmsNormGradInput { accumulate: false, .. }
             | Op::LayerNormGradInput { accumulate: false, .. } => &[&[(0, 0)]],
-            Op::CrossEntropyGrad | Op::SquaredErrorGrad => &[&[(1, 0)]],
+            Op::CrossEntropyGrad | Op::SquaredErrorGrad | Op::SpanCrossEntropyGrad { .. } => &[&[(1, 0)]],
             Op::Embed { .. }
             | Op::EmbedGrad { .. }
             | Op::Linear { .. }
@@ -517,6 +580,8 @@ impl Op {
             | Op::RopeTable { .. }
             | Op::Attention(_)
             | Op::AttentionGrad(_)
+            | Op::CacheWrite
+            | Op::CachedAttention(_)
             | Op::Columns { .. }
             | Op::ColumnsGrad { .. }
             | Op::Cast { .. }
@@ -524,6 +589,7 @@ impl Op {
             | Op::LinearCrossEntropyGrad { .. }
             | Op::CrossEntropy
             | Op::SquaredError
+            | Op::SpanCrossEntropy { .. }
             | Op::SumSquares { .. }
             | Op::GradFactor { .. }
             | Op::Update { .. } => &[],
@@ -548,6 +614,8 @@ impl Op {
             | Op::Rope { .. }
             | Op::Attention(_)
             | Op::AttentionGrad(_)
+            | Op::CacheWrite
+            | Op::CachedAttention(_)
             | Op::Columns { .. }
             | Op::ColumnsGrad { .. }
             | Op::ActivateGrad(_)
@@ -562,6 +630,8 @@ impl Op {
             | Op::CrossEntropyGrad
             | Op::SquaredError
             | Op::SquaredErrorGrad
+            | Op::SpanCrossEntropy { .. }
+            | Op::SpanCrossEntropyGrad { .. }
             | Op::SumSquares { .. }
             | Op::GradFactor { .. }
             | Op::Update { .. } => false,

@@ -2,7 +2,8 @@
 //!
 //! A family writes its pass in 32 bits; this pass gives the values their types by the rule of each operation, and puts a
 //! cast where a type changes for any other reason: before a loss that reads its numbers from memory, and behind logits
-//! that a caller reads. Inside an operation, products and sums are formed in 32 bits whatever its operands are.
+//! that a caller reads. Keys and values that
+//! outlive the pass are kept in 32 bits. Inside an operation, products and sums are formed in 32 bits whatever its operands are.
 
 use crate::units::Dtype;
 
@@ -14,11 +15,11 @@ pub fn lower(graph: Graph, dtype: Dtype) -> Graph {
     if dtype == Dtype::F32 {
         return graph;
     }
-    let Graph { mut values, nodes, result } = graph;
+    let Graph { mut values, nodes, result, also } = graph;
     for value in values.iter_mut().filter(|value| matches!(value.role, Role::Weight(_))) {
         value.dtype = dtype;
     }
-    let mut lowered: Graph = Graph { values, nodes: Vec::with_capacity(nodes.len() + 1), result };
+    let mut lowered: Graph = Graph { values, nodes: Vec::with_capacity(nodes.len() + 2), result, also };
     for mut node in nodes {
         if node.op.reads_wide() && lowered.value(node.inputs[0]).dtype != Dtype::F32 {
             node.inputs[0] = cast(&mut lowered, node.inputs[0], node.block);
@@ -29,11 +30,12 @@ pub fn lower(graph: Graph, dtype: Dtype) -> Graph {
         }
         lowered.nodes.push(node);
     }
-    if let Some(result) = result
-        && lowered.value(result).dtype != Dtype::F32
-    {
-        lowered.result = Some(cast(&mut lowered, result, None));
-    }
+    let mut wide = |read: ValueId| match lowered.value(read).dtype {
+        Dtype::F32 => read,
+        Dtype::Bf16 | Dtype::F16 | Dtype::U32 => cast(&mut lowered, read, None),
+    };
+    let (result, also) = (result.map(&mut wide), also.map(&mut wide));
+    (lowered.result, lowered.also) = (result, also);
     lowered
 }
 

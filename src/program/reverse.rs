@@ -81,6 +81,7 @@ fn wants(graph: &Graph, active: &[bool]) -> Vec<bool> {
             Role::Weight(param) => active[param.0],
             Role::Master(_)
             | Role::State(..)
+            | Role::Cache(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow
@@ -118,6 +119,7 @@ impl Pass {
             Role::Weight(param) => (Role::Gradient(param), Dtype::F32),
             Role::Master(_)
             | Role::State(..)
+            | Role::Cache(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow
@@ -164,6 +166,7 @@ impl Pass {
             Op::LinearCrossEntropy { chunk, softcap } => (chunk, softcap),
             Op::CrossEntropy => return self.loss_alone(loss, Op::CrossEntropyGrad),
             Op::SquaredError => return self.loss_alone(loss, Op::SquaredErrorGrad),
+            Op::SpanCrossEntropy { seq } => return self.loss_alone(loss, Op::SpanCrossEntropyGrad { seq }),
             _ => panic!("{} is not a loss", loss.op.name()),
         };
         let [x, weight, labels] = loss.inputs[..] else { panic!("a loss has x, w and labels") };
@@ -315,6 +318,10 @@ impl Pass {
             | Op::CrossEntropyGrad
             | Op::SquaredError
             | Op::SquaredErrorGrad
+            | Op::SpanCrossEntropy { .. }
+            | Op::SpanCrossEntropyGrad { .. }
+            | Op::CacheWrite
+            | Op::CachedAttention(_)
             | Op::SumSquares { .. }
             | Op::GradFactor { .. }
             | Op::Update { .. }) => panic!("{} does not stand inside a forward pass", op.name()),

@@ -259,7 +259,9 @@ fn half_numbers_are_where_the_rules_say_and_nowhere_else() {
     check_lifetimes(&program);
     for value in &program.values {
         let wide = match value.role {
-            Role::Master(_) | Role::State(..) | Role::Gradient(_) | Role::Scalar => Dtype::F32,
+            Role::Master(_) | Role::State(..) | Role::Cache(_) | Role::Gradient(_) | Role::Scalar => {
+                Dtype::F32
+            }
             Role::Input(_) => Dtype::U32,
             Role::Weight(_) | Role::Flow => Dtype::Bf16,
             // The sums behind a softmax, and angles.

@@ -214,8 +214,15 @@ fn read_stage(plan: &Json, figures: &Json) -> Result<StageFacts, String> {
     let rows = data(&mut facts, &mut plan);
     for (key, name, unit) in [
         ("prompts", "prompts", Unit::Text),
+        ("references", "references", Unit::Text),
         ("max_new_tokens", "new tokens, at most", Unit::Count),
         ("temperature", "temperature", Unit::Number),
+        ("top_k", "tokens to draw from", Unit::Count),
+        ("top_p", "probability to draw from", Unit::Number),
+        ("beams", "beams", Unit::Count),
+        ("length_penalty", "length penalty", Unit::Number),
+        ("early_stopping", "stops early", Unit::Text),
+        ("stop", "stops at", Unit::Text),
         ("to", "to", Unit::Text),
         ("dtype", "dtype", Unit::Text),
         ("metrics", "metrics", Unit::Text),

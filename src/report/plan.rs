@@ -350,7 +350,24 @@ fn generate(text: &mut String, plan: &GeneratePlan, figures: &StageEstimate) {
     line(
         text,
         "prompts",
-        &format!("{}, up to {} new tokens each", plan.prompts.len(), Count(plan.max_new_tokens)),
+        &format!("{}, up to {} new tokens each", plan.prompts.len(), Count(plan.decoding.max_new_tokens)),
+    );
+    let how = &plan.decoding;
+    let cut = [
+        how.top_k.map(|k| format!(", the best {}", Count(k))),
+        (how.top_p < 1.0).then(|| format!(", {} % of the probability", 100.0 * how.top_p)),
+    ];
+    let words = match (how.beams, how.temperature) {
+        (1, 0.0) => "the most probable token each time".to_string(),
+        (1, temperature) => {
+            format!("drawn at temperature {temperature}{}", cut.into_iter().flatten().collect::<String>())
+        }
+        (beams, _) => format!("the best of {beams} beams, length penalty {}", how.length_penalty),
+    };
+    line(
+        text,
+        "tokens",
+        &format!("{words}; {} prompts at a time", how.micro_batch.min(plan.prompts.len() as u64)),
     );
     phases(text, figures);
 }

@@ -21,6 +21,11 @@ pub fn rows(previews: &[Preview], colour: bool) -> String {
             text.push_str("  ");
             let mut inside = false;
             for token in &segment.tokens {
+                // Tokens with a class stand in brackets of their own.
+                if token.class.is_some() && inside {
+                    text.push_str(if colour { "\x1b[0m" } else { "]" });
+                    inside = false;
+                }
                 if token.trained != inside {
                     text.push_str(match (colour, token.trained) {
                         (true, true) => "\x1b[32m",
@@ -31,6 +36,9 @@ pub fn rows(previews: &[Preview], colour: bool) -> String {
                     inside = token.trained;
                 }
                 text.push_str(&token.text.replace('\n', "⏎\n  "));
+                if let Some(class) = &token.class {
+                    text.push_str(&format!(" = {class}"));
+                }
             }
             if inside {
                 text.push_str(if colour { "\x1b[0m" } else { "]" });
@@ -141,6 +149,7 @@ pub fn audit(name: &str, audit: &Audit) -> String {
         (audit.dropped.empty, "were dropped: nothing in them"),
         (audit.dropped.untrained, "were dropped: no token carries a loss"),
         (audit.empty_responses, "have an empty response"),
+        (audit.lost_answers, "lost their answer to max_length, and count as having none"),
         (audit.duplicates, "stand there more than once"),
         (audit.leaked, "are held out and trained on"),
     ] {

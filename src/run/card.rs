@@ -22,6 +22,8 @@ pub fn card(plan: &ExportPlan, order: &Order<'_>) -> String {
         Head::Sequence { target: Target::Classes(_) | Target::Number, .. } => {
             ("AutoModelForSequenceClassification", "text-classification")
         }
+        Head::Labels { .. } => ("AutoModelForTokenClassification", "token-classification"),
+        Head::Span { .. } => ("AutoModelForQuestionAnswering", "question-answering"),
     };
     let name = Path::new(&plan.to).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let base = match &plan.model.weights {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::TrainPlan;
 use crate::problem::{Fault, Problem};
 
-use super::evaluate::Scores;
+use super::metrics::Scores;
 
 /// Steps that the mean loss is taken over, about.
 const MEAN_STEPS: f64 = 50.0;

@@ -2,65 +2,39 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Map, Value as Json};
-
 use crate::data::{Batch, IGNORE, Sequences, in_order};
+use crate::engine::access::floats;
 use crate::engine::{Inputs, Knobs, Store, play, store};
-use crate::lang::pipeline::{Algorithm, Metric};
+use crate::lang::pipeline::Algorithm;
 use crate::model::{Head, Model, Target};
 use crate::plan::ModelPlan;
 use crate::problem::{Fault, Problem};
 use crate::program::builder::BatchShape;
 use crate::program::forward_only;
 
+use super::metrics::Scores;
 use super::signals;
-
-/// Sums over all rows that were evaluated.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Scores {
-    /// Cross entropy in nats, or squared errors.
-    pub nll: f64,
-    /// Trained tokens that are the model's first choice.
-    pub correct: f64,
-    /// Trained tokens.
-    pub tokens: u64,
-}
-
-impl Scores {
-    pub fn loss(&self) -> f64 {
-        self.nll / self.tokens.max(1) as f64
-    }
-
-    pub fn metrics(&self, wanted: &[Metric]) -> Vec<(Metric, f64)> {
-        let value = |metric| match metric {
-            Metric::Loss => self.loss(),
-            Metric::Perplexity => self.loss().exp(),
-            Metric::Accuracy => self.correct / self.tokens.max(1) as f64,
-        };
-        wanted.iter().map(|metric| (*metric, value(*metric))).collect()
-    }
-}
-
-/// The word for a metric in reports and files.
-pub fn name(metric: Metric) -> &'static str {
-    match metric {
-        Metric::Loss => "loss",
-        Metric::Perplexity => "perplexity",
-        Metric::Accuracy => "accuracy",
-    }
-}
-
-/// Metrics as a JSON object.
-pub fn json(metrics: &[(Metric, f64)]) -> Json {
-    let entries = metrics.iter().map(|(metric, value)| (name(*metric).to_string(), Json::from(*value)));
-    Json::Object(entries.collect::<Map<_, _>>())
-}
 
 /// The numbers of a batch, as the engine takes them.
 pub fn inputs(batch: Batch, model: &Model) -> Inputs {
-    let Batch { rows, ids, labels, positions, starts, .. } = batch;
+    let Batch { rows, seq, ids, labels, positions, starts, lengths, types, .. } = batch;
+    // Where a model does not tell parts apart, all are the first.
+    let types = if model.parts() > 1 { types } else { Vec::new() };
     match &model.head {
-        Head::Tokens { .. } => Inputs { ids, labels, positions, starts, ..Inputs::default() },
+        Head::Tokens { .. } | Head::Labels { .. } => {
+            Inputs { ids, labels, positions, starts, types, ..Inputs::default() }
+        }
+        // The one position of each row that has a label is where its answer begins; the label is where it ends.
+        Head::Span { .. } => {
+            let mut spans = vec![0; 3 * rows];
+            for (row, labels) in labels.chunks_exact(seq).enumerate() {
+                let begin = labels.iter().position(|label| *label != IGNORE).unwrap_or(0);
+                spans[row] = begin as u32;
+                spans[rows + row] = labels[begin];
+                spans[2 * rows + row] = lengths[row];
+            }
+            Inputs { ids, positions, starts, types, spans, ..Inputs::default() }
+        }
         // The one position of each row that has a label is where it is read.
         Head::Sequence { target, .. } => {
             let labelled = labels.iter().enumerate().filter(|(_, label)| **label != IGNORE);
@@ -103,19 +77,26 @@ pub fn evaluate(
 ) -> Result<Option<Scores>, Problem> {
     let threads = rayon::current_num_threads();
     let mut programs = HashMap::new();
-    let mut scores = Scores::default();
+    let mut scores = Scores::new(&model.model);
+    let mut first = 0;
     for batch in in_order(sequences, micro_batch) {
         if signals::interrupted() {
             return Ok(None);
         }
         let shape = BatchShape { batch: batch.rows, seq: batch.seq, packed: batch.starts.is_some() };
         scores.tokens += batch.trained;
-        let program = programs.entry(shape).or_insert_with(|| forward_only(&model.loss(shape), threads));
+        let program =
+            programs.entry(shape).or_insert_with(|| forward_only(&model.evaluation(shape), threads));
         let played = play(program, store, inputs(batch, &model.model), Vec::new(), &STILL)
             .map_err(|e| store::failed(&e))?;
         let sums = played.numbers(0);
         scores.nll += f64::from(sums[0]);
         scores.correct += f64::from(sums[1]);
+        if let Some(logits) = played.results.get(1) {
+            let own = (first..first + shape.batch).map(|row| sequences.get(row));
+            scores.add(own, &floats(logits), shape.seq);
+        }
+        first += shape.batch;
     }
     if !scores.nll.is_finite() {
         return Err(Problem::of(

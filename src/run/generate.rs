@@ -1,20 +1,16 @@
-//! Text from a model, one token after the other.
+//! A generate stage: prompts to texts.
 
 use std::path::Path;
 
 use crate::data::Encoder;
-use crate::engine::{Inputs, Store, play, store};
+use crate::engine::Store;
 use crate::plan::GeneratePlan;
-use crate::problem::{Problem, Problems};
-use crate::program::builder::BatchShape;
-use crate::program::forward_only;
-use crate::random::Random;
+use crate::problem::Problems;
 
-use super::evaluate::STILL;
-use super::signals;
+use super::decode::{Ends, Prompt, continue_all};
 
-/// Continues each prompt until an end mark, `max_new_tokens`, or the end of the model's positions. None when
-/// interrupted: a text cut short would pass for the whole.
+/// Continues each prompt until an end mark, a text that ends it, `max_new_tokens`, or the end of the model's positions. None
+/// when interrupted: a text cut short would pass for the whole.
 ///
 /// # Errors
 /// When the tokenizer cannot be read, or an operation fails.
@@ -26,56 +22,34 @@ pub fn generate(
     let encoder = Encoder::open(folder, &plan.tokenizer)?;
     let marks = encoder.marks(&plan.tokenizer.begin, &plan.tokenizer.end)?;
     let model = &plan.model.model;
-    let mut random = Random::named(plan.seed, "generate");
-    let mut texts = Vec::new();
-    for prompt in &plan.prompts {
-        let mut ids = marks.begin.clone();
-        ids.extend(encoder.encode(prompt, false)?);
-        let n_prompt = ids.len();
-        let room = model.positions.saturating_sub(n_prompt) as u64;
-        for _ in 0..plan.max_new_tokens.min(room) {
-            if signals::interrupted() {
-                return Ok(None);
-            }
-            let next = choose(&logits(plan, store, &ids)?, plan.temperature, &mut random);
-            if model.eos.contains(&next) || marks.end.contains(&next) {
-                break;
-            }
-            ids.push(next);
-        }
-        texts.push((prompt.clone(), encoder.decode(&ids[n_prompt..])));
-    }
-    Ok(Some(texts))
-}
-
-/// The logits of the token after `ids`.
-fn logits(plan: &GeneratePlan, store: &mut Store, ids: &[u32]) -> Result<Vec<f32>, Problem> {
-    let shape = BatchShape { batch: 1, seq: ids.len(), packed: false };
-    let program = forward_only(&plan.model.logits(shape), rayon::current_num_threads());
-    let inputs = Inputs {
-        ids: ids.to_vec(),
-        positions: (0..ids.len() as u32).collect(),
-        queries: vec![ids.len() as u32 - 1],
-        ..Inputs::default()
+    let prompt = |text: &String| {
+        let text = encoder.encode(text, false)?;
+        Ok::<_, Problems>(Prompt { ids: marks.begin.iter().chain(&text).map(|id| u64::from(*id)).collect() })
     };
-    let played = play(&program, store, inputs, Vec::new(), &STILL).map_err(|error| store::failed(&error))?;
-    Ok(played.numbers(0))
-}
-
-/// The most probable token, or one drawn with the probabilities of `softmax(logits / temperature)`.
-fn choose(logits: &[f32], temperature: f64, random: &mut Random) -> u32 {
-    // Of equal ones the first, as everywhere.
-    let best = (0..logits.len()).rev().max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap_or(0);
-    if temperature <= 0.0 {
-        return best as u32;
-    }
-    let weight = |logit: &f32| (f64::from(logit - logits[best]) / temperature).exp();
-    let mut left = random.uniform() * logits.iter().map(weight).sum::<f64>();
-    for (id, logit) in logits.iter().enumerate() {
-        left -= weight(logit);
-        if left < 0.0 {
-            return id as u32;
+    let prompts = plan.prompts.iter().map(prompt).collect::<Result<Vec<_>, _>>()?;
+    let mut tokens: Vec<u64> = model.eos.iter().chain(&marks.end).map(|id| u64::from(*id)).collect();
+    tokens.sort_unstable();
+    tokens.dedup();
+    drop(marks);
+    let text = |ids: &[u64]| encoder.decode(&ids.iter().map(|id| *id as u32).collect::<Vec<_>>());
+    // Each token is a letter at the least, so the end of a text is enough to look at.
+    let longest = plan.stop.iter().map(String::len).max().unwrap_or(0);
+    let stops = |ids: &[u64]| {
+        longest > 0 && {
+            let end = text(&ids[ids.len().saturating_sub(longest + 4)..]);
+            plan.stop.iter().any(|stop| end.contains(stop))
         }
-    }
-    best as u32
+    };
+    let ends = Ends { tokens: &tokens, stops: &stops };
+    let Some(found) = continue_all(&plan.model, store, &prompts, &plan.decoding, &ends)? else {
+        return Ok(None);
+    };
+    let texts = found.iter().map(|ids| {
+        let mut text = text(ids);
+        if let Some(at) = plan.stop.iter().filter_map(|stop| text.find(stop)).min() {
+            text.truncate(at);
+        }
+        text
+    });
+    Ok(Some(plan.prompts.iter().cloned().zip(texts).collect()))
 }

@@ -1,13 +1,14 @@
 //! Executes a [`Plan`]: stage after stage, in a run directory that says what was done and can be taken up again.
 //!
 //! Reading order: [`execute`] (the stages in turn), [`train`] (the loop), [`directory`] (what is written, and the
-//! lock), [`inputs`] (what it reads), [`checkpoint`] (what is kept to go on from), [`export`], [`generate`], [`signals`], [`watch`] (who is told).
+//! lock), [`inputs`] (what it reads), [`mod@evaluate`] and [`metrics`], [`checkpoint`] (what is kept to go on from), [`export`], [`generate`], [`signals`], [`watch`] (who is told).
 //!
 //! This room must not know the language's text or how anything is drawn: it is given a plan, and tells a [`Watch`].
 
 mod card;
 pub mod checkpoint;
 pub mod course;
+pub mod decode;
 pub mod directory;
 pub mod evaluate;
 pub mod export;
@@ -16,6 +17,7 @@ mod hold;
 mod identity;
 pub mod inputs;
 pub mod loss_scale;
+pub mod metrics;
 pub mod signals;
 mod space;
 pub mod train;
@@ -26,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::data::{Cached, Library, Limits, Target};
+use crate::data::{Cached, Labels, Library, Limits, Target};
 use crate::engine::{Parameters, Store, store};
 use crate::estimate::Estimate;
 use crate::lang::pipeline::Weights;
@@ -229,7 +231,7 @@ fn stages(
                 };
                 let metrics = scores.metrics(&plan.metrics);
                 directory
-                    .event("evaluate", json!({ "stage": plan.name, "metrics": evaluate::json(&metrics) }))?;
+                    .event("evaluate", json!({ "stage": plan.name, "metrics": metrics::json(&metrics) }))?;
                 watch.evaluated(&plan.name, None, &metrics);
             }
             StagePlan::Generate(plan) => {
@@ -237,10 +239,20 @@ fn stages(
                 let Some(texts) = generate::generate(plan, &mut store, &order.folder)? else {
                     return Ok(Reached::Interrupted { checkpoint: None });
                 };
-                for (prompt, text) in texts {
+                for (prompt, text) in &texts {
                     directory
                         .event("generate", json!({ "stage": plan.name, "prompt": prompt, "text": text }))?;
-                    watch.generated(&plan.name, &prompt, &text);
+                    watch.generated(&plan.name, prompt, text);
+                }
+                if !plan.metrics.is_empty() && !plan.references.is_empty() {
+                    let references = plan.references.iter().map(|reference| vec![reference.clone()]);
+                    let pairs: Vec<_> = texts.into_iter().map(|(_, text)| text).zip(references).collect();
+                    let metrics = metrics::texts::metrics(&pairs, &plan.metrics);
+                    directory.event(
+                        "evaluate",
+                        json!({ "stage": plan.name, "metrics": metrics::json(&metrics) }),
+                    )?;
+                    watch.evaluated(&plan.name, None, &metrics);
                 }
             }
             StagePlan::Export(plan) => {
@@ -366,8 +378,13 @@ fn keep_results(
 
 /// What the data has to know of a model.
 pub fn limits(model: &Model) -> Limits {
+    let labels = match &model.head {
+        Head::Tokens { .. } | Head::Sequence { .. } => None,
+        Head::Labels { classes, .. } => Some(Labels::Classes(classes.clone())),
+        Head::Span { .. } => Some(Labels::Ends),
+    };
     let target = match &model.head {
-        Head::Tokens { .. } => None,
+        Head::Tokens { .. } | Head::Labels { .. } | Head::Span { .. } => None,
         Head::Sequence { target, read, .. } => Some(Target {
             classes: match target {
                 model::Target::Classes(classes) => Some(classes.clone()),
@@ -376,7 +393,8 @@ pub fn limits(model: &Model) -> Limits {
             at_first: *read == Read::First,
         }),
     };
-    Limits { vocab: model.vocab, positions: model.positions, target, both_ways: model.both_ways }
+    let (vocab, positions) = (model.vocab, model.positions);
+    Limits { vocab, positions, target, labels, both_ways: model.both_ways }
 }
 
 /// The parameters that a stage begins with: of the train stage that it names, or of its model. Tensors share their

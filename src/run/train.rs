@@ -25,7 +25,7 @@ use super::directory::RunDirectory;
 use super::evaluate::{evaluate, inputs};
 use super::loss_scale::LossScale;
 use super::watch::{Measured, StepReport, Watch};
-use super::{evaluate as scores, signals};
+use super::{metrics as scores, signals};
 
 /// Programs that are kept for batches of other shapes; compiling one costs less than a step.
 const PROGRAMS_KEPT: usize = 64;

@@ -1,4 +1,9 @@
-//! A tiny configuration of every family, each with what is the family's own.
+//! A tiny configuration of every family, each with what is the family's own, and rows for each.
+
+use std::fs;
+use std::path::Path;
+
+use hift::model::{Head, Model};
 
 /// What it is called, and its `config.json`.
 pub const FAMILIES: &[(&str, &str)] = &[
@@ -107,8 +112,59 @@ pub const FAMILIES: &[(&str, &str)] = &[
             "num_attention_heads": 2, "max_position_embeddings": 64, "num_labels": 1}"#,
     ),
     (
+        "bert for words",
+        r#"{"model_type": "bert", "architectures": ["BertForTokenClassification"], "vocab_size": 40, "hidden_size": 16,
+            "intermediate_size": 28, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64,
+            "id2label": {"0": "O", "1": "B-X", "2": "I-X"}}"#,
+    ),
+    (
+        "roberta for answers",
+        r#"{"model_type": "roberta", "architectures": ["RobertaForQuestionAnswering"], "vocab_size": 40,
+            "hidden_size": 16, "intermediate_size": 28, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "max_position_embeddings": 66, "type_vocab_size": 2}"#,
+    ),
+    (
+        "llama for words",
+        r#"{"model_type": "llama", "architectures": ["LlamaForTokenClassification"], "vocab_size": 40, "hidden_size": 16,
+            "intermediate_size": 28, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "max_position_embeddings": 64, "id2label": {"0": "O", "1": "B-X", "2": "I-X"}}"#,
+    ),
+    (
         "distilbert",
         r#"{"model_type": "distilbert", "vocab_size": 40, "dim": 16, "hidden_dim": 28, "n_layers": 2, "n_heads": 2,
             "max_position_embeddings": 64}"#,
     ),
 ];
+
+/// Writes `n` rows of 40 tokens for the family of `config` into `folder`, beside `config.json` and a tokenizer; gives the
+/// blocks `rows` and `words` that read them. `class`: of a row, where rows have one.
+pub fn rows(folder: &Path, config: &str, n: u32, class: &dyn Fn(u32) -> u32) -> String {
+    let ids = |i: u32| (0..40).map(|t| (i * 31 + t * 7) % 40).collect::<Vec<u32>>();
+    let words =
+        |i: u32, n: usize| ids(i).iter().take(n).map(|id| format!("w{}", id.max(&5))).collect::<Vec<_>>();
+    let row = |i: u32| {
+        let labels: Vec<u32> = ids(i).iter().map(|id| id % 3).collect();
+        let text = words(i, 30).join(" ");
+        format!(
+            r#"{{"ids": {:?}, "class": {}, "labels": {labels:?}, "question": "{}", "context": "{text}",
+                "answers": {{"text": ["{}"], "answer_start": [0]}}}}"#,
+            ids(i),
+            class(i),
+            words(i + 1, 7).join(" "),
+            words(i, 3).join(" "),
+        )
+        .replace('\n', " ")
+    };
+    let rows: String = (0..n).map(|i| row(i) + "\n").collect();
+    fs::write(folder.join("rows.jsonl"), rows).unwrap();
+    fs::write(folder.join("config.json"), config).unwrap();
+    fs::write(folder.join("tokenizer.json"), super::word_tokenizer(40)).unwrap();
+    let plain = "tokenizer words { pack = false }";
+    let (format, tokenizer) = match Model::from_config(config).unwrap().head {
+        Head::Tokens { .. } => (r#"tokens(input = "ids")"#, plain),
+        Head::Sequence { .. } => (r#"tokens(input = "ids", label = "class")"#, plain),
+        Head::Labels { .. } => (r#"tokens(input = "ids", labels = "labels")"#, plain),
+        Head::Span { .. } => ("question", r#"tokenizer words { file = "tokenizer.json" }"#),
+    };
+    format!("data rows {{ source = json(\"rows.jsonl\") format = {format} shuffle = none }}\n{tokenizer}")
+}

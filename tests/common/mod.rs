@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
+
 use hift::data::Library;
 use hift::estimate::{Estimate, estimate, settle};
 use hift::lang::pipeline::Metric;
@@ -30,6 +32,36 @@ pub fn shared(path: &str) -> Option<PathBuf> {
         return None;
     }
     Some(path)
+}
+
+/// A tokenizer of the words `w5`, `w6` and so on up to `n` ids, which puts `[CLS]` before a text, `[SEP]` between two and behind.
+pub fn word_tokenizer(n: usize) -> String {
+    let marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+    let words = (marks.len()..n).map(|id| format!("w{id}"));
+    let vocab: serde_json::Map<_, _> = marks
+        .map(str::to_string)
+        .into_iter()
+        .chain(words)
+        .zip(0..)
+        .map(|(word, id)| (word, json!(id)))
+        .collect();
+    let special = |id: &str, part: u32| json!({ "SpecialToken": { "id": id, "type_id": part } });
+    let text = |id: &str, part: u32| json!({ "Sequence": { "id": id, "type_id": part } });
+    let token =
+        |name: &str, id: u32| (name.to_string(), json!({ "id": name, "ids": [id], "tokens": [name] }));
+    json!({
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": { "type": "WhitespaceSplit" },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [special("[CLS]", 0), text("A", 0), special("[SEP]", 0)],
+            "pair": [special("[CLS]", 0), text("A", 0), special("[SEP]", 0), text("B", 1), special("[SEP]", 1)],
+            "special_tokens": serde_json::Map::from_iter([token("[CLS]", 2), token("[SEP]", 3)]),
+        },
+        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]" },
+    })
+    .to_string()
 }
 
 /// A pipeline that must have no mistakes.

@@ -4,6 +4,7 @@ mod cached;
 mod cases;
 mod chats;
 mod classes;
+mod labels;
 mod problems;
 mod real;
 mod rows;

@@ -170,7 +170,7 @@ fn the_audit_accounts_for_every_row() {
         "pieces": 0,
         "repeated": 0,
         "longest_row": 9,
-        "empty_responses": 1,
+        "empty_responses": 1, "lost_answers": 0,
         "duplicates": 2,
         "leaked": 1,
         "train": {

@@ -38,7 +38,12 @@ fn pass(model: &Model, lengths: &[usize], random: &mut Random) -> (Graph, Inputs
             let inside = at < *length;
             inputs.ids.push(if inside { random.below(model.vocab as u64) as u32 } else { 0 });
             let counts = inside && random.below(5) > 0;
-            inputs.labels.push(if counts { random.below(model.vocab as u64) as u32 } else { u32::MAX });
+            let n_labels = match &model.head {
+                Head::Labels { classes, .. } => classes.len(),
+                Head::Tokens { .. } | Head::Sequence { .. } | Head::Span { .. } => model.vocab,
+            };
+            inputs.labels.push(if counts { random.below(n_labels as u64) as u32 } else { u32::MAX });
+            inputs.types.push(u32::from(inside && at > 1 && model.parts() > 1));
             inputs.positions.push(at as u32);
             if let Some(starts) = &mut inputs.starts {
                 starts.push(if inside { 0 } else { at as u32 });
@@ -56,6 +61,14 @@ fn pass(model: &Model, lengths: &[usize], random: &mut Random) -> (Graph, Inputs
             }
         }
     }
+    // First tokens, last tokens, lengths.
+    let mut ends: Vec<[u64; 2]> = Vec::new();
+    for length in lengths {
+        let begin = random.below(*length as u64);
+        ends.push([begin, begin + random.below(*length as u64 - begin)]);
+    }
+    inputs.spans = [0, 1].iter().flat_map(|side| ends.iter().map(|ends| ends[*side] as u32)).collect();
+    inputs.spans.extend(lengths.iter().map(|length| *length as u32));
     let shape = BatchShape { batch: lengths.len(), seq, packed: false };
     (model.loss(shape), inputs)
 }

@@ -87,6 +87,19 @@ pub fn nll(graph: &Graph, weights: &[Var], inputs: &Inputs) -> Result<Tensor> {
                 return Ok(cross_entropy(&logits, &brought(2))?.nll);
             }
             Op::CrossEntropy => return Ok(cross_entropy(&input(0), &brought(1))?.nll),
+            Op::SpanCrossEntropy { seq } => {
+                let (logits, spans) = (input(0), brought(1));
+                let batch = spans.len() / 3;
+                let mut sum = Tensor::zeros((), logits.dtype(), &Device::Cpu)?;
+                for row in 0..batch {
+                    let own = logits.narrow(0, row * seq, spans[2 * batch + row] as usize)?;
+                    for side in 0..2 {
+                        let column = own.narrow(1, side, 1)?.t()?;
+                        sum = (sum + cross_entropy(&column, &[spans[side * batch + row]])?.nll)?;
+                    }
+                }
+                return sum / 2.0;
+            }
             Op::SquaredError => {
                 let targets = brought(1).into_iter().map(|bits| f64::from(f32::from_bits(bits)));
                 let targets = Tensor::from_iter(targets, &Device::Cpu)?.reshape(((), 1))?;
@@ -110,6 +123,8 @@ fn bring(kind: Input, inputs: &Inputs, n: usize) -> Vec<u32> {
         Input::Queries => inputs.queries.clone(),
         Input::Classes => inputs.classes.clone(),
         Input::Targets => inputs.targets.clone(),
+        Input::Spans => inputs.spans.clone(),
+        Input::Places | Input::Seen | Input::Lengths => panic!("no loss reads what was kept"),
     }
 }
 

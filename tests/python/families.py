@@ -106,6 +106,28 @@ CLASSIFIERS = [
         max_position_embeddings=64, word_embed_proj_dim=20, do_layer_norm_before=False, num_labels=3,
         bos_token_id=None, eos_token_id=None, pad_token_id=0)),
 ]
+# Classes of words.
+WORDS = [
+    ("bert for words", "BertConfig", dict(ENCODER)),
+    ("roberta for words", "RobertaConfig", dict(ENCODER, max_position_embeddings=66, type_vocab_size=1, pad_token_id=1)),
+    ("distilbert for words", "DistilBertConfig", dict(
+        vocab_size=61, dim=32, hidden_dim=56, n_layers=3, n_heads=4, max_position_embeddings=64, num_labels=3)),
+    ("llama for words", "LlamaConfig", dict(DECODER, num_labels=3, pad_token_id=0)),
+    ("qwen2 for words", "Qwen2Config", dict(DECODER, num_labels=3, pad_token_id=0)),
+    ("gpt2 for words", "GPT2Config", dict(
+        vocab_size=61, n_embd=32, n_layer=3, n_head=4, n_positions=64, num_labels=3, bos_token_id=None,
+        eos_token_id=None, pad_token_id=0)),
+    ("gpt_neox for words", "GPTNeoXConfig", dict(
+        vocab_size=61, hidden_size=32, intermediate_size=56, num_hidden_layers=3, num_attention_heads=2,
+        max_position_embeddings=64, num_labels=3, bos_token_id=None, eos_token_id=None, pad_token_id=0)),
+]
+# Answers in a text. A tokenizer puts question and text together.
+ANSWERS = [
+    ("bert for answers", "BertConfig", dict(ENCODER, num_labels=2)),
+    ("roberta for answers", "RobertaConfig", dict(ENCODER, num_labels=2, num_hidden_layers=2, max_position_embeddings=66, type_vocab_size=1, pad_token_id=1)),
+    ("distilbert for answers", "DistilBertConfig", dict(
+        vocab_size=61, dim=32, hidden_dim=56, n_layers=2, n_heads=4, max_position_embeddings=64)),
+]
 
 
 def build(config, auto):
@@ -124,14 +146,24 @@ def build(config, auto):
     return model
 
 
-def rows_of(classifier):
-    """Rows of ids with their labels, or a class. Ids 0 and 1 are left to padding."""
+def rows_of(task):
+    """Rows of ids with their labels, a class, classes of words, or the ends of an answer. Ids below 5 are marks and padding."""
+    classifier = task == "class"
     generator = torch.Generator().manual_seed(3)
     draw = lambda n, low, high: torch.randint(low, high, (n,), generator=generator).tolist()
     rows = []
-    for length in [17, 17, 17] if not classifier else [17, 9, 12]:
-        ids = draw(length, 2, 61)
-        if classifier:
+    for length in [17, 17, 17] if task in ["next", "answer"] else [17, 9, 12]:
+        ids = draw(length, 5, 61)
+        if task == "words":
+            labels = [-100 if skip == 0 else label for label, skip in zip(draw(length, 0, 3), draw(length, 0, 4))]
+            rows.append(dict(input_ids=ids, labels=labels))
+        elif task == "answer":
+            # Four words of a question, and ten of a text.
+            ids = [2] + ids[:4] + [3] + ids[5:15] + [3]
+            begin = draw(1, 6, 16)[0]
+            end = draw(1, begin, 16)[0]
+            rows.append(dict(input_ids=ids, begin=begin, end=end))
+        elif classifier:
             rows.append(dict(input_ids=ids, label=draw(1, 0, 3)[0]))
         else:
             labels = [-100 if skip == 0 else id for id, skip in zip(ids, draw(length, 0, 5))]
@@ -139,8 +171,15 @@ def rows_of(classifier):
     return rows
 
 
-def torch_loss(model, rows, classifier):
-    if not classifier:
+def torch_loss(model, rows, task):
+    if task == "answer":
+        ids = torch.tensor([row["input_ids"] for row in rows])
+        begins, ends = (torch.tensor([row[end] for row in rows]) for end in ["begin", "end"])
+        types = torch.tensor([[0] * 6 + [1] * 11] * len(rows))
+        typed = getattr(model.config, "type_vocab_size", 1) > 1
+        extra = dict(token_type_ids=types) if typed else {}
+        return model(input_ids=ids, start_positions=begins, end_positions=ends, **extra).loss
+    if task == "next":
         ids = torch.tensor([row["input_ids"] for row in rows])
         labels = torch.tensor([row["labels"] for row in rows])
         logits = model(input_ids=ids, use_cache=False).logits
@@ -149,6 +188,9 @@ def torch_loss(model, rows, classifier):
     pad = model.config.pad_token_id or 0
     ids = torch.tensor([row["input_ids"] + [pad] * (seq - len(row["input_ids"])) for row in rows])
     mask = torch.tensor([[1] * len(row["input_ids"]) + [0] * (seq - len(row["input_ids"])) for row in rows])
+    if task == "words":
+        labels = torch.tensor([row["labels"] + [-100] * (seq - len(row["labels"])) for row in rows])
+        return model(input_ids=ids, attention_mask=mask, labels=labels).loss
     logits = model(input_ids=ids, attention_mask=mask).logits
     labels = torch.tensor([row["label"] for row in rows])
     if model.config.num_labels == 1:
@@ -158,22 +200,53 @@ def torch_loss(model, rows, classifier):
 
 PIPELINE = """hift 1
 data rows {{ source = json("rows.jsonl")  format = {format}  shuffle = none }}
+{tokenizer}
 model tiny {{ weights = "model"  recompute = {recompute} }}
 groups all {{ split = all() }}
 schedule once {{ rate = constant({rate}) }}
 optimizer sgd {{ weight_decay = 0 }}
 train step {{
-    data = rows  model = tiny  groups = all  schedule = once  optimizer = sgd
+    data = rows  {use}  model = tiny  groups = all  schedule = once  optimizer = sgd
     steps = 1  micro_batch = 3  device = cpu
 }}
 export out {{ from = step  to = "out"  dtype = fp32 }}
 """
 
 
-def check(name, config, classifier, hift):
-    auto = transformers.AutoModelForSequenceClassification if classifier else transformers.AutoModelForCausalLM
+def tokenizer(typed):
+    """The words `w5` to `w60`; a question and a text between marks, as bert has them."""
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocab = {word: id for id, word in enumerate(marks + [f"w{id}" for id in range(5, 61)])}
+    special = lambda id, part: {"SpecialToken": {"id": id, "type_id": part}}
+    text = lambda id, part: {"Sequence": {"id": id, "type_id": part}}
+    second = 1 if typed else 0
+    known = {name: {"id": name, "ids": [id], "tokens": [name]} for name, id in [("[CLS]", 2), ("[SEP]", 3)]}
+    return json.dumps({
+        "version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": {
+            "type": "TemplateProcessing", "single": [special("[CLS]", 0), text("A", 0), special("[SEP]", 0)],
+            "pair": [special("[CLS]", 0), text("A", 0), special("[SEP]", 0), text("B", second), special("[SEP]", second)],
+            "special_tokens": known},
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]"}})
+
+
+def answer_line(row):
+    words = lambda ids: " ".join(f"w{id}" for id in ids)
+    context = row["input_ids"][6:16]
+    before = words(context[: row["begin"] - 6])
+    text = words(context[row["begin"] - 6 : row["end"] - 5])
+    start = len(before) + 1 if before else 0
+    return dict(question=words(row["input_ids"][1:5]), context=words(context),
+                answers=dict(text=[text], answer_start=[start]))
+
+
+def check(name, config, task, hift):
+    auto = {"next": transformers.AutoModelForCausalLM, "class": transformers.AutoModelForSequenceClassification,
+            "words": transformers.AutoModelForTokenClassification,
+            "answer": transformers.AutoModelForQuestionAnswering}[task]
     model = build(config, auto)
-    rows = rows_of(classifier)
+    classifier = task == "class"
+    rows = rows_of(task)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         model.save_pretrained(folder / "model")
@@ -185,10 +258,16 @@ def check(name, config, classifier, hift):
                 mask = [1] * len(row["input_ids"]) + [0] * rest
                 lines.append(dict(input_ids=row["input_ids"] + [0] * rest, label=row["label"], attention_mask=mask))
             form = 'tokens(label = "label", mask = "attention_mask")'
+        elif task == "answer":
+            lines, form = [answer_line(row) for row in rows], "question"
+            typed = getattr(config, "type_vocab_size", 1) > 1
+            (folder / "tokenizer.json").write_text(tokenizer(typed))
         else:
             lines, form = rows, 'tokens(labels = "labels")'
         (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        text = PIPELINE.format(format=form, rate=RATE, recompute="blocks" if len(name) % 2 else "none")
+        block = 'tokenizer words { file = "tokenizer.json" }' if task == "answer" else ""
+        text = PIPELINE.format(format=form, rate=RATE, recompute="blocks" if len(name) % 2 else "none",
+                               tokenizer=block, use="tokenizer = words" if block else "")
         (folder / "step.hift").write_text(text)
         run = subprocess.run([hift, "run", str(folder / "step.hift"), "--dir", str(folder / "run")],
                              capture_output=True, text=True)
@@ -198,7 +277,7 @@ def check(name, config, classifier, hift):
         before = load_file(folder / "model" / "model.safetensors")
         after = load_file(folder / "out" / "model.safetensors")
 
-        loss = torch_loss(model, rows, classifier)
+        loss = torch_loss(model, rows, task)
         loss.backward()
         worst, where = abs(metrics["loss"] - loss.item()) / loss.item(), "loss"
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -226,7 +305,7 @@ def check(name, config, classifier, hift):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter -= RATE * parameter.grad
-            own, theirs = torch_loss(model, rows, classifier), torch_loss(again.float().eval(), rows, classifier)
+            own, theirs = torch_loss(model, rows, task), torch_loss(again.float().eval(), rows, task)
         off = abs(own.item() - theirs.item()) / abs(own.item())
         if off > max(worst, 1e-3):
             return f"the export's loss is {theirs.item()}, not {own.item()}", math.inf
@@ -243,11 +322,12 @@ def main():
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(2)
     failed = 0
-    cases = [(*case, False) for case in CAUSAL] + [(*case, True) for case in CLASSIFIERS]
-    for name, kind, arguments, classifier in cases:
+    tasks = [("next", CAUSAL), ("class", CLASSIFIERS), ("words", WORDS), ("answer", ANSWERS)]
+    cases = [(*case, task) for task, of in tasks for case in of]
+    for name, kind, arguments, task in cases:
         if args.names and name not in args.names:
             continue
-        what, off = check(name, getattr(transformers, kind)(**arguments), classifier, args.hift)
+        what, off = check(name, getattr(transformers, kind)(**arguments), task, args.hift)
         failed += not off < args.tolerance
         print(f"{'ok  ' if off < args.tolerance else 'OFF '} {name:28} {what}", flush=True)
     print(f"{len(cases) if not args.names else len(args.names)} families, {failed} failed")

@@ -219,7 +219,12 @@ impl Sums {
 }
 
 /// Runs `task(i, scratch)` for each `i` below `n`, as many at a time as `scratch` has parts of `part` numbers.
-fn for_each_task(n: usize, scratch: &mut [f32], part: usize, task: impl Fn(usize, &mut [f32]) + Sync) {
+pub(super) fn for_each_task(
+    n: usize,
+    scratch: &mut [f32],
+    part: usize,
+    task: impl Fn(usize, &mut [f32]) + Sync,
+) {
     assert!(scratch.len() >= part && part > 0, "attention: scratch for no thread");
     let next = AtomicUsize::new(0);
     scratch.par_chunks_exact_mut(part).for_each(|scratch| {

@@ -100,6 +100,76 @@ pub fn squared_error_grad_in_place(x_to_grad: &mut [f32], targets: &[u32], scale
     sum
 }
 
+/// The sum over sequences of the mean of two cross entropies, and in how many both ends are the first choice.
+///
+/// `logits` is `[batch, seq, 2]`: that an answer begins at a token, and that it ends there. `spans` are its first tokens,
+/// its last tokens and the sequences' lengths, `[3, batch]`; what lies beyond a length does not count.
+pub fn span_cross_entropy(logits: &[f32], spans: &[u32], seq: usize) -> (f64, u64) {
+    let batch = spans.len() / 3;
+    assert_eq!(logits.len(), batch * seq * 2, "span_cross_entropy: logits are not [{batch}, {seq}, 2]");
+    let mut total = (0.0, 0);
+    for (i, logits) in logits.chunks_exact(2 * seq).enumerate() {
+        let [begin, end] = [0, 1].map(|side| of_end(logits, side, spans, batch, i));
+        total = both((total, ((begin.nll() + end.nll()) / 2.0, u64::from(begin.is_choice && end.is_choice))));
+    }
+    total
+}
+
+/// As [`span_cross_entropy`]; the logits become their gradient, times `scale`.
+pub fn span_cross_entropy_grad_in_place(
+    logits_to_grad: &mut [f32],
+    spans: &[u32],
+    scale: f32,
+    seq: usize,
+) -> (f64, u64) {
+    let total = span_cross_entropy(logits_to_grad, spans, seq);
+    let batch = spans.len() / 3;
+    let half = f64::from(scale) / 2.0;
+    for (i, logits) in logits_to_grad.chunks_exact_mut(2 * seq).enumerate() {
+        let length = spans[2 * batch + i] as usize;
+        for side in [0, 1] {
+            let End { label, max, total, .. } = of_end(logits, side, spans, batch, i);
+            for (at, logit) in logits.iter_mut().skip(side).step_by(2).enumerate() {
+                let probability = (f64::from(*logit) - f64::from(max)).exp() / total;
+                let hit = if at == label { 1.0 } else { 0.0 };
+                *logit = if at < length { (half * (probability - hit)) as f32 } else { 0.0 };
+            }
+        }
+    }
+    total
+}
+
+/// One end of one answer, among the tokens of its sequence.
+struct End {
+    label: usize,
+    /// The label's logit, and the largest.
+    of_label: f32,
+    max: f32,
+    /// The sum of exponentials, with the largest taken off.
+    total: f64,
+    is_choice: bool,
+}
+
+impl End {
+    fn nll(&self) -> f64 {
+        self.total.ln() + (f64::from(self.max) - f64::from(self.of_label))
+    }
+}
+
+fn of_end(logits: &[f32], side: usize, spans: &[u32], batch: usize, i: usize) -> End {
+    let (label, length) = (spans[side * batch + i] as usize, spans[2 * batch + i] as usize);
+    assert!(
+        label < length && 2 * length <= logits.len(),
+        "token {label} of {length} begins or ends no answer"
+    );
+    let own = || logits.iter().skip(side).step_by(2).take(length).copied();
+    let max = own().fold(f32::NEG_INFINITY, f32::max);
+    let total = own().map(|x| (f64::from(x) - f64::from(max)).exp()).sum();
+    let of_label = logits[2 * label + side];
+    let is_choice = own().position(|x| x == max) == Some(label);
+    End { label, of_label, max, total, is_choice }
+}
+
 fn both((a, b): ((f64, u64), (f64, u64))) -> (f64, u64) {
     (a.0 + b.0, a.1 + b.1)
 }
@@ -204,6 +274,37 @@ mod tests {
         assert_eq!(sum, squared_error(&x, &bits));
         assert_close(&[(sum / 33.0) as f32], &[mean.to_scalar().unwrap()], 1e-6);
         assert_close(&grad, expected, 1e-6);
+    }
+
+    #[test]
+    fn ends_of_answers_agree_with_autograd() {
+        let seq = 7;
+        // Two sequences of 7 and of 5 tokens; the last two numbers of the second are padding.
+        let spans = [2, 0, 4, 3, 7, 5];
+        let logits: Vec<f32> = random(2 * seq * 2, 5).iter().map(|x| 3.0 * x).collect();
+        let mut grad = logits.clone();
+        let (nll, _) = span_cross_entropy_grad_in_place(&mut grad, &spans, 0.5, seq);
+        assert_eq!(nll, span_cross_entropy(&logits, &spans, seq).0);
+        let mut expected = (0.0, vec![0.0; grad.len()]);
+        for (i, length) in [(0, 7), (1, 5)] {
+            for side in [0, 1] {
+                let of: Vec<usize> = (0..length).map(|at| (i * seq + at) * 2 + side).collect();
+                let own: Vec<f32> = of.iter().map(|at| logits[*at]).collect();
+                let own_var = var(&own, &[1, length]);
+                let label = Tensor::from_slice(&[spans[side * 2 + i]], 1, &Device::Cpu).unwrap();
+                let one = candle_nn::loss::cross_entropy(&own_var, &label).unwrap();
+                expected.0 += one.to_scalar::<f32>().unwrap() / 2.0;
+                for (at, g) in of.iter().zip(&gradients(&one, &[1.0], &[&own_var])[0]) {
+                    expected.1[*at] = 0.5 * 0.5 * g;
+                }
+            }
+        }
+        assert_close(&[nll as f32], &[expected.0], 1e-6);
+        assert_close(&grad, &expected.1, 1e-6);
+        // Both ends have to be the first choice.
+        let sure = [9.0, 0.0, 0.0, 9.0];
+        assert_eq!(span_cross_entropy(&sure, &[0, 1, 2], 2).1, 1);
+        assert_eq!(span_cross_entropy(&sure, &[0, 0, 2], 2).1, 0);
     }
 
     #[test]

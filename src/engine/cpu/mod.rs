@@ -18,6 +18,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod cache;
 pub mod columns;
 pub mod embedding;
 pub mod gated;

@@ -343,7 +343,7 @@ fn output_dtypes(op: &Op, dtype: Dtype) -> Vec<Dtype> {
             dtypes.extend(weight.then_some(Dtype::F32));
             dtypes
         }
-        Op::CrossEntropyGrad | Op::SquaredErrorGrad => vec![Dtype::F32; 2],
+        Op::CrossEntropyGrad | Op::SquaredErrorGrad | Op::SpanCrossEntropyGrad { .. } => vec![Dtype::F32; 2],
         Op::Update { .. } => Vec::new(),
         other => other.dtypes(&[dtype; 4]),
     }
@@ -452,6 +452,10 @@ impl Made {
             Input::Queries => self.inputs.queries = words,
             Input::Classes => self.inputs.classes = words,
             Input::Targets => self.inputs.targets = words,
+            Input::Spans => self.inputs.spans = words,
+            Input::Places => self.inputs.places = words,
+            Input::Seen => self.inputs.seen = words,
+            Input::Lengths => self.inputs.lengths = words,
         }
     }
 }

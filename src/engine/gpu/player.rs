@@ -46,6 +46,7 @@ pub fn play(
             Role::Weight(_)
             | Role::Master(_)
             | Role::State(..)
+            | Role::Cache(_)
             | Role::Activation
             | Role::Flow
             | Role::Scalar => {
@@ -71,6 +72,7 @@ pub fn play(
             Role::Weight(_)
             | Role::Master(_)
             | Role::State(..)
+            | Role::Cache(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow
@@ -183,6 +185,7 @@ impl Player<'_> {
             Role::Weight(param) => self.store.weights[param.0].clone(),
             Role::Master(param) => self.store.master(param).clone(),
             Role::State(param, slot) => self.store.state(param, slot).clone(),
+            Role::Cache(slot) => self.store.caches[slot].clone(),
             Role::Input(_) | Role::Activation | Role::Flow | Role::Gradient(_) | Role::Scalar => {
                 self.values[id.0].clone().expect("a value is read while it lives")
             }
@@ -400,6 +403,13 @@ impl Player<'_> {
             Op::CrossEntropyGrad => self.class_loss("class_entropy", instr, &input, true),
             Op::SquaredError => self.class_loss("squared_error", instr, &input, false),
             Op::SquaredErrorGrad => self.class_loss("squared_error", instr, &input, true),
+            // Answers in a text, and keys and values that are kept, are the CPU's alone so far.
+            Op::CacheWrite
+            | Op::CachedAttention(_)
+            | Op::SpanCrossEntropy { .. }
+            | Op::SpanCrossEntropyGrad { .. } => {
+                Err(candle_core::Error::Msg(format!("no device has a kernel for {}", instr.op.name())))
+            }
             Op::SumSquares { accumulate } => {
                 let Arg::Pointer(out) = self.output(instr, 0)? else { unreachable!("an output has a place") };
                 let parts = self.desk.floats(2 * blocks(size(0)))?;
@@ -651,6 +661,10 @@ impl Inputs {
             Input::Queries => &mut self.queries,
             Input::Classes => &mut self.classes,
             Input::Targets => &mut self.targets,
+            Input::Spans => &mut self.spans,
+            Input::Places => &mut self.places,
+            Input::Seen => &mut self.seen,
+            Input::Lengths => &mut self.lengths,
         };
         let words = std::mem::take(words);
         if matches!(input, Input::Types) && words.is_empty() { vec![0; n] } else { words }

@@ -6,8 +6,8 @@ use crate::lang::names::{nearest, quoted};
 use crate::lang::pipeline::{
     Advance, Algorithm, Data, Decline, Filter, Format, Groups, Half, Holdout, Hook, Horizon, LossOn, Mark,
     Model, Optimizer, Order, Origin, Outcome, Part, Pick, Precision, ROLES, Rate, Recompute, Repository,
-    Rest, Schedule, Setting, Shuffle, Source, Split, Stop, Tail, Test, Timescale, Tokenizer, TooLong, Tools,
-    Warmup, Weigh, Weights,
+    Rest, Schedule, Setting, Shuffle, Source, Split, Stop, Tail, Task, Test, Timescale, Tokenizer, TooLong,
+    Tools, Warmup, Weigh, Weights,
 };
 use crate::lang::schema::{ALGORITHMS, AlgorithmKeys, Preset, Unit};
 use crate::problem::{Problem, Problems};
@@ -301,6 +301,15 @@ fn format(format: &Datum) -> Option<Format> {
         Datum::Call("classify", of) => {
             Some(Format::Classify { text: of.text("text")?.value, label: of.text("label")?.value })
         }
+        Datum::Call("token_labels", of) => {
+            Some(Format::TokenLabels { tokens: of.text("tokens")?.value, labels: of.text("labels")?.value })
+        }
+        Datum::Call("question", of) => Some(Format::Question {
+            question: of.text("question")?.value,
+            context: of.text("context")?.value,
+            answers: of.text("answers")?.value,
+            stride: of.whole("stride").map(|stride| stride.value),
+        }),
         Datum::Call("chat", of) => Some(Format::Chat {
             column: of.get("column")?.text(),
             tools: match &of.get("tools")?.value {
@@ -416,6 +425,17 @@ pub(super) fn tokenizer(
                 .help("write `too_long = cut`, `cut_left` or `drop`"),
         );
     }
+    let asks = data.is_some_and(|data| {
+        data.parts().iter().any(|part| matches!(part.format.value, Format::Question { .. }))
+    });
+    if let (TooLong::CutLeft, true, Some(format)) = (too_long.value, asks, format) {
+        problems.push(
+            Problem::new("hift::lang::conflict", "a question cannot lose its beginning")
+                .label_at(too_long.span(), "cuts there")
+                .label_at(format.span(), "each row begins with its question")
+                .help("write `too_long = split`, `cut` or `drop`"),
+        );
+    }
     if let LossOn::Roles(names) = &loss_on.value {
         for name in names.iter().filter(|name| !ROLES.contains(&name.as_str())) {
             problems.push(
@@ -455,6 +475,20 @@ pub(super) fn tokenizer(
             _ => None,
         })
     };
+    let (begin, end) = (mark("begin")?, mark("end")?);
+    for (key, mark) in [("begin", &begin), ("end", &end)] {
+        if let (true, Some(format), true) = (asks, format, mark.value != Mark::Auto) {
+            problems.push(
+                Problem::new(
+                    "hift::lang::conflict",
+                    "what stands around a question and its text is the tokenizer's own",
+                )
+                .label_at(mark.span(), "asks for another mark")
+                .label_at(format.span(), "rows of two parts")
+                .help(format!("remove `{key}`")),
+            );
+        }
+    }
     Some(Tokenizer {
         name: checked.name.clone(),
         span: checked.head(),
@@ -464,8 +498,8 @@ pub(super) fn tokenizer(
         too_long,
         pack: fields.boolean("pack")?,
         loss_on,
-        begin: mark("begin")?,
-        end: mark("end")?,
+        begin,
+        end,
     })
 }
 
@@ -500,6 +534,24 @@ pub(super) fn model(checked: &Checked, problems: &mut Problems) -> Option<Model>
                 Some(Weights::Random { config: of.text("config")?.value, seed: of.whole("seed")?.value })
             }
             _ => None,
+        })?,
+        task: fields.read("task", |task| {
+            let labels = |of: &Fields| match of.get("labels") {
+                None => Some(None),
+                Some(labels) => plain_texts(labels).map(Some),
+            };
+            match task {
+                Datum::Word("auto") => Some(Task::Auto),
+                Datum::Word("regression") => Some(Task::Regression),
+                Datum::Word("question_answering") => Some(Task::QuestionAnswering),
+                Datum::Call("sequence_classification", of) => {
+                    Some(Task::SequenceClassification { labels: labels(of)? })
+                }
+                Datum::Call("token_classification", of) => {
+                    Some(Task::TokenClassification { labels: labels(of)? })
+                }
+                _ => None,
+            }
         })?,
         precision: fields.read("precision", |value| match value {
             Datum::Word("fp32") => Some(Precision::Fp32),

@@ -402,12 +402,47 @@ impl<'b, 'f> Builder<'b, 'f> {
             from: train.map(|train| train.name.clone()),
             tokenizer: tokenizer?,
             prompts: fields.read("prompts", Datum::texts)?,
+            references: fields.read("references", |references| match references {
+                Datum::Word("none") => Some(Vec::new()),
+                texts => texts.texts(),
+            })?,
+            metrics: metrics(fields)?,
             max_new_tokens: fields.whole("max_new_tokens")?,
             temperature: fields.real("temperature")?,
+            top_k: fields.read("top_k", |k| Some(k.whole()))?,
+            top_p: fields.real("top_p")?,
+            beams: fields.whole("beams")?,
+            length_penalty: fields.real("length_penalty")?,
+            early_stopping: fields.boolean("early_stopping")?,
+            stop: fields.read("stop", |stop| match stop {
+                Datum::Word("none") => Some(Vec::new()),
+                texts => texts.texts(),
+            })?,
+            micro_batch: fields.whole("micro_batch")?,
             seed: fields.whole("seed")?,
             device: inherited_device(fields, train)?,
             model: origin?.model,
         };
+        let (prompts, references) = (generate.prompts.len(), generate.references.len());
+        if references > 0 && references != prompts {
+            self.problems.push(
+                Problem::new(
+                    "hift::lang::conflict",
+                    format!("{prompts} prompts have {references} references"),
+                )
+                .label_at(generate.references.span(), "not one for each prompt")
+                .label_at(generate.prompts.span(), "the prompts")
+                .help("give each prompt a text, in the same order"),
+            );
+        }
+        if *generate.beams > 1 && *generate.temperature > 0.0 {
+            self.problems.push(
+                Problem::new("hift::lang::conflict", "beams follow the most probable texts, and draw none")
+                    .label_at(generate.beams.span(), "searches for them")
+                    .label_at(generate.temperature.span(), "draws tokens")
+                    .help("remove `temperature`, or `beams`"),
+            );
+        }
         warnings::generate(&generate, self.problems);
         Some(generate)
     }
@@ -480,12 +515,7 @@ fn metrics(fields: &Fields) -> Option<Setting<Vec<Metric>>> {
 }
 
 fn metric(metric: &Datum) -> Option<Metric> {
-    match metric.word()? {
-        "loss" => Some(Metric::Loss),
-        "perplexity" => Some(Metric::Perplexity),
-        "accuracy" => Some(Metric::Accuracy),
-        _ => None,
-    }
+    Metric::named(metric.word()?)
 }
 
 fn device(fields: &Fields) -> Option<Setting<Device>> {

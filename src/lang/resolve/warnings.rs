@@ -212,16 +212,51 @@ pub(super) fn generate(stage: &Generate, problems: &mut Problems) {
     if *stage.temperature == 0.0 {
         // Without chance the same prompt gives the same answer.
         repeated("prompts", quoted(&stage.prompts), problems);
-        if stage.seed.origin != Origin::Default {
-            no_effect(
-                "`seed` changes nothing where no token is drawn",
-                stage.seed.span(),
-                "does nothing",
-                stage.temperature.span().or(Some(stage.span)),
-                "takes the most probable token each time",
-                "remove `seed`, or write `temperature = 0.7`",
-                problems,
-            );
+        for (key, span, written) in [
+            ("seed", stage.seed.span(), stage.seed.origin != Origin::Default),
+            ("top_k", stage.top_k.span(), stage.top_k.is_some()),
+            ("top_p", stage.top_p.span(), *stage.top_p < 1.0),
+        ] {
+            if written {
+                no_effect(
+                    &format!("`{key}` changes nothing where no token is drawn"),
+                    span,
+                    "does nothing",
+                    stage.temperature.span().or(Some(stage.span)),
+                    "takes the most probable token each time",
+                    &format!("remove `{key}`, or write `temperature = 0.7`"),
+                    problems,
+                );
+            }
+        }
+    }
+    if stage.references.is_empty() && !stage.metrics.is_empty() {
+        no_effect(
+            "`metrics` measure nothing without `references`",
+            stage.metrics.span(),
+            "does nothing",
+            Some(stage.span),
+            "has no references",
+            "add `references = [...]`, a text for each prompt, or remove `metrics`",
+            problems,
+        );
+    }
+    if *stage.beams == 1 {
+        for (key, span, written) in [
+            ("length_penalty", stage.length_penalty.span(), stage.length_penalty.origin != Origin::Default),
+            ("early_stopping", stage.early_stopping.span(), *stage.early_stopping),
+        ] {
+            if written {
+                no_effect(
+                    &format!("`{key}` changes nothing where one text is followed"),
+                    span,
+                    "does nothing",
+                    stage.beams.span().or(Some(stage.span)),
+                    "has no beams",
+                    &format!("remove `{key}`, or write `beams = 4`"),
+                    problems,
+                );
+            }
         }
     }
 }
@@ -275,9 +310,5 @@ fn quoted(texts: &[Setting<String>]) -> impl Iterator<Item = (String, Option<Spa
 }
 
 fn metric_name(metric: Metric) -> &'static str {
-    match metric {
-        Metric::Loss => "loss",
-        Metric::Perplexity => "perplexity",
-        Metric::Accuracy => "accuracy",
-    }
+    metric.name()
 }
