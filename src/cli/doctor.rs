@@ -234,11 +234,10 @@ fn look(ordinal: usize, machine: &crate::engine::gpu::cuda::Cuda) -> Gpu {
             }
         });
         kernels.counts.push((dtype.to_string(), agree, all));
-        let first_line = |error: candle_core::Error| {
+        result = result.and(done.map_err(|error| {
             let error = error.to_string();
             format!("{dtype}: {}", error.lines().next().unwrap_or_default())
-        };
-        result = result.and(done.map_err(first_line));
+        }));
     }
     Gpu { ordinal, about, json, kernels: result.map(|()| kernels) }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Labels;
 use super::encoder::{Encoder, Marks};
+use super::render::one;
 use super::sequences::IGNORE;
 use super::table::{Place, Table, texts};
 use super::tokenize::{HUGGING_FACE_IGNORE, How, Kept, Tokenised, interrupted, unknown_id};
@@ -94,9 +95,9 @@ pub(super) fn rows(
                     continue;
                 };
                 let pieces: Vec<std::ops::Range<usize>> = match kept {
-                    Kept::All => vec![0..ids.len()],
-                    Kept::First => vec![0..room.min(ids.len())],
-                    Kept::Last => vec![ids.len().saturating_sub(room)..ids.len()],
+                    Kept::All => one(0..ids.len()),
+                    Kept::First => one(0..room.min(ids.len())),
+                    Kept::Last => one(ids.len().saturating_sub(room)..ids.len()),
                     Kept::Pieces => {
                         (0..ids.len()).step_by(room).map(|at| at..(at + room).min(ids.len())).collect()
                     }

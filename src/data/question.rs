@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::encoder::Encoder;
+use super::render::one;
 use super::sequences::IGNORE;
 use super::table::{Place, Table, texts};
 use super::tokenize::{How, Kept, Tokenised, interrupted, unknown_id};
@@ -111,8 +112,8 @@ pub(super) fn rows(tokenised: &mut Tokenised<'_>, table: &Table, encoder: &Encod
                     continue;
                 }
                 let pieces = match kept {
-                    Kept::All => vec![0..ids.len()],
-                    Kept::First | Kept::Last => vec![0..room.min(ids.len())],
+                    Kept::All => one(0..ids.len()),
+                    Kept::First | Kept::Last => one(0..room.min(ids.len())),
                     Kept::Pieces => {
                         let stride = stride.map_or(max_length / 3, |stride| stride as usize);
                         windows(ids.len(), room, stride)
@@ -247,6 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::single_range_in_vec_init, reason = "a list of one piece")]
     fn long_texts_become_pieces_that_overlap() {
         let check = |n, room, stride, expected: &[Range<usize>]| {
             assert_eq!(windows(n, room, stride), expected);
