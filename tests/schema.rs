@@ -248,15 +248,14 @@ fn contexts(kind: &str) -> Vec<Text> {
             all.extend([exported, classifier, tagger, reader]);
         }
         "train" => {
-            all.extend([tagger, reader, two, number]);
             let mut evaluated = base.clone();
             evaluated.parts.insert("evaluate", [("every", "9 steps".to_owned())].into());
             let best = [("every", "9 steps".to_owned()), ("best", "loss".to_owned())];
             let mut best_kept = evaluated.clone();
             best_kept.parts.insert("checkpoint", best.into());
-            // Metrics of every task, to keep the best by.
-            for text in all.clone().iter().skip(1) {
-                let mut text = text.clone();
+            for mut text in [tagger, reader, two, number] {
+                all.push(text.clone());
+                // The best may be kept by any metric of the task.
                 text.parts = best_kept.parts.clone();
                 all.push(text);
             }
