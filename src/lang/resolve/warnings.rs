@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use crate::lang::MAX_PROBLEMS;
 use crate::lang::pipeline::{
-    Algorithm, Evaluate, Generate, Holdout, Interval, Length, Metric, Order, Origin, Setting, Shuffle,
-    Source, Split, Train, Warmup,
+    Algorithm, Evaluate, Generate, Holdout, Interval, Length, Metric, Order, Setting, Shuffle, Source, Split,
+    Train, Warmup,
 };
 use crate::lang::syntax::Number;
 use crate::problem::{Problem, Problems, Span};
@@ -178,14 +178,15 @@ fn length(stage: &Train, problems: &mut Problems) {
     }
 }
 
-/// Settings about turns where there is one group only, and names that stand twice.
+/// Settings about turns where there is one group only, and names that stand twice. What is written as it would be anyway is
+/// no surprise: a rendered pipeline spells all of it out.
 fn groups(stage: &Train, problems: &mut Problems) {
     if matches!(*stage.groups.split, Split::All) {
         let order = &stage.schedule.order;
         let is_list = matches!(**order, Order::List { .. });
         for (name, span, written) in [
-            ("order", order.span(), order.origin != Origin::Default && !is_list),
-            ("dwell", stage.schedule.dwell.span(), stage.schedule.dwell.origin != Origin::Default),
+            ("order", order.span(), **order != Order::BottomUp && !is_list),
+            ("dwell", stage.schedule.dwell.span(), *stage.schedule.dwell != 1),
         ] {
             if written {
                 no_effect(
@@ -213,7 +214,7 @@ pub(super) fn generate(stage: &Generate, problems: &mut Problems) {
         // Without chance the same prompt gives the same answer.
         repeated("prompts", quoted(&stage.prompts), problems);
         for (key, span, written) in [
-            ("seed", stage.seed.span(), stage.seed.origin != Origin::Default),
+            ("seed", stage.seed.span(), *stage.seed != 0),
             ("top_k", stage.top_k.span(), stage.top_k.is_some()),
             ("top_p", stage.top_p.span(), *stage.top_p < 1.0),
         ] {
@@ -243,7 +244,7 @@ pub(super) fn generate(stage: &Generate, problems: &mut Problems) {
     }
     if *stage.beams == 1 {
         for (key, span, written) in [
-            ("length_penalty", stage.length_penalty.span(), stage.length_penalty.origin != Origin::Default),
+            ("length_penalty", stage.length_penalty.span(), *stage.length_penalty != 1.0),
             ("early_stopping", stage.early_stopping.span(), *stage.early_stopping),
         ] {
             if written {
