@@ -1,5 +1,6 @@
 //! Text to token ids: a thin border around the `tokenizers` crate, so that it can be exchanged.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
@@ -23,6 +24,8 @@ pub struct Encoder {
     before: Vec<u32>,
     /// What the post-processor puts behind a text.
     after: Vec<u32>,
+    /// The special tokens that swallow the white space behind them, with their texts.
+    swallowing: HashMap<u32, String>,
     eos: Option<Eos>,
     /// The file and those beside it that were read.
     hashes: Vec<Hashed>,
@@ -74,7 +77,10 @@ impl Encoder {
         let (before, after) = added_marks(&inner).map_err(not_a_tokenizer)?;
         let mut hashes = vec![hashed];
         let eos = find_eos(folder, file, &mut hashes);
-        Ok(Self { inner, path: file.to_owned(), span, before, after, eos, hashes })
+        let added = inner.get_added_tokens_decoder().into_iter();
+        let swallowing =
+            added.filter(|(_, token)| token.rstrip).map(|(id, token)| (id, token.content)).collect();
+        Ok(Self { inner, path: file.to_owned(), span, before, after, swallowing, eos, hashes })
     }
 
     /// The ids of a text. `add_special` lets the post-processor add its marks.
@@ -85,12 +91,21 @@ impl Encoder {
         }
     }
 
-    /// The ids of a text without marks, and for each the byte of `text` behind its last one.
+    /// The ids of a text without marks, and for each the byte of `text` behind its last one. White space that a special
+    /// token swallows is not its own: `<|assistant|>` ends where the answer begins, though the answer begin with a
+    /// line's end.
     pub fn encode_with_ends(&self, text: &str) -> Result<(Vec<u32>, Vec<usize>), Problem> {
         match self.inner.encode(text, false) {
             Ok(encoding) => {
-                let ends = encoding.get_offsets().iter().map(|&(_, end)| end).collect();
-                Ok((encoding.get_ids().to_vec(), ends))
+                let ids = encoding.get_ids().to_vec();
+                let end = |(id, &(start, end)): (&u32, &(usize, usize))| match self.swallowing.get(id) {
+                    Some(token) => {
+                        text[start..end].find(token.as_str()).map_or(end, |at| start + at + token.len())
+                    }
+                    None => end,
+                };
+                let ends = ids.iter().zip(encoding.get_offsets()).map(end).collect();
+                Ok((ids, ends))
             }
             Err(error) => Err(self.refused(text, &error)),
         }

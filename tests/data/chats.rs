@@ -5,9 +5,10 @@ use std::path::Path;
 
 use crate::cases::Case;
 use expect_test::{Expect, expect};
-use hift::data::{IGNORE, Limits};
+use hift::data::{IGNORE, Limits, Sequence};
 use hift::lang::pipeline::{Format, LossOn, Source, Tools};
 use serde_json::{Value, json};
+use tokenizers::Tokenizer;
 
 /// `a` is the user, `d` the assistant, `e` the system; each message is a line.
 const PLAIN: &str = "{% for m in messages %}{{ {'user': 'a ', 'assistant': 'd ', 'system': 'e '}[m.role] + m.content + '\\n' }}\
@@ -249,6 +250,23 @@ fn templates_give_what_transformers_gives() {
 
 #[test]
 fn real_templates_give_the_ids_that_transformers_gives() {
+    // Phi's `<|assistant|>` swallows the line's end that an answer begins with, and is not part of the answer.
+    let learned_of = |name: &str| match name {
+        "phi-3-mini" => [
+            &["Grüße, 世界!\n\nBye.<|end|><|endoftext|>"][..],
+            &["2<|end|>", "4<|end|><|endoftext|>"],
+            &["<|end|>", "20 degrees<|end|><|endoftext|>"],
+        ],
+        "qwen2.5" => [
+            &["Grüße, 世界!\n\nBye.<|im_end|>\n"][..],
+            &["2<|im_end|>\n", "\n\n4<|im_end|>\n"],
+            &[
+                "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Köln\", \"n\": 1.5}}\n</tool_call><|im_end|>\n",
+                "20 degrees<|im_end|>\n",
+            ],
+        ],
+        other => panic!("what is learned with {other} is not written here"),
+    };
     let talks = talks();
     for (name, expected) in talks["ids"].as_object().unwrap() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/tokenizers").join(name);
@@ -266,12 +284,19 @@ fn real_templates_give_the_ids_that_transformers_gives() {
         for (i, expected) in expected.as_array().unwrap().iter().enumerate() {
             let row = dataset.train.get(i);
             assert_eq!(json!(row.ids), *expected, "{name} {i}");
-            let learned = row.labels.iter().filter(|label| **label != IGNORE).count();
-            assert!(
-                learned > 0 && learned < row.ids.len() / 2 + 2,
-                "{name} {i}: {learned} of {}",
-                row.ids.len()
-            );
+            assert_eq!(learned(&row, &folder.join("tokenizer.json")), learned_of(name)[i], "{name} {i}");
         }
     }
+}
+
+/// What carries the loss, a text for each stretch.
+fn learned(row: &Sequence, tokenizer: &Path) -> Vec<String> {
+    let tokenizer = Tokenizer::from_file(tokenizer).unwrap();
+    let stretches = row.labels.split(|label| *label == IGNORE).filter(|labels| !labels.is_empty());
+    stretches
+        .map(|labels| {
+            let ids: Vec<u32> = labels.iter().map(|id| *id as u32).collect();
+            tokenizer.decode(&ids, false).unwrap()
+        })
+        .collect()
 }
