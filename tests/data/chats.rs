@@ -293,10 +293,5 @@ fn real_templates_give_the_ids_that_transformers_gives() {
 fn learned(row: &Sequence, tokenizer: &Path) -> Vec<String> {
     let tokenizer = Tokenizer::from_file(tokenizer).unwrap();
     let stretches = row.labels.split(|label| *label == IGNORE).filter(|labels| !labels.is_empty());
-    stretches
-        .map(|labels| {
-            let ids: Vec<u32> = labels.iter().map(|id| *id as u32).collect();
-            tokenizer.decode(&ids, false).unwrap()
-        })
-        .collect()
+    stretches.map(|labels| tokenizer.decode(labels, false).unwrap()).collect()
 }
