@@ -117,6 +117,12 @@ fn links_lead_to_the_latest_checkpoint_and_the_best() {
     let losses = evaluations.iter().map(|(_, step, metrics)| (metrics["loss"].as_f64().unwrap(), step));
     let best = losses.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap().1;
     assert_eq!(leads("best").to_str(), Some(format!("sft-{best}").as_str()));
+    // Killed before they were moved, they are moved when the run goes on.
+    case.unfinish("runs/p");
+    case.shell("cd runs/p/checkpoints && ln -sfn gone latest && ln -sfn gone best").works();
+    case.run("run p.hift").works();
+    assert_eq!(leads("latest").to_str(), Some("sft-8"));
+    assert_eq!(leads("best").to_str(), Some(format!("sft-{best}").as_str()));
     let sums = case.shell("cd runs/p/checkpoints/latest && sha256sum -c SHA256SUMS");
     assert!(sums.works().out.contains("states.safetensors: OK"), "{}", sums.out);
 }

@@ -218,6 +218,11 @@ fn line(hashed: &Hashed) -> String {
     format!("{}  {}\n", hashed.sha256, hashed.path)
 }
 
+/// What a link in `checkpoints/` names.
+fn leads_to(run: &Path, name: &str) -> Option<String> {
+    fs::read_link(folder(run).join(name)).ok()?.to_str().map(str::to_owned)
+}
+
 /// Lets a link in `checkpoints/` lead to another checkpoint, all at once.
 fn link(run: &Path, name: &str, to: &str) -> Result<(), Problem> {
     let all = folder(run);
@@ -321,6 +326,12 @@ pub fn sound(run: &Path, say: &mut dyn FnMut(String)) -> Result<Vec<Point>, Prob
         {
             say(set_aside(&whole.remove(at).path, &what)?);
         }
+    }
+    // A kill may have come between a checkpoint and its link, or the one that the link names is set aside.
+    if let Some(name) = whole.last().and_then(|point| point.path.file_name()?.to_str())
+        && leads_to(run, LATEST).as_deref() != Some(name)
+    {
+        link(run, LATEST, name)?;
     }
     Ok(whole)
 }

@@ -107,6 +107,7 @@ pub fn train(
     let mut stepper = Stepper::new(plan).with(queue, scale).until(&signals::interrupted);
     stepper.prepare(&mut store, begin)?;
     let mut stage = Stage { plan, stage_index, dataset, course, directory, watch };
+    stage.link_best()?;
     let evaluates =
         |now: u64| plan.evaluate.as_ref().filter(|every| now.is_multiple_of(every.steps) || now == steps);
     let mut owes = false;
@@ -275,9 +276,7 @@ impl Stage<'_> {
         };
         let began = Instant::now();
         let path = checkpoint::save(self.directory, &position, &plan.model.model, store)?;
-        if let Some(best) = self.course.best.filter(|_| self.keeps_best()) {
-            checkpoint::link_best(&self.directory.path, &plan.name, best.step)?;
-        }
+        self.link_best()?;
         let seconds = began.elapsed().as_secs_f64();
         self.directory.slowest_save = self.directory.slowest_save.max(seconds);
         self.directory.event(
@@ -285,6 +284,14 @@ impl Stage<'_> {
             json!({ "stage": plan.name, "step": step, "path": path, "seconds": seconds }),
         )?;
         Ok(path)
+    }
+
+    /// Lets `best` lead to the best checkpoint, which a kill may have left undone.
+    fn link_best(&self) -> Result<(), Problem> {
+        match self.course.best.filter(|_| self.keeps_best()) {
+            Some(best) => checkpoint::link_best(&self.directory.path, &self.plan.name, best.step),
+            None => Ok(()),
+        }
     }
 
     fn keeps_best(&self) -> bool {
