@@ -3,9 +3,16 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::process::Stdio;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
 
 use common::case::{Case, Said};
 
@@ -298,4 +305,190 @@ fn a_disk_that_is_too_small_is_found_before_anything_is_trained() {
     // With room for the plan, it runs.
     let roomy = script.replace("mkdir small && ", "").replace("200k", "2m");
     case.shell(&format!("exec unshare -m sh -c '{roomy}'")).works();
+}
+
+#[test]
+fn memory_that_is_refused_while_tokenising_ends_the_run_with_words() {
+    // Held in memory, since there is no cache: 2 x 4 bytes a token, and more while it grows.
+    let words = "one two three four ".repeat(500);
+    let case = Case::stages();
+    case.run("run p.hift").works();
+    let before = [case.files("runs/p"), case.files("out")];
+    case.put("words.txt", format!("{words}\n").repeat(12_000));
+    let limited = |kib: u64| case.shell(&format!("ulimit -v {kib}; exec \"$HIFT\" run p.hift --dir other"));
+    // What the program needs to begin with is the system's and the allocator's matter: more and more, until it gets to
+    // the rows.
+    let at_the_rows = (1..12).map(|n| limited(n * 60_000)).find(|said| said.err.contains("tokenised"));
+    let said = at_the_rows.expect("some limit is between its beginning and its rows");
+    said.fails(
+        1,
+        &["hift: out of memory while rows were read and tokenised", "RAYON_NUM_THREADS", "MiB in use"],
+    );
+    assert_eq!(said.err.lines().count(), 1, "{}", said.err);
+    assert!([case.files("runs/p"), case.files("out")] == before, "what was there is as it was");
+    assert!(!case.path("other/checkpoints").exists());
+}
+
+/// Rows of text in parquet, in groups of so many.
+fn parquet(rows: usize, a_group: usize) -> Vec<u8> {
+    let texts: StringArray = (0..rows).map(|row| Some(format!("one two three four {row}"))).collect();
+    let batch = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(a_group)).build();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+#[test]
+fn rows_that_cannot_be_read_in_the_middle_of_a_file_are_named() {
+    let case = Case::stages();
+    let text = fs::read_to_string(case.path("p.hift")).unwrap();
+    case.put("p.hift", text.replace("text(\"words.txt\")", "parquet(\"words.parquet\")"));
+    let whole = parquet(20_000, 1000);
+    case.put("words.parquet", &whole);
+    // Without a cache, and with one: nothing of a file that is broken is kept.
+    let run = |name: &str, cached: bool| {
+        let cache = if cached { case.path("cache") } else { Default::default() };
+        Said::of(case.command(&format!("run p.hift --dir {name}")).env("HIFT_CACHE", cache), name)
+    };
+    run("first", true).works();
+    let before = [case.files("first"), case.files("out"), case.files("cache")];
+    let mut broken = whole.clone();
+    let middle = broken.len() / 2;
+    broken[middle..middle + 2000].fill(0xff);
+    for (cached, name) in [(true, "first"), (false, "second")] {
+        case.put("words.parquet", &broken);
+        let said = run(name, cached);
+        said.fails(65, &["`words.parquet` is not a whole parquet file: behind row "]);
+        let row = said.err.split("behind row ").nth(1).unwrap().split(':').next().unwrap();
+        let row: usize = row.parse().unwrap();
+        assert!((4096..16_000).contains(&row), "{row}");
+        // Cut off, as by a download that has ended too soon.
+        case.put("words.parquet", &whole[..middle]);
+        run(name, cached).fails(65, &["`words.parquet` is not a parquet file"]);
+    }
+    let after = [case.files("first"), case.files("out"), case.files("cache")];
+    let names =
+        |all: &[BTreeMap<PathBuf, Vec<u8>>]| all.iter().flat_map(|files| files.keys().cloned()).collect();
+    let (was, is): (Vec<PathBuf>, Vec<PathBuf>) = (names(&before), names(&after));
+    assert_eq!(is, was);
+    assert!(after == before && !case.path("second").exists());
+    case.put("words.parquet", &whole);
+    assert_eq!(run("first", true).works().err, "");
+}
+
+/// Whatever time it is, the clock on the wall jumps by ten years at each glance: back, ahead, back.
+const JUMPING: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdatomic.h>
+#include <time.h>
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    static int (*real)(clockid_t, struct timespec *);
+    static atomic_int n;
+    if (!real) real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(clock, time);
+    if (clock == CLOCK_REALTIME) time->tv_sec += (atomic_fetch_add(&n, 1) % 2 ? 1 : -1) * 315576000L;
+    return result;
+}
+"#;
+
+#[test]
+fn a_clock_that_jumps_changes_no_figure() {
+    let case = Case::new().with("param steps = 8", "param steps = 60").write("jump.c", JUMPING);
+    let made = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o", "jump.so", "jump.c", "-ldl"])
+        .current_dir(case.folder.path())
+        .output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        println!("skipped: there is no C compiler to make a clock that jumps");
+        return;
+    }
+    case.run("run p.hift --dir whole").works();
+    let library = case.path("jump.so");
+    let run = |arguments: &str| Said::of(case.command(arguments).env("LD_PRELOAD", &library), arguments);
+    // Interrupted by a time that counts on another clock, and taken up.
+    case.put(
+        "long.hift",
+        fs::read_to_string(case.path("p.hift")).unwrap().replace("steps = 60", "steps = 100000"),
+    );
+    let began = Instant::now();
+    run("run long.hift --dir long --max-time 1500ms").fails(75, &["the time of --max-time is up"]);
+    assert!(began.elapsed() > Duration::from_millis(400), "{:?}", began.elapsed());
+    assert!(case.metrics("long").len() > 1);
+    let said = run("run p.hift --dir jumped --progress plain");
+    assert!(!said.works().err.contains("0000 s left"), "{}", said.err);
+    assert_eq!(case.metrics("jumped"), case.metrics("whole"));
+    let took = began.elapsed().as_secs_f64();
+    let mut sum = 0.0;
+    for line in case.lines("jumped/metrics.jsonl") {
+        sum += line["seconds"].as_f64().unwrap();
+    }
+    assert!(sum > 0.0 && sum < took, "{sum} s");
+    let events = case.lines("jumped/events.jsonl");
+    let years: Vec<&str> = events.iter().map(|event| &event["time"].as_str().unwrap()[..4]).collect();
+    assert!(years.windows(2).any(|years| years[0] != years[1]), "it has jumped: {years:?}");
+    for event in events.iter().filter(|event| event.get("seconds").is_some()) {
+        assert!((0.0..took).contains(&event["seconds"].as_f64().unwrap()), "{event}");
+    }
+    for command in ["status jumped", "status long", "runs .", "report jumped", "run p.hift --dir jumped"] {
+        run(command).works();
+    }
+    let status = run("status jumped --json").works().json();
+    assert_eq!(status["stages"][0]["step"], 60, "{status}");
+    run("run long.hift --dir long --max-time 700ms").fails(75, &["interrupted"]);
+}
+
+#[test]
+fn the_scale_of_the_loss_is_taken_up_and_so_are_packed_accumulated_turns() {
+    let words = ["one", "two", "three", "four"];
+    let lines =
+        (0..60).map(|n| (0..2 + n % 5).map(|t| words[(n * 3 + t * t) % 4]).collect::<Vec<_>>().join(" "));
+    let case = Case::stages().write("words.txt", lines.map(|line| line + "\n").collect::<String>());
+    let text = format!(
+        r#"hift 1
+data words {{ source = text("words.txt") format = text holdout = 4 rows shuffle = seed(5) }}
+tokenizer plain {{ file = "tokenizer.json" max_length = 16 tokens pack = true }}
+model tiny {{ weights = random("config.json", seed = 1) precision = mixed_hi(fp16) }}
+groups layers {{ split = by_layer(1) }}
+schedule turns {{ rate = linear(1e-3) dwell = 3 steps order = random(seed = 3, redraw = per_cycle) }}
+optimizer adamw {{}}
+train sft {{
+    data = words tokenizer = plain model = tiny groups = layers schedule = turns optimizer = adamw
+    steps = 60 micro_batch = 2 accumulate = 3
+    evaluate {{ every = 20 steps }}
+    checkpoint {{ every = 7 steps keep = 2 }}
+}}
+export final {{ from = sft to = "out/final" dtype = fp32 }}
+"#
+    );
+    case.put("p.hift", text);
+    // Logits so large that gradients of the first steps overflow, times 65,536.
+    let config = fs::read_to_string(case.path("config.json")).unwrap();
+    case.put("config.json", config.replace("\"initializer_range\":0.08", "\"initializer_range\":6.0"));
+    case.run("run p.hift --dir whole").works();
+    let (weights, metrics) = (case.weights("out/final"), case.metrics("whole"));
+    let overflows = |run: &str| {
+        let events = case.lines(&format!("{run}/events.jsonl"));
+        let at = events.into_iter().filter(|event| event["event"] == "overflow");
+        at.map(|event| (event["step"].as_u64().unwrap(), event["loss_scale"].to_string())).collect::<Vec<_>>()
+    };
+    let seen = overflows("whole");
+    assert!(!seen.is_empty() && seen[0].0 < 30, "{seen:?}");
+    // Killed behind each tenth step or so, wherever that falls in a turn.
+    for after in (3..60).step_by(9) {
+        let sign = format!("\"step\":{after},");
+        let running = case.start("run p.hift --dir again", &[&sign, "\"steps\":60"]);
+        running.signal("KILL");
+        running.end();
+    }
+    case.run("run p.hift --dir again").works();
+    assert!(case.weights("out/final") == weights);
+    assert_eq!(case.metrics("again"), metrics);
+    let last = |run: &str| case.json(&format!("{run}/checkpoints/latest/position.json"))["scale"].clone();
+    assert_eq!(last("again"), last("whole"));
+    assert_ne!(last("whole")["factor"], 65536.0);
+    assert_eq!(case.evaluations("again"), case.evaluations("whole"));
 }

@@ -12,6 +12,7 @@ use super::lock::{accept, hold};
 use super::progress::{Progress, Style};
 use super::{Failure, Machine, Sets, folder_of, hooks, plan, print, read, resolve_quietly};
 use crate::data::Library;
+use crate::engine::memory::{self, Work};
 use crate::lang::pipeline::{Device, Outcome};
 use crate::lang::{Pipeline, Resolved, Sources};
 use crate::lock::Locked;
@@ -118,6 +119,7 @@ impl Run {
         let locked = locked.transpose().map_err(failure)?;
         let mut library = Library::new(pipeline.folder.clone(), &signals::interrupted);
         library = library.with_cache(super::cache::cache());
+        memory::doing(Work::Rows);
         let (plan, estimate) = plan::prepare(pipeline, &mut library).map_err(failure)?;
         warnings.0.extend(plan.warnings.clone());
         if watched && !warnings.0.is_empty() {
@@ -145,6 +147,7 @@ impl Run {
             locked,
         };
         let mut progress = Progress::new(self.progress, &estimate);
+        memory::doing(Work::Stages);
         let ending = run::execute(&order, &mut library, &mut progress);
         progress.finish();
         let ending = match ending {

@@ -166,7 +166,18 @@ impl Cache {
             Some(Ok(writing)) => Shelf::File(Box::new(writing)),
             Some(Err(_)) | None => Shelf::Memory(Sequences::default()),
         };
-        let (mut counts, is_kept) = make(&mut shelf)?;
+        let (mut counts, is_kept) = match make(&mut shelf) {
+            Ok(made) => made,
+            Err(error) => {
+                drop(shelf);
+                let _ = fs::remove_file(&part);
+                // Only who holds it may.
+                if lock.is_some() {
+                    let _ = fs::remove_file(self.path(&key, "lock"));
+                }
+                return Err(error);
+            }
+        };
         let mut written = match shelf {
             Shelf::File(writing) => writing.finish().ok(),
             Shelf::Memory(rows) => return Ok((rows.share(), counts, Cached::Off)),

@@ -55,6 +55,11 @@ pub(super) const TABLE: &[Explanation] = &[
         "`config.json` and the weights belong to different models, or the vocabulary was enlarged in one and not in the other.",
     ),
     told(
+        "engine::out_of_memory",
+        "The system refused memory.",
+        "A limit (`ulimit -v`, a container's) or the machine itself has no more. The message says what was being done. What is on the disk is whole, and the same command goes on from the last checkpoint. Hooks are not called: that would need memory.",
+    ),
+    told(
         "data::absent_cell",
         "A row has no value in a column that is needed.",
         "The format names columns, and each row must have them. A row without would become an empty prompt or answer, and nobody would notice.",
