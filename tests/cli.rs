@@ -987,3 +987,39 @@ fn fmt_finds_nothing_to_do_in_the_shipped_pipelines() {
     command.args(["fmt", "--check", "pipelines"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     Said::of(&mut command, "fmt --check pipelines").works().is_silent();
 }
+
+#[test]
+fn on_a_terminal_a_run_shows_steps_cycle_loss_and_memory() {
+    let case = Case::new().with("param steps = 8", "param steps = 600");
+    let on_terminal = |variable: &str| {
+        let script =
+            "script -qec \"stty cols 120; exec \\\"$HIFT\\\" run p.hift --new\" /dev/null < /dev/null";
+        case.shell(&format!("command -v script > /dev/null || exit 99; {variable} {script}"))
+    };
+    let said = on_terminal("");
+    if said.code == Some(99) {
+        println!("skipped: there is no `script` to make a terminal with");
+        return;
+    }
+    said.works();
+    // How many steps are drawn is the clock's matter.
+    for text in [
+        "sft   ",
+        "cycle ",
+        "loss  ",
+        "step ",
+        " of 600 · ",
+        " left · ",
+        " tokens/s",
+        " of 150 · now ",
+        " · rate 1e-2",
+        " · held-out ",
+        " of 104.82 KiB foretold",
+        "█",
+        "\u{1b}[36m",
+    ] {
+        assert!(said.out.contains(text), "no `{text}` in {}", said.out);
+    }
+    let plain = on_terminal("NO_COLOR=1");
+    assert!(plain.works().out.contains('━') && !plain.out.contains("\u{1b}[36m"), "{}", plain.out);
+}

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value as Json, json};
 
-use common::case::{Case, HIFT, Said};
+use common::case::{Case, HIFT, Said, names};
 
 #[test]
 fn a_status_follows_a_run() {
@@ -217,4 +217,164 @@ fn hooks_are_told_how_a_run_ended() {
     let said = case.run("run p.hift --json");
     said.fails(0, &["hello", "hook `note` failed: exit status: 3"]);
     assert_eq!(said.json()["outcome"], "finished");
+}
+
+/// What TensorBoard reads in a run: for each value its name, its step and itself. The frames and their checksums must
+/// be right.
+fn tensorboard(case: &Case, run: &str) -> Vec<(String, u64, f32)> {
+    let folder = case.path(&format!("{run}/tensorboard"));
+    let files = names(&folder);
+    assert_eq!(files.len(), 1, "{files:?}");
+    let bytes = fs::read(folder.join(&files[0])).unwrap();
+    let mut rest = bytes.as_slice();
+    let mut take = |n: usize| {
+        let (own, more) = rest.split_at(n);
+        rest = more;
+        (own, more.is_empty())
+    };
+    let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
+    let masked = |bytes: &[u8]| {
+        let sum = crc32c::crc32c(bytes);
+        (sum >> 15 | sum << 17).wrapping_add(0xa282_ead8)
+    };
+    let mut values = Vec::new();
+    for n in 0.. {
+        let length = take(8).0;
+        assert_eq!(word(take(4).0), masked(length), "record {n}");
+        let event = take(u64::from_le_bytes(length.try_into().unwrap()) as usize).0;
+        let (sum, is_last) = take(4);
+        assert_eq!(word(sum), masked(event), "record {n}");
+        let fields = fields(event);
+        let step = fields.iter().find(|(number, _)| *number == 2).map_or(0, |(_, field)| field.number());
+        match n {
+            0 => assert!(fields.iter().any(|(n, field)| *n == 3 && field.bytes() == b"brain.Event:2")),
+            1 => assert!(
+                fields.iter().any(|(n, field)| *n == 7 && field.bytes() == [8, 1]),
+                "a session starts"
+            ),
+            _ => {
+                let (_, summary) = fields.iter().find(|(number, _)| *number == 5).unwrap();
+                for (_, value) in self::fields(summary.bytes()) {
+                    let of = self::fields(value.bytes());
+                    let name = String::from_utf8(of[0].1.bytes().to_vec()).unwrap();
+                    values.push((name, step, f32::from_bits(of[1].1.number() as u32)));
+                }
+            }
+        }
+        if is_last {
+            return values;
+        }
+    }
+    unreachable!("a file has an end")
+}
+
+#[derive(Debug)]
+enum Field<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+impl Field<'_> {
+    fn number(&self) -> u64 {
+        match self {
+            Field::Number(number) => *number,
+            Field::Bytes(bytes) => panic!("{bytes:?} is no number"),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Field::Bytes(bytes) => bytes,
+            Field::Number(number) => panic!("{number} is no text"),
+        }
+    }
+}
+
+/// The fields of a protocol buffer, with their numbers.
+fn fields(mut bytes: &[u8]) -> Vec<(u64, Field<'_>)> {
+    fn varint(bytes: &mut &[u8]) -> u64 {
+        let n = bytes.iter().take_while(|byte| **byte >= 0x80).count() + 1;
+        let (own, rest) = bytes.split_at(n);
+        *bytes = rest;
+        own.iter().rev().fold(0, |all, byte| all << 7 | u64::from(byte & 0x7f))
+    }
+    let mut fields = Vec::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes);
+        let fixed = |own: &[u8]| own.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte));
+        let field = match key & 7 {
+            0 => Field::Number(varint(&mut bytes)),
+            kind @ (1 | 5) => {
+                let (own, rest) = bytes.split_at(if kind == 1 { 8 } else { 4 });
+                bytes = rest;
+                Field::Number(fixed(own))
+            }
+            2 => {
+                let n = varint(&mut bytes) as usize;
+                let (own, rest) = bytes.split_at(n);
+                bytes = rest;
+                Field::Bytes(own)
+            }
+            other => panic!("a field of kind {other}"),
+        };
+        fields.push((key >> 3, field));
+    }
+    fields
+}
+
+#[test]
+fn tensorboard_sees_every_step_once_whenever_it_is_asked_for() {
+    let case = Case::new().with("param steps = 8", "param steps = 200");
+    // Half of it without, then killed, then taken up with.
+    let running = case.start("run p.hift", &["\"step\":100,", "\"steps\":200"]);
+    running.signal("KILL");
+    running.end();
+    assert!(!case.path("runs/p/tensorboard").exists(), "not asked for");
+    let running = case.start("run p.hift --tensorboard", &["\"step\":150,", "\"steps\":200"]);
+    running.signal("KILL");
+    running.end();
+    case.run("run p.hift --tensorboard").works().is_silent();
+    let values = tensorboard(&case, "runs/p");
+    let of = |name: &str| -> Vec<(u64, f32)> {
+        values.iter().filter(|(own, ..)| own == name).map(|(_, step, value)| (*step, *value)).collect()
+    };
+    let metrics = case.lines("runs/p/metrics.jsonl");
+    let figures = |key: &str| -> Vec<(u64, f32)> {
+        metrics
+            .iter()
+            .map(|line| (line["step"].as_u64().unwrap(), line[key].as_f64().unwrap() as f32))
+            .collect()
+    };
+    assert_eq!(metrics.len(), 200);
+    for (name, key) in [("sft/loss", "loss"), ("sft/rate", "lr"), ("sft/grad_norm", "grad_norm")] {
+        assert_eq!(of(name), figures(key), "{name}");
+    }
+    let head: Vec<(u64, f32)> = figures("grad_norm").into_iter().filter(|(step, _)| step % 4 == 0).collect();
+    assert_eq!(of("sft grad_norm/head"), head);
+    let held_out = case.evaluations("runs/p");
+    let held_out: Vec<(u64, f32)> = held_out
+        .iter()
+        .map(|(_, step, metrics)| (step.as_u64().unwrap(), metrics["loss"].as_f64().unwrap() as f32))
+        .collect();
+    let mut seen = of("sft held-out/loss");
+    // One that a kill has cut off from its checkpoint is made again, and gives the same.
+    seen.dedup();
+    assert_eq!(seen, held_out);
+    // A run that goes back over its steps shows none of those that did not count.
+    let case = Case::new()
+        .with("constant(1e-2)", "constant(1e15)")
+        .with("optimizer adamw", "optimizer sgd")
+        .with("optimizer = adamw", "optimizer = sgd")
+        .with("    evaluate { every = 4 steps }\n", "")
+        .with(
+            "every = 3 steps keep = 2 }",
+            "every = 1 step }\n    divergence { then = roll_back(rate = 1e-9, times = 4) }",
+        );
+    case.run("run p.hift --tensorboard").fails(0, &["going on from step"]);
+    let steps = tensorboard(&case, "runs/p").into_iter().filter(|(name, ..)| name == "sft/loss");
+    assert_eq!(steps.map(|(_, step, _)| step).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
+    fs::remove_dir_all(case.path("runs/p/tensorboard")).unwrap();
+    case.put("runs/p/tensorboard", "a file in its place");
+    case.unfinish("runs/p");
+    case.run("run p.hift --tensorboard").fails(73, &["tensorboard"]);
 }

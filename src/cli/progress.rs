@@ -1,17 +1,23 @@
-//! How a run is shown: a bar on a terminal, plain lines, JSON lines, or nothing.
+//! How a run is shown: bars on a terminal, plain lines, JSON lines, or nothing.
+//!
+//! ```text
+//! sft   ━━━━━━━━━━━━━━━─────────  step 1,819 of 3,000 · 6.1 s left · 60,226 tokens/s
+//! cycle ━━━━━━━━━━━━────────────  455 of 750 · now block.0 · rate 5.54e-4
+//! loss  █▇▅▃▂▂▁▁▁▁▁▁▁▁▁▁          0.0079 ↘ · held-out 0.0346 · memory 6.43 MiB of 6.44 MiB foretold
+//! ```
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value as Json, json};
 
 use crate::estimate::Estimate;
 use crate::lang::pipeline::Metric;
 use crate::plan::StagePlan;
-use crate::report;
+use crate::report::{self, record::duration};
 use crate::run::metrics;
 use crate::run::{StepReport, Watch};
 use crate::units::{Bytes, Count};
@@ -33,18 +39,148 @@ const EVERY: Duration = Duration::from_secs(5);
 
 type Scores = Vec<(Metric, f64)>;
 
+/// The bars of a train stage.
+struct Bars {
+    all: MultiProgress,
+    steps: ProgressBar,
+    cycle: ProgressBar,
+    loss: ProgressBar,
+}
+
+impl Bars {
+    fn new(stage: &str, steps: Option<u64>, steps_per_cycle: u64) -> Self {
+        // At least as wide as the words before the other bars.
+        let width = stage.chars().count().max(5);
+        let style = |bar: &str| {
+            let style = ProgressStyle::with_template(&format!("{{prefix:{width}}} {bar}{{wide_msg}}"));
+            style.expect("the template is right").progress_chars("━━─")
+        };
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8));
+        let bar = |length: Option<u64>, look: &str, prefix: String| {
+            let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::hidden());
+            all.add(bar.with_style(style(look)).with_prefix(prefix))
+        };
+        let steps = bar(steps, "{bar:24.cyan}  ", stage.to_string());
+        let cycle = bar(Some(steps_per_cycle), "{bar:24.cyan}  ", "cycle".into());
+        let loss = bar(None, "", "loss".into());
+        Self { steps, cycle, loss, all }
+    }
+}
+
+/// How fast a stage goes, in this call of the program, evaluations and checkpoints included.
+#[derive(Debug, Default)]
+struct Pace {
+    /// When the first step began.
+    began: Option<Instant>,
+    steps: u64,
+    /// Tokens, and the seconds that the steps alone took.
+    tokens: u64,
+    seconds: f64,
+}
+
+impl Pace {
+    fn step(&mut self, tokens: u64, seconds: f64) {
+        let now = Instant::now();
+        let began = now.checked_sub(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        self.began.get_or_insert(began.unwrap_or(now));
+        self.steps += 1;
+        self.tokens += tokens;
+        self.seconds += seconds;
+    }
+
+    fn tokens_a_second(&self) -> Count {
+        Count((self.tokens as f64 / self.seconds.max(1e-9)) as u64)
+    }
+
+    /// What so many further steps will take, in seconds.
+    fn left(&self, steps: u64) -> f64 {
+        let taken = self.began.map_or(0.0, |began| began.elapsed().as_secs_f64());
+        taken / self.steps.max(1) as f64 * steps as f64
+    }
+}
+
+/// Where the loss goes: its mean over stretches of steps. When there are too many of them, two become one.
+#[derive(Debug, Default)]
+struct Trend {
+    /// Sum and number of steps of each.
+    stretches: Vec<(f64, u64)>,
+    /// Steps of a whole stretch.
+    length: u64,
+    smooth: Option<f64>,
+}
+
+/// The most stretches; as wide as the bars.
+const STRETCHES: usize = 24;
+
+impl Trend {
+    fn push(&mut self, loss: f64) {
+        self.smooth = Some(self.smooth.map_or(loss, |smooth| 0.9 * smooth + 0.1 * loss));
+        self.length = self.length.max(1);
+        match self.stretches.last_mut() {
+            Some((sum, n)) if *n < self.length => (*sum, *n) = (*sum + loss, *n + 1),
+            Some(_) | None => self.stretches.push((loss, 1)),
+        }
+        if self.stretches.len() > STRETCHES {
+            let pairs = self.stretches.chunks(2);
+            self.stretches = pairs
+                .map(|pair| pair.iter().fold((0.0, 0), |all, own| (all.0 + own.0, all.1 + own.1)))
+                .collect();
+            self.length *= 2;
+        }
+    }
+
+    fn means(&self) -> Vec<f64> {
+        self.stretches.iter().map(|(sum, n)| sum / *n as f64).collect()
+    }
+
+    /// The loss now, smoothed over a few steps.
+    fn loss(&self) -> f64 {
+        self.smooth.unwrap_or(f64::NAN)
+    }
+
+    /// A column for each stretch, as wide as the bars; the highest mean is as high as a line.
+    fn columns(&self) -> String {
+        let means = self.means();
+        let (low, high) = means
+            .iter()
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), mean| (low.min(*mean), high.max(*mean)));
+        let column = |mean: &f64| {
+            let share = if high > low { (mean - low) / (high - low) } else { 0.0 };
+            ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'][(share * 7.0).round() as usize]
+        };
+        let columns: String = means.iter().map(column).collect();
+        format!("{columns:STRETCHES$}")
+    }
+
+    /// Whether the loss rises or falls: the last quarter of the stretches against the one before it, one part in a
+    /// hundred being neither.
+    fn arrow(&self) -> &'static str {
+        let means = self.means();
+        let n = (means.len() / 4).max(1);
+        let Some(before) = means.len().checked_sub(2 * n) else { return "→" };
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+        let (then, now) = (mean(&means[before..before + n]), mean(&means[before + n..]));
+        match (now - then) / then.abs().max(f64::MIN_POSITIVE) {
+            change if change > 0.01 => "↗",
+            change if change < -0.01 => "↘",
+            _ => "→",
+        }
+    }
+}
+
 /// Shows a run on stderr and collects what the summary on stdout says.
 pub struct Progress {
     style: Style,
     /// Whether what is not as it should be is told where nothing else is.
     warns: bool,
-    bar: ProgressBar,
+    bars: Option<Bars>,
     estimate: Estimate,
     last_line: Option<Instant>,
-    /// Of the stage at work: loss smoothed over a few steps, tokens and seconds so far.
-    loss: Option<f64>,
-    tokens: u64,
-    seconds: f64,
+    pace: Pace,
+    trend: Trend,
+    /// The last held-out loss of the stage at work.
+    held_out: Option<f64>,
+    steps_per_cycle: u64,
     peak: Bytes,
     /// The first and the last evaluation of each stage, and what was generated.
     evaluations: Vec<(String, Scores, Scores)>,
@@ -64,12 +200,13 @@ impl Progress {
         Self {
             style,
             warns,
-            bar: ProgressBar::hidden(),
+            bars: None,
             estimate: estimate.clone(),
             last_line: None,
-            loss: None,
-            tokens: 0,
-            seconds: 0.0,
+            pace: Pace::default(),
+            trend: Trend::default(),
+            held_out: None,
+            steps_per_cycle: 1,
             peak: Bytes(0),
             evaluations: Vec::new(),
             texts: Vec::new(),
@@ -85,10 +222,16 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Takes the bars away.
     pub fn finish(&mut self) {
         self.close_stage();
-        self.bar.finish_and_clear();
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        if let Some(bars) = self.bars.take() {
+            [bars.steps, bars.cycle, bars.loss].iter().for_each(ProgressBar::finish_and_clear);
+        }
     }
 
     /// What the stages gave, for `--json`.
@@ -138,7 +281,13 @@ impl Progress {
     fn say(&mut self, text: &str) {
         match self.style {
             // A terminal that has gone away is no reason to stop.
-            Style::Auto => self.bar.suspend(|| drop(writeln!(std::io::stderr(), "{text}"))),
+            Style::Auto => {
+                let say = || drop(writeln!(std::io::stderr(), "{text}"));
+                match &self.bars {
+                    Some(bars) => bars.all.suspend(say),
+                    None => say(),
+                }
+            }
             Style::Plain => {
                 let _ = writeln!(std::io::stderr(), "{text}");
             }
@@ -185,48 +334,45 @@ fn number(metric: Metric, value: f64) -> String {
 impl Watch for Progress {
     fn stage(&mut self, stage: &StagePlan, index: usize, n_stages: usize) {
         self.close_stage();
-        self.bar.finish_and_clear();
+        self.clear();
         self.line(&json!({ "stage": stage.name(), "index": index, "of": n_stages }));
-        (self.loss, self.tokens, self.seconds, self.last_line) = (None, 0, 0.0, None);
+        (self.pace, self.trend, self.held_out, self.last_line) = Default::default();
         let figures = self.estimate.stages[index].clone();
         match stage {
             StagePlan::Train(plan) => {
                 self.say(report::plan::brief(plan, &figures).trim_end());
                 let steps = figures.groups.iter().map(|group| group.peak).max().unwrap_or_default();
                 self.memory.push((plan.name.clone(), steps, Bytes(0)));
+                self.steps_per_cycle = plan.steps_per_cycle().max(1);
                 if self.style == Style::Auto {
-                    let template = "{bar:24} {pos}/{len} {msg} · {eta} left";
-                    let style = ProgressStyle::with_template(template).expect("the template is right");
-                    self.bar =
-                        ProgressBar::with_draw_target(plan.steps, ProgressDrawTarget::stderr_with_hz(8));
-                    self.bar.set_style(style.progress_chars("━━─"));
+                    self.bars = Some(Bars::new(&plan.name, plan.steps, self.steps_per_cycle));
                 }
             }
-            StagePlan::Evaluate(_) | StagePlan::Generate(_) | StagePlan::Export(_) => {
-                self.bar = ProgressBar::hidden();
-            }
+            StagePlan::Evaluate(_) | StagePlan::Generate(_) | StagePlan::Export(_) => {}
         }
     }
 
     fn step(&mut self, report: &StepReport<'_>) {
-        self.tokens += report.tokens;
-        self.seconds += report.seconds;
+        self.pace.step(report.tokens, report.seconds);
+        self.trend.push(report.loss);
         self.peak = self.peak.max(report.memory.peak);
-        let smooth = self.loss.map_or(report.loss, |loss| 0.9 * loss + 0.1 * report.loss);
-        self.loss = Some(smooth);
-        let speed = self.tokens as f64 / self.seconds.max(1e-9);
+        let foretold = self.memory.last().map_or(Bytes(0), |(_, foretold, _)| *foretold);
+        let left = duration(self.pace.left(report.steps - report.step));
+        let (loss, arrow, speed) = (self.trend.loss(), self.trend.arrow(), self.pace.tokens_a_second());
+        let (group, rate) = (report::names(report.group), report::rate(report.rate));
         match self.style {
             Style::Auto => {
-                let foretold = self.memory.last().map_or(Bytes(0), |(_, foretold, _)| *foretold);
-                self.bar.set_position(report.step);
-                self.bar.set_message(format!(
-                    "cycle {}/{} · {} · loss {smooth:.4} · rate {} · {} tokens/s · {} of {foretold}",
-                    report.cycle + 1,
-                    report.cycles,
-                    report::names(report.group),
-                    report::rate(report.rate),
-                    Count(speed as u64),
-                    report.memory.peak,
+                let Some(bars) = &self.bars else { return };
+                let (step, steps) = (Count(report.step), Count(report.steps));
+                bars.steps.set_position(report.step);
+                bars.steps.set_message(format!("step {step} of {steps} · {left} left · {speed} tokens/s"));
+                bars.cycle.set_position((report.step - 1) % self.steps_per_cycle + 1);
+                let (cycle, cycles) = (Count(report.cycle + 1), Count(report.cycles));
+                bars.cycle.set_message(format!("{cycle} of {cycles} · now {group} · rate {rate}"));
+                let held_out = self.held_out.map_or(String::new(), |loss| format!(" · held-out {loss:.4}"));
+                let (columns, peak) = (self.trend.columns(), self.peak);
+                bars.loss.set_message(format!(
+                    "{columns}  {loss:.4} {arrow}{held_out} · memory {peak} of {foretold} foretold"
                 ));
             }
             Style::Plain => {
@@ -234,17 +380,14 @@ impl Watch for Progress {
                     self.last_line.is_none_or(|last| last.elapsed() >= EVERY) || report.step == report.steps;
                 if due {
                     self.last_line = Some(Instant::now());
-                    let left = self.seconds / report.step.max(1) as f64 * (report.steps - report.step) as f64;
                     self.say(&format!(
-                        "step {}/{} cycle {}/{} group {} loss {smooth:.4} rate {} {} tokens/s, {:.0} s left",
+                        "step {}/{} cycle {}/{} group {group} loss {loss:.4} {arrow} rate {rate} {speed} tokens/s, \
+                         {} of {foretold}, {left} left",
                         report.step,
                         report.steps,
                         report.cycle + 1,
                         report.cycles,
-                        report::names(report.group),
-                        report::rate(report.rate),
-                        Count(speed as u64),
-                        left,
+                        self.peak,
                     ));
                 }
             }
@@ -262,6 +405,8 @@ impl Watch for Progress {
             Some((_, _, last)) => *last = metrics.to_vec(),
             None => self.evaluations.push((stage.to_string(), metrics.to_vec(), metrics.to_vec())),
         }
+        let loss = metrics.iter().find(|(metric, _)| *metric == Metric::Loss);
+        self.held_out = loss.map(|(_, loss)| *loss).or(self.held_out);
         let shown: Vec<String> = metrics
             .iter()
             .map(|(metric, value)| format!("{} {}", metric.name(), number(*metric, *value)))
@@ -288,5 +433,38 @@ impl Watch for Progress {
             Style::None if self.warns => drop(writeln!(std::io::stderr(), "hift: {text}")),
             Style::None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loss_is_drawn_as_wide_as_the_bars_however_long_it_gets() {
+        let check = |losses: &mut dyn Iterator<Item = f64>, columns: &str, arrow: &str| {
+            let mut trend = Trend::default();
+            losses.for_each(|loss| trend.push(loss));
+            assert_eq!((trend.columns().trim_end(), trend.arrow()), (columns, arrow));
+            assert_eq!(trend.columns().chars().count(), STRETCHES);
+        };
+        check(&mut [].into_iter(), "", "→");
+        check(&mut [3.0].into_iter(), "▁", "→");
+        check(&mut [3.0, 2.0].into_iter(), "█▁", "↘");
+        check(&mut [8.0, 1.0, 2.0, 3.0, 4.0].into_iter(), "█▁▂▃▄", "↗");
+        check(&mut std::iter::repeat_n(1.5, 25), "▁▁▁▁▁▁▁▁▁▁▁▁▁", "→");
+        // Means of 2 and of 128 steps.
+        check(&mut (0..32).map(|n| f64::from(n / 4 % 2)), "▁▁██▁▁██▁▁██▁▁██", "→");
+        check(&mut (0..3000).map(|n| f64::from(3000 - n)), "██▇▇▇▆▆▆▆▅▅▅▄▄▄▃▃▃▂▂▂▂▁▁", "↘");
+    }
+
+    #[test]
+    fn time_left_counts_the_steps_of_this_call_only() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.left(100), 0.0);
+        pace.step(64, 2.0);
+        let left = pace.left(100);
+        assert!((200.0..230.0).contains(&left), "{left}");
+        assert_eq!(pace.tokens_a_second().0, 32);
     }
 }

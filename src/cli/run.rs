@@ -47,6 +47,9 @@ pub struct Run {
     /// End in time, with a checkpoint: `5h`, `90min`. The end of a Slurm job is kept by itself
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     max_time: Option<Duration>,
+    /// Write files for TensorBoard to RUN_DIR/tensorboard, earlier steps of the run included
+    #[arg(long)]
+    tensorboard: bool,
     /// Print the outcome as JSON
     #[arg(long)]
     json: bool,
@@ -145,6 +148,7 @@ impl Run {
             wait: self.wait,
             inputs,
             locked,
+            tensorboard: self.tensorboard,
         };
         let mut progress = Progress::new(self.progress, &estimate);
         memory::doing(Work::Stages);

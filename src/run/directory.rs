@@ -7,6 +7,7 @@
 //! metrics.jsonl    a line a step
 //! events.jsonl     start, audit, evaluate, checkpoint, interrupt, export, finish, with times
 //! checkpoints/     weights, states, position
+//! tensorboard/     the same figures for TensorBoard, where it is asked for
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -22,6 +23,7 @@ use crate::problem::{Fault, Problem};
 
 use super::checkpoint::{self, Point};
 use super::identity::{self, Kinship, Placed};
+use super::tensorboard::{self, TensorBoard};
 use super::watch::{StepReport, Watch};
 use super::{Order, Resume, export, hold, unwritable};
 
@@ -32,6 +34,7 @@ pub struct RunDirectory {
     metrics_bytes: u64,
     events: File,
     events_bytes: u64,
+    tensorboard: Option<TensorBoard>,
     /// What is taken up is of this very plan.
     same: bool,
     /// Seconds that the slowest checkpoint of this call has taken.
@@ -107,10 +110,14 @@ impl RunDirectory {
             metrics_bytes: keep,
             events,
             events_bytes,
+            tensorboard: None,
             same: news.same,
             slowest_save: 0.0,
             _lock: lock,
         };
+        if order.tensorboard {
+            directory.show_in_tensorboard()?;
+        }
         for what in news.damaged {
             watch.warn(&what);
             directory.event("damaged", json!({ "message": what }))?;
@@ -133,7 +140,24 @@ impl RunDirectory {
     pub fn rewind(&mut self, metrics_bytes: u64) -> Result<(), Problem> {
         self.metrics_bytes = self.metrics_bytes.min(metrics_bytes);
         let cut = self.metrics.set_len(self.metrics_bytes);
-        cut.map_err(|error| unwritable(&self.path.join("metrics.jsonl"), &error))
+        cut.map_err(|error| unwritable(&self.path.join("metrics.jsonl"), &error))?;
+        if self.tensorboard.is_some() { self.show_in_tensorboard() } else { Ok(()) }
+    }
+
+    /// Begins a file for TensorBoard with what there is.
+    fn show_in_tensorboard(&mut self) -> Result<(), Problem> {
+        let folder = self.path.join(tensorboard::FOLDER);
+        let begun = TensorBoard::of(&self.path).map_err(|error| unwritable(&folder, &error))?;
+        self.tensorboard = Some(begun);
+        Ok(())
+    }
+
+    fn tell_tensorboard(
+        &mut self,
+        tell: impl FnOnce(&mut TensorBoard) -> std::io::Result<()>,
+    ) -> Result<(), Problem> {
+        let Some(board) = &mut self.tensorboard else { return Ok(()) };
+        tell(board).map_err(|error| unwritable(&board.path, &error))
     }
 
     /// Adds a line to metrics.jsonl.
@@ -157,7 +181,8 @@ impl RunDirectory {
         }
         let text = format!("{line}\n");
         add_line(&mut self.metrics, &mut self.metrics_bytes, &text)
-            .map_err(|error| unwritable(&self.path.join("metrics.jsonl"), &error))
+            .map_err(|error| unwritable(&self.path.join("metrics.jsonl"), &error))?;
+        self.tell_tensorboard(|board| board.metric(&line))
     }
 
     /// Makes sure that the lines so far are on the disk.
@@ -176,7 +201,8 @@ impl RunDirectory {
             line.extend(what);
         }
         add_line(&mut self.events, &mut self.events_bytes, &format!("{line}\n"))
-            .map_err(|error| unwritable(&self.path.join("events.jsonl"), &error))
+            .map_err(|error| unwritable(&self.path.join("events.jsonl"), &error))?;
+        self.tell_tensorboard(|board| board.event(&line))
     }
 
     /// Writes hift.lock. That of the same run stays: its paths start where those of plan.json do.

@@ -20,6 +20,7 @@ pub mod loss_scale;
 pub mod metrics;
 pub mod signals;
 mod space;
+pub mod tensorboard;
 pub mod train;
 pub mod watch;
 
@@ -60,6 +61,8 @@ pub struct Order<'a> {
     pub inputs: Listing,
     /// What that must be.
     pub locked: Option<Locked>,
+    /// Whether TensorBoard is to see how the run goes.
+    pub tensorboard: bool,
 }
 
 /// What to do with a run directory that holds an unfinished run of the same plan.

@@ -130,6 +130,7 @@ pub fn run(folder: &Path, text: &str) -> Result<(Seen, Estimate, Ending), Proble
         wait: Duration::ZERO,
         inputs: list(&pipeline, &Source::new("pipeline.hift", text).into(), BTreeMap::new()),
         locked: None,
+        tensorboard: false,
     };
     let mut seen = Seen::default();
     let ending = execute(&order, &mut library, &mut seen)?;
