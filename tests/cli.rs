@@ -993,7 +993,7 @@ fn on_a_terminal_a_run_shows_steps_cycle_loss_and_memory() {
     let case = Case::new().with("param steps = 8", "param steps = 600");
     let on_terminal = |variable: &str| {
         let script =
-            "script -qec \"stty cols 120; exec \\\"$HIFT\\\" run p.hift --new\" /dev/null < /dev/null";
+            "script -qec \"stty rows 30 cols 80; exec \\\"$HIFT\\\" run p.hift --new\" /dev/null < /dev/null";
         case.shell(&format!("command -v script > /dev/null || exit 99; {variable} {script}"))
     };
     let said = on_terminal("");
@@ -1004,12 +1004,12 @@ fn on_a_terminal_a_run_shows_steps_cycle_loss_and_memory() {
     said.works();
     // How many steps are drawn is the clock's matter.
     for text in [
-        "sft   ",
-        "cycle ",
-        "loss  ",
-        "step ",
+        "sft    ",
+        "cycle  ",
+        "loss   ",
+        "memory ",
         " of 600 · ",
-        " left · ",
+        " s left",
         " tokens/s",
         " of 150 · now ",
         " · rate 1e-2",

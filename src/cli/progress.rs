@@ -1,9 +1,10 @@
 //! How a run is shown: bars on a terminal, plain lines, JSON lines, or nothing.
 //!
 //! ```text
-//! sft   ━━━━━━━━━━━━━━━─────────  step 1,819 of 3,000 · 6.1 s left · 60,226 tokens/s
-//! cycle ━━━━━━━━━━━━────────────  455 of 750 · now block.0 · rate 5.54e-4
-//! loss  █▇▅▃▂▂▁▁▁▁▁▁▁▁▁▁          0.0079 ↘ · held-out 0.0346 · memory 6.43 MiB of 6.44 MiB foretold
+//! sft    ━━━━━━━━━━━━━━━─────────  1,819 of 3,000 · 60,226 tokens/s · 6.1 s left
+//! cycle  ━━━━━━━━━━━━────────────  455 of 750 · now block.0 · rate 5.54e-4
+//! loss   █▇▅▃▂▂▁▁▁▁▁▁▁▁▁▁          0.0079 ↘ · held-out 0.0346
+//! memory ━━━━━━━━━━━━━━━━━━━━━━━━  6.43 MiB of 6.44 MiB foretold
 //! ```
 
 use std::cmp::Ordering;
@@ -45,12 +46,13 @@ struct Bars {
     steps: ProgressBar,
     cycle: ProgressBar,
     loss: ProgressBar,
+    memory: ProgressBar,
 }
 
 impl Bars {
-    fn new(stage: &str, steps: Option<u64>, steps_per_cycle: u64) -> Self {
+    fn new(stage: &str, steps: Option<u64>, steps_per_cycle: u64, foretold: Bytes) -> Self {
         // At least as wide as the words before the other bars.
-        let width = stage.chars().count().max(5);
+        let width = stage.chars().count().max("memory".len());
         let style = |bar: &str| {
             let style = ProgressStyle::with_template(&format!("{{prefix:{width}}} {bar}{{wide_msg}}"));
             style.expect("the template is right").progress_chars("━━─")
@@ -63,7 +65,8 @@ impl Bars {
         let steps = bar(steps, "{bar:24.cyan}  ", stage.to_string());
         let cycle = bar(Some(steps_per_cycle), "{bar:24.cyan}  ", "cycle".into());
         let loss = bar(None, "", "loss".into());
-        Self { steps, cycle, loss, all }
+        let memory = bar(Some(foretold.0), "{bar:24.cyan}  ", "memory".into());
+        Self { steps, cycle, loss, memory, all }
     }
 }
 
@@ -230,7 +233,7 @@ impl Progress {
 
     fn clear(&mut self) {
         if let Some(bars) = self.bars.take() {
-            [bars.steps, bars.cycle, bars.loss].iter().for_each(ProgressBar::finish_and_clear);
+            [bars.steps, bars.cycle, bars.loss, bars.memory].iter().for_each(ProgressBar::finish_and_clear);
         }
     }
 
@@ -345,7 +348,7 @@ impl Watch for Progress {
                 self.memory.push((plan.name.clone(), steps, Bytes(0)));
                 self.steps_per_cycle = plan.steps_per_cycle().max(1);
                 if self.style == Style::Auto {
-                    self.bars = Some(Bars::new(&plan.name, plan.steps, self.steps_per_cycle));
+                    self.bars = Some(Bars::new(&plan.name, plan.steps, self.steps_per_cycle, steps));
                 }
             }
             StagePlan::Evaluate(_) | StagePlan::Generate(_) | StagePlan::Export(_) => {}
@@ -365,15 +368,14 @@ impl Watch for Progress {
                 let Some(bars) = &self.bars else { return };
                 let (step, steps) = (Count(report.step), Count(report.steps));
                 bars.steps.set_position(report.step);
-                bars.steps.set_message(format!("step {step} of {steps} · {left} left · {speed} tokens/s"));
+                bars.steps.set_message(format!("{step} of {steps} · {speed} tokens/s · {left} left"));
                 bars.cycle.set_position((report.step - 1) % self.steps_per_cycle + 1);
                 let (cycle, cycles) = (Count(report.cycle + 1), Count(report.cycles));
                 bars.cycle.set_message(format!("{cycle} of {cycles} · now {group} · rate {rate}"));
                 let held_out = self.held_out.map_or(String::new(), |loss| format!(" · held-out {loss:.4}"));
-                let (columns, peak) = (self.trend.columns(), self.peak);
-                bars.loss.set_message(format!(
-                    "{columns}  {loss:.4} {arrow}{held_out} · memory {peak} of {foretold} foretold"
-                ));
+                bars.loss.set_message(format!("{}  {loss:.4} {arrow}{held_out}", self.trend.columns()));
+                bars.memory.set_position(self.peak.0);
+                bars.memory.set_message(format!("{} of {foretold} foretold", self.peak));
             }
             Style::Plain => {
                 let due =
