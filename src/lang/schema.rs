@@ -897,7 +897,7 @@ const MODEL: &[Key] = &[
         ],
         "\"models/llama\"",
         "The weights to start from: a Hugging Face directory with `config.json` and safetensors, in one \
-         file or in shards.",
+         file or in shards. Where there are none, `pytorch_model.bin` or its shards are read.",
     )
     .also(&["path", "model_name_or_path", "base_model", "file", "name"]),
     default(
