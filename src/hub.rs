@@ -393,7 +393,9 @@ impl Fetching<'_> {
 
 /// The shards that an index of weights names, there or not.
 fn shards(folder: &Path) -> Vec<String> {
-    let index = fs::read(folder.join(weights::INDEX)).ok();
+    let beginning = weights::beginning(|name| folder.join(name).exists());
+    let index = beginning.filter(|name| weights::is_index(name));
+    let index = index.and_then(|index| fs::read(folder.join(index)).ok());
     let json: Option<serde_json::Value> = index.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let map = json.as_ref().and_then(|json| json["weight_map"].as_object());
     let mut names: Vec<String> = map
@@ -446,7 +448,7 @@ impl Need {
         match self {
             Need::Config => has("config.json").then(|| those(&["config.json"])),
             Need::Weights => {
-                let file = [weights::INDEX, weights::SINGLE].into_iter().find(|name| has(name))?;
+                let file = weights::beginning(has)?;
                 has("config.json").then(|| those(&["config.json", "generation_config.json", file]))
             }
             Need::Tokenizer => {
@@ -465,8 +467,8 @@ impl Need {
                 "name a repository of a model in the form of transformers",
             ),
             Need::Weights => (
-                "has no `config.json` with safetensors".to_owned(),
-                "name a repository or a revision with `model.safetensors`, or with all shards that its index names",
+                "has no `config.json` with weights".to_owned(),
+                "name a repository or a revision with `model.safetensors` or `pytorch_model.bin`, or with all shards that an index names",
             ),
             Need::Tokenizer => (
                 "has no `tokenizer.json`".to_owned(),

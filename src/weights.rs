@@ -1,5 +1,12 @@
-//! The tensors of a Hugging Face directory, memory-mapped: one `model.safetensors`, or shards with an index.
+//! The tensors of a Hugging Face directory, memory-mapped: one `model.safetensors`, or shards with an index; where there are
+//! none, what older versions of transformers wrote, one `pytorch_model.bin` or its shards.
+//!
+//! Reading order: [`torch`] (where the tensors of a `.bin` lie), [`pickle`] (how it names them).
 
+mod pickle;
+mod torch;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
@@ -16,12 +23,30 @@ pub use safetensors::Dtype as FileDtype;
 
 pub const SINGLE: &str = "model.safetensors";
 pub const INDEX: &str = "model.safetensors.index.json";
+pub const OLD_SINGLE: &str = "pytorch_model.bin";
+pub const OLD_INDEX: &str = "pytorch_model.bin.index.json";
+
+/// The files that a directory's weights begin with, and whether that file is an index. The first that is there holds.
+const BEGINNINGS: [(&str, bool); 4] =
+    [(INDEX, true), (SINGLE, false), (OLD_INDEX, true), (OLD_SINGLE, false)];
+
+/// Which of a directory's files its weights begin with.
+pub fn beginning<'a>(has: impl Fn(&str) -> bool) -> Option<&'a str> {
+    BEGINNINGS.into_iter().map(|(name, _)| name).find(|name| has(name))
+}
+
+/// Whether a file is an index of shards.
+pub fn is_index(name: &str) -> bool {
+    BEGINNINGS.contains(&(name, true))
+}
 
 /// Where a tensor lies.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     pub dtype: FileDtype,
     pub shape: Vec<usize>,
+    /// In elements; None where the numbers lie in the order of the shape.
+    strides: Option<Vec<usize>>,
     file: usize,
     range: Range<usize>,
 }
@@ -40,13 +65,10 @@ impl Directory {
     /// # Errors
     /// When a file cannot be read, is truncated, or the index names a file that is not there.
     pub fn open(folder: &Path) -> Result<Option<Self>, Problem> {
-        let index = folder.join(INDEX);
-        let names: Vec<String> = if index.exists() {
-            shards(&index)?
-        } else if folder.join(SINGLE).exists() {
-            vec![SINGLE.to_string()]
-        } else {
-            return Ok(None);
+        let Some(beginning) = beginning(|name| folder.join(name).exists()) else { return Ok(None) };
+        let names = match is_index(beginning) {
+            true => shards(&folder.join(beginning))?,
+            false => vec![beginning.to_string()],
         };
         let mut directory = Self { files: Vec::new(), maps: Vec::new(), tensors: BTreeMap::new() };
         for name in names {
@@ -64,7 +86,7 @@ impl Directory {
             Problem::of(
                 Fault::Missing,
                 "hift::weights::none",
-                format!("{} holds no model.safetensors", folder.display()),
+                format!("{} holds no model.safetensors and no pytorch_model.bin", folder.display()),
             )
             .help("put the weights beside config.json, or start fresh: `weights = random(\"config.json\")`")
         })
@@ -85,6 +107,18 @@ impl Directory {
             reason = "a memory map; weights are read, and a run says so if they change under it"
         )]
         let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
+        if path.extension().is_some_and(|extension| extension == "bin") {
+            let tensors = torch::tensors(&map).map_err(|what| {
+                Problem::new("hift::weights::broken", format!("{} is not read: {what}", path.display()))
+                    .help(format!("the file has {} bytes; download it again, or take safetensors", map.len()))
+            })?;
+            for torch::Saved { name, dtype, shape, strides, range } in tensors {
+                self.tensors.insert(name, Entry { dtype, shape, strides, file: self.maps.len(), range });
+            }
+            self.files.push(path);
+            self.maps.push(map);
+            return Ok(());
+        }
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| {
             Problem::new(
                 "hift::weights::broken",
@@ -98,6 +132,7 @@ impl Directory {
             let entry = Entry {
                 dtype: info.dtype,
                 shape: info.shape.clone(),
+                strides: None,
                 file: self.maps.len(),
                 range: base + info.data_offsets.0..base + info.data_offsets.1,
             };
@@ -112,14 +147,21 @@ impl Directory {
         self.tensors.iter().map(|(name, entry)| (name.as_str(), entry))
     }
 
-    pub fn get(&self, name: &str) -> Option<(&Entry, &[u8])> {
-        let entry = self.tensors.get(name)?;
-        Some((entry, &self.maps[entry.file][entry.range.clone()]))
+    /// A parameter's tensor, under its name or another that it may have.
+    pub fn of(&self, param: &Param) -> Option<&Entry> {
+        let names = [&param.name].into_iter().chain(&param.aliases);
+        names.filter_map(|name| self.tensors.get(name)).next()
     }
 
-    /// A parameter's tensor, under its name or another that it may have.
-    pub fn of(&self, param: &Param) -> Option<(&Entry, &[u8])> {
-        self.get(&param.name).or_else(|| param.aliases.iter().find_map(|name| self.get(name)))
+    /// The numbers of a tensor, in the order of its shape.
+    pub fn bytes(&self, entry: &Entry) -> Cow<'_, [u8]> {
+        let bytes = &self.maps[entry.file][entry.range.clone()];
+        match &entry.strides {
+            None => Cow::Borrowed(bytes),
+            Some(strides) => {
+                Cow::Owned(torch::gather(bytes, &entry.shape, strides, entry.dtype.bitsize() / 8))
+            }
+        }
     }
 
     /// The tensors that the checkpoint leaves out, as it may: they are drawn.
@@ -132,7 +174,7 @@ impl Directory {
     pub fn check(&self, model: &Model) -> Problems {
         let mut problems = Problems::default();
         for param in &model.params {
-            let Some((entry, _)) = self.of(param) else {
+            let Some(entry) = self.of(param) else {
                 if param.may_be_missing {
                     continue;
                 }
@@ -179,11 +221,12 @@ impl Directory {
 /// The files that the weights in `folder` lie in, the index among them. Where there are none, or the index cannot be
 /// read, the one that would have to be there.
 pub fn names(folder: &Path) -> Vec<String> {
-    let index = folder.join(INDEX);
-    match index.exists() {
-        true => [INDEX.to_string()].into_iter().chain(shards(&index).unwrap_or_default()).collect(),
-        false => vec![SINGLE.to_string()],
-    }
+    let beginning = beginning(|name| folder.join(name).exists()).unwrap_or(SINGLE);
+    let shards = match is_index(beginning) {
+        true => shards(&folder.join(beginning)).unwrap_or_default(),
+        false => Vec::new(),
+    };
+    [beginning.to_string()].into_iter().chain(shards).collect()
 }
 
 /// The files that an index names, each once.

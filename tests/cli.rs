@@ -158,7 +158,7 @@ fn weights_that_are_wrong() {
     check(65, &index("{"), &["is not JSON"]);
     check(65, &index("{}"), &["has no `weight_map`"]);
     let none = |case: &Case| fs::remove_file(case.path(file)).unwrap();
-    check(66, &none, &["holds no model.safetensors", "random(\"config.json\")"]);
+    check(66, &none, &["holds no model.safetensors and no pytorch_model.bin", "random(\"config.json\")"]);
 }
 
 #[test]

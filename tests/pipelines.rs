@@ -126,6 +126,23 @@ fn the_quickstart_learns_and_exports() {
 }
 
 #[test]
+fn entities_and_answers_are_learned() {
+    let check = |name: &str, steps: u64, metric: Metric, least: f64| {
+        let (seen, ..) = short(name, steps);
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        let (first, last) = (mean(&seen.losses[..10]), mean(&seen.losses[seen.losses.len() - 10..]));
+        let of = |metrics: &[(Metric, f64)]| {
+            metrics.iter().find(|(own, _)| *own == metric).map(|(_, value)| *value)
+        };
+        let found = seen.evaluations.iter().filter_map(|evaluation| of(&evaluation.1)).next_back();
+        assert!(last < first / 2.0, "{name}: {first} to {last}");
+        assert!(found.is_some_and(|found| found >= least), "{name}: {found:?}");
+    };
+    check("entities.hift", 150, Metric::EntityF1, 0.9);
+    check("answers.hift", 200, Metric::F1, 0.25);
+}
+
+#[test]
 fn full_fine_tuning_is_one_group() {
     let (seen, ..) = short("full.hift", 3);
     assert_eq!(seen.groups[0].len(), 4, "all layers in every step: {:?}", seen.groups[0]);

@@ -58,7 +58,7 @@ impl Inspect {
         })?;
         let directory = Directory::open(config.parent().unwrap_or(Path::new(".")))?;
         let stored = |param: &Param| {
-            let (entry, _) = directory.as_ref()?.of(param)?;
+            let entry = directory.as_ref()?.of(param)?;
             Some(format!("{:?}", entry.dtype).to_lowercase())
         };
         if self.json {

@@ -320,7 +320,7 @@ fn number(metric: Metric, value: f64) -> String {
         Metric::Loss => format!("{value:.4}"),
         Metric::Perplexity => format!("{value:.3}"),
         Metric::Matthews | Metric::Pearson | Metric::Spearman => format!("{value:.3}"),
-        Metric::Bleu => format!("{value:.2}"),
+        Metric::Bleu | Metric::Nist => format!("{value:.2}"),
         Metric::Accuracy
         | Metric::F1
         | Metric::MacroF1

@@ -168,7 +168,8 @@ pub fn load(
     dtype: Dtype,
 ) -> std::result::Result<Vec<Tensor>, Problems> {
     let draw = |param, seed| with_floats!(dtype, T => draw::<T>(param, seed));
-    let read = |param, entry, bytes| with_floats!(dtype, T => read::<T>(param, entry, bytes));
+    let read =
+        |param: &Param, entry: &Entry, bytes: &[u8]| with_floats!(dtype, T => read::<T>(param, entry, bytes));
     match weights {
         Weights::Random { seed, .. } => model
             .params
@@ -187,7 +188,7 @@ pub fn load(
                 .params
                 .iter()
                 .map(|param| match directory.of(param) {
-                    Some((entry, bytes)) => read(param, entry, bytes),
+                    Some(entry) => read(param, entry, &directory.bytes(entry)),
                     None => draw(param, HEAD_SEED),
                 })
                 .collect::<Result<_>>()

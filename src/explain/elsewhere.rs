@@ -22,7 +22,7 @@ pub(super) const TABLE: &[Explanation] = &[
     told(
         "weights::broken",
         "A file with weights is damaged or incomplete.",
-        "Mostly a download was cut off, or a large file was stored as a pointer to elsewhere. Download it again.",
+        "Mostly a download was cut off, or a large file was stored as a pointer to elsewhere. Download it again. Of a `pytorch_model.bin`, which is a Python pickle, only tensors are read and nothing is run: one that says more than `torch.save` writes for a dictionary of tensors is refused.",
     ),
     told(
         "weights::dtype",
@@ -32,7 +32,7 @@ pub(super) const TABLE: &[Explanation] = &[
     told(
         "weights::missing_shard",
         "A file that the index of the weights names is not there.",
-        "Large models come in several files, listed in `model.safetensors.index.json`. All of them must lie beside it.",
+        "Large models come in several files, listed in `model.safetensors.index.json` (or `pytorch_model.bin.index.json`). All of them must lie beside it.",
     ),
     told(
         "weights::missing_tensor",
@@ -42,7 +42,7 @@ pub(super) const TABLE: &[Explanation] = &[
     told(
         "weights::none",
         "A directory holds no weights.",
-        "`weights = \"DIR\"` wants `model.safetensors`, or its shards with their index, beside `config.json`. To start without any, write `weights = random(\"config.json\")`.",
+        "`weights = \"DIR\"` wants `model.safetensors`, or its shards with their index, beside `config.json`; or, as older checkpoints have it, `pytorch_model.bin`. To start without any, write `weights = random(\"config.json\")`.",
     ),
     told(
         "weights::unreadable",
@@ -162,7 +162,7 @@ pub(super) const TABLE: &[Explanation] = &[
     told(
         "hub::no_file",
         "A repository has not the files that are needed.",
-        "A model needs `config.json` and safetensors, a tokenizer `tokenizer.json`, a dataset files with rows. The message lists what there is; another revision may have more.",
+        "A model needs `config.json` and safetensors (or `pytorch_model.bin`), a tokenizer `tokenizer.json`, a dataset files with rows. The message lists what there is; another revision may have more.",
     ),
     told(
         "hub::no_repository",

@@ -994,6 +994,7 @@ pub enum Metric {
     EntityRecall,
     /// Of texts against references.
     Bleu,
+    Nist,
     Rouge1,
     Rouge2,
     RougeL,
@@ -1015,6 +1016,7 @@ impl Metric {
         (Metric::EntityPrecision, "entity_precision"),
         (Metric::EntityRecall, "entity_recall"),
         (Metric::Bleu, "bleu"),
+        (Metric::Nist, "nist"),
         (Metric::Rouge1, "rouge_1"),
         (Metric::Rouge2, "rouge_2"),
         (Metric::RougeL, "rouge_l"),
@@ -1043,6 +1045,7 @@ impl Metric {
             | Metric::EntityPrecision
             | Metric::EntityRecall
             | Metric::Bleu
+            | Metric::Nist
             | Metric::Rouge1
             | Metric::Rouge2
             | Metric::RougeL => value > than,

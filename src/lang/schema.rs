@@ -897,7 +897,7 @@ const MODEL: &[Key] = &[
         ],
         "\"models/llama\"",
         "The weights to start from: a Hugging Face directory with `config.json` and safetensors, in one \
-         file or in shards.",
+         file or in shards. Where there are none, `pytorch_model.bin` or its shards are read.",
     )
     .also(&["path", "model_name_or_path", "base_model", "file", "name"]),
     default(
@@ -1856,6 +1856,10 @@ const GENERATE: &[Key] = &[
                     "The share of texts that are their reference, but for white space around them.",
                 ),
                 Form::Word("bleu", "BLEU of all texts, 0 to 100, as sacrebleu counts."),
+                Form::Word(
+                    "nist",
+                    "NIST of all texts, from 0 on: rare words count for more. As nltk counts.",
+                ),
                 Form::Word("rouge_1", "F1 of the words, as rouge-score counts."),
                 Form::Word("rouge_2", "F1 of pairs of words."),
                 Form::Word("rouge_l", "F1 of the longest common subsequence of words."),

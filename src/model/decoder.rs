@@ -11,6 +11,7 @@ use crate::program::builder::Builder;
 use crate::program::{Activation, Heads, Input, Linear, ParamId, RmsNorm, ValueId};
 
 use super::params::Params;
+use super::rope::Turn;
 use super::{Family, Head, Keys, Parts, Read, Task, unsupported};
 
 /// A rotary decoder, described.
@@ -43,7 +44,7 @@ pub(super) struct Decoder {
     pub score_cap: Option<f32>,
     pub logit_cap: Option<f32>,
     /// Frequencies of positions, each kind once.
-    pub frequencies: Vec<Arc<[f32]>>,
+    pub frequencies: Vec<Turn>,
     pub blocks: Vec<BlockKind>,
 }
 
@@ -167,7 +168,7 @@ impl Decoder {
             tied: head.is(embedding),
             hidden: self.hidden,
             vocab: self.vocab,
-            positions: self.positions,
+            positions: self.frequencies.iter().filter_map(|turn| turn.limit).fold(self.positions, usize::min),
             both_ways: false,
             head,
             trunk: Arc::new(Trunk { embedding, blocks, norm, decoder: self }),
@@ -357,7 +358,7 @@ impl Family for Trunk {
             .enumerate()
             .map(|(i, frequencies)| {
                 let name = if n == 1 { "rope".to_string() } else { format!("rope{i}") };
-                build.rope_table(&name, frequencies.clone()) // [rows, turned]
+                frequencies.table(build, &name) // [rows, turned]
             })
             .collect();
         for (idx, (block, kind)) in self.blocks.iter().zip(&self.decoder.blocks).enumerate() {

@@ -12,7 +12,7 @@ use crate::program::{Activation, Heads, Input, LayerNorm, Linear, ParamId, Value
 
 use super::decoder::language_head;
 use super::params::Params;
-use super::rope::{Names, inverse_frequencies};
+use super::rope::{Names, Turn, inverse_frequencies};
 use super::{Family, Keys, Parts, Task};
 
 #[derive(Debug)]
@@ -22,7 +22,7 @@ struct GptNeox {
     activation: Activation,
     /// Attention and feed-forward both read what enters the block.
     parallel: bool,
-    inv_freq: Arc<[f32]>,
+    turn: Turn,
     tokens: ParamId,
     blocks: Vec<Block>,
     norm: LayerNorm,
@@ -51,7 +51,7 @@ pub(super) fn read(keys: &Keys<'_>, task: Task) -> Result<Parts, Problem> {
     let parallel = keys.flag("use_parallel_residual", true)?;
     let head_dim = keys.head_dim(hidden, heads, "num_attention_heads")?;
     let names = Names { theta: "rotary_emb_base", share: "rotary_pct", default_share: 0.25, ..Names::PLAIN };
-    let inv_freq = inverse_frequencies(keys, head_dim, &names)?;
+    let turn = inverse_frequencies(keys, head_dim, &names)?;
 
     let mut params = Params::new(std, "gpt_neox.");
     let tokens = params.matrix("embedding", "gpt_neox.embed_in.weight", "embedding.tokens", [vocab, hidden]);
@@ -92,10 +92,10 @@ pub(super) fn read(keys: &Keys<'_>, task: Task) -> Result<Parts, Problem> {
         tied: head.is(tokens),
         hidden,
         vocab,
-        positions,
+        positions: turn.limit.unwrap_or(positions).min(positions),
         both_ways: false,
         head,
-        trunk: Arc::new(GptNeox { heads, head_dim, activation, parallel, inv_freq, tokens, blocks, norm }),
+        trunk: Arc::new(GptNeox { heads, head_dim, activation, parallel, turn, tokens, blocks, norm }),
     })
 }
 
@@ -104,7 +104,7 @@ impl Family for GptNeox {
         let ids = build.input(Input::Ids);
         build.at("embedding", None);
         let mut x = build.embed("x", self.tokens, ids, 0); // [rows, hidden]
-        let table = build.rope_table("rope", self.inv_freq.clone()); // [rows, turned]
+        let table = self.turn.table(build, "rope"); // [rows, turned]
         for (idx, block) in self.blocks.iter().enumerate() {
             x = self.block(build, idx, block, x, table);
         }

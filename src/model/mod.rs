@@ -789,9 +789,16 @@ mod tests {
     #[test]
     fn what_a_family_does_not_compute_is_refused_by_its_key() {
         check("llama", r#""hidden_act": "gelu""#, "`hidden_act` in the model's config.json is gelu");
-        check("llama", r#""rope_scaling": {"rope_type": "yarn"}"#, "`rope_scaling.rope_type`");
+        check(
+            "llama",
+            r#""rope_scaling": {"rope_type": "proportional"}"#,
+            "default, linear, dynamic, llama3, yarn",
+        );
+        check("llama", r#""rope_scaling": {"rope_type": "yarn", "factor": 0}"#, "`rope_scaling.factor`");
+        check("llama", r#""rope_scaling": {"rope_type": "dynamic"}"#, "`rope_scaling.factor`");
         check("llama", r#""architectures": ["LlamaForQuestionAnswering"]"#, "`architectures`");
-        check("phi3", r#""rope_scaling": {"type": "longrope"}"#, "longrope");
+        check("phi3", r#""rope_scaling": {"type": "longrope"}"#, "not a list of 2 numbers above 0");
+        check("phi3", r#""rope_scaling": {"type": "longrope", "short_factor": [1, 0]}"#, "2 numbers above 0");
         check("qwen2", r#""layer_types": ["full_attention"]"#, "for 2 blocks");
         check("gemma3_text", r#""use_bidirectional_attention": true"#, "`use_bidirectional_attention`");
         check("gpt_neo", r#""attention_types": [[["global", "local"], 12]]"#, "for 2 blocks");

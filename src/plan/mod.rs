@@ -741,7 +741,12 @@ fn check_metrics(metrics: &Setting<Vec<Metric>>, model: &ModelPlan) -> Result<()
             "write `macro_f1`: `f1` is of two classes".to_string()
         }
         (
-            Metric::Bleu | Metric::Rouge1 | Metric::Rouge2 | Metric::RougeL | Metric::ExactMatch,
+            Metric::Bleu
+            | Metric::Nist
+            | Metric::Rouge1
+            | Metric::Rouge2
+            | Metric::RougeL
+            | Metric::ExactMatch,
             Task::NextToken,
         ) => {
             format!("a `generate` stage with `references` measures texts; here: {}", names.join(", "))

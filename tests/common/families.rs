@@ -42,6 +42,13 @@ pub const FAMILIES: &[(&str, &str)] = &[
             "max_position_embeddings": 64}"#,
     ),
     (
+        "phi3, longrope",
+        r#"{"model_type": "phi3", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 28, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "partial_rotary_factor": 0.5,
+            "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [2.0, 4.0]},
+            "original_max_position_embeddings": 48, "max_position_embeddings": 64}"#,
+    ),
+    (
         "gemma",
         r#"{"model_type": "gemma", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 28, "num_hidden_layers": 2,
             "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 10, "max_position_embeddings": 64}"#,

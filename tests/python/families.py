@@ -49,6 +49,25 @@ CAUSAL = [
         DECODER, attention_bias=True, mlp_bias=True, tie_word_embeddings=True, head_dim=12,
         rope_parameters=dict(rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0,
                              high_freq_factor=4.0, original_max_position_embeddings=16))),
+    ("llama, linear", "LlamaConfig", dict(DECODER, rope_parameters=dict(
+        rope_type="linear", rope_theta=10000.0, factor=4.0))),
+    ("llama, dynamic", "LlamaConfig", dict(DECODER, rope_parameters=dict(
+        rope_type="dynamic", rope_theta=10000.0, factor=4.0))),
+    ("llama, yarn", "LlamaConfig", dict(DECODER, head_dim=12, rope_parameters=dict(
+        rope_type="yarn", rope_theta=100.0, factor=4.0, beta_fast=4.0, original_max_position_embeddings=16))),
+    ("qwen2, yarn as deepseek", "Qwen2Config", dict(DECODER, rope_parameters=dict(
+        rope_type="yarn", rope_theta=50.0, factor=8.0, mscale=0.7, mscale_all_dim=1.3, truncate=False,
+        original_max_position_embeddings=32))),
+    ("phi3, longrope", "Phi3Config", dict(
+        DECODER, original_max_position_embeddings=32, rope_parameters=dict(
+            rope_type="longrope", rope_theta=10000.0, short_factor=[1.0, 1.3, 1.7, 2.5],
+            long_factor=[2.0, 3.0, 5.0, 9.0], original_max_position_embeddings=32))),
+    ("phi4-mini, longrope", "Phi3Config", dict(
+        DECODER, num_attention_heads=2, num_key_value_heads=1, original_max_position_embeddings=32,
+        rope_parameters=dict(
+            rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75, attention_factor=1.2,
+            short_factor=[1.0, 1.3, 1.7, 2.5, 3.0, 3.5], long_factor=[2.0, 3.0, 5.0, 9.0, 9.0, 9.0],
+            original_max_position_embeddings=32))),
     ("smollm", "LlamaConfig", dict(DECODER, num_attention_heads=4, num_key_value_heads=1, tie_word_embeddings=True)),
     ("mistral", "MistralConfig", dict(DECODER, sliding_window=5)),
     ("mistral, no window", "MistralConfig", dict(DECODER, sliding_window=None, head_dim=10)),

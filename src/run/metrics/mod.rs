@@ -134,7 +134,7 @@ impl Scores {
             Metric::EntityF1 => of_entities(Entities::f1),
             Metric::EntityPrecision => of_entities(Entities::precision),
             Metric::EntityRecall => of_entities(Entities::recall),
-            Metric::Bleu | Metric::Rouge1 | Metric::Rouge2 | Metric::RougeL => f64::NAN,
+            Metric::Bleu | Metric::Nist | Metric::Rouge1 | Metric::Rouge2 | Metric::RougeL => f64::NAN,
         };
         wanted.iter().map(|metric| (*metric, value(*metric))).collect()
     }
