@@ -14,7 +14,7 @@ use hift::lang::pipeline::{Algorithm, Half, Precision, Setting, Weights};
 use hift::model::{Head, Model};
 use hift::program::precision::lower;
 use hift::program::{
-    BatchShape, ParamId, Program, Settings, State, StepPrograms, forward_only, step_programs,
+    Backend, BatchShape, ParamId, Program, Settings, State, StepPrograms, forward_only, step_programs,
 };
 use hift::random::Random;
 use hift::units::Dtype;
@@ -147,7 +147,8 @@ fn both(
     inputs: &Inputs,
     carried: (Gradients, Gradients),
 ) -> (Gradients, Gradients) {
-    let cpu = play(program, &mut sides.cpu, inputs.clone(), carried.0, knobs).unwrap();
+    let on_cpu = Program { backend: 2.into(), ..program.clone() };
+    let cpu = play(&on_cpu, &mut sides.cpu, inputs.clone(), carried.0, knobs).unwrap();
     let gpu = gpu::play(machine, program, &mut sides.gpu, inputs.clone(), carried.1, knobs)
         .unwrap_or_else(|error| panic!("{name}: {error}"));
     assert_eq!(gpu.results.len(), cpu.results.len());
@@ -228,7 +229,7 @@ fn step(
         scaled: false,
         accumulate,
         recompute: &|_| false,
-        threads: 1,
+        backend: Backend::Gpu,
     };
     step_programs(&model.loss(shape), &settings)
 }
@@ -260,9 +261,9 @@ fn every_family_trains_as_on_the_cpu() {
         let batches = [batch(&model, shape, 1), batch(&model, shape, 2)];
         let mut sides = Sides::new(&model);
         check(&machine, name, &model, &programs, &mut sides, &knobs, &batches);
-        let forward = forward_only(&model.loss(shape), 1);
+        let forward = forward_only(&model.loss(shape), Backend::Gpu);
         check(&machine, name, &model, &StepPrograms::Whole(forward), &mut sides, &knobs, &batches);
-        let logits = forward_only(&model.logits(shape), 1);
+        let logits = forward_only(&model.logits(shape), Backend::Gpu);
         check(&machine, name, &model, &StepPrograms::Whole(logits), &mut sides, &knobs, &batches);
     }
 }
@@ -296,7 +297,7 @@ fn every_family_trains_in_half_numbers_as_on_the_cpu() {
             scaled: precision.is_scaled(),
             accumulate: at % 4 == 3,
             recompute: &|_| false,
-            threads: 1,
+            backend: Backend::Gpu,
         };
         let programs = step_programs(&graph, &settings);
         let scale: f32 = if precision.is_scaled() { 64.0 } else { 1.0 };

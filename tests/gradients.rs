@@ -179,7 +179,7 @@ impl Work {
             scaled: false,
             accumulate: way.accumulate,
             recompute: &|_| recompute_blocks,
-            threads: rayon::current_num_threads(),
+            backend: rayon::current_num_threads().into(),
         };
         let knobs = Knobs {
             loss_scale: (1.0 / self.tokens) as f32,

@@ -103,6 +103,7 @@ pub fn play(
             | Role::Master(_)
             | Role::State(..)
             | Role::Cache(_)
+            | Role::Fetched(_)
             | Role::Activation
             | Role::Flow
             | Role::Scalar => {
@@ -129,6 +130,7 @@ pub fn play(
             | Role::Master(_)
             | Role::State(..)
             | Role::Cache(_)
+            | Role::Fetched(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow
@@ -686,17 +688,17 @@ mod tests {
             let (forward, grad) = (Op::Attention(spec), Op::AttentionGrad(spec));
             let shape = shape(&spec);
             assert_eq!(
-                forward.workspace(&none, Dtype::F32, 3).0,
+                forward.workspace(&none, Dtype::F32, 3.into()).0,
                 4 * attention::scratch_len::<f32>(&shape, 3) as u64
             );
             assert_eq!(
-                grad.workspace(&none, Dtype::F32, 3).0,
+                grad.workspace(&none, Dtype::F32, 3.into()).0,
                 4 * attention::grad_scratch_len::<f32>(&shape, 3) as u64
             );
             let (len, grad_len) =
                 (attention::scratch_len::<bf16>(&shape, 3), attention::grad_scratch_len::<bf16>(&shape, 3));
-            assert_eq!(forward.workspace(&none, Dtype::Bf16, 3).0, 4 * len as u64);
-            assert_eq!(grad.workspace(&none, Dtype::Bf16, 3).0, 4 * grad_len as u64);
+            assert_eq!(forward.workspace(&none, Dtype::Bf16, 3.into()).0, 4 * len as u64);
+            assert_eq!(grad.workspace(&none, Dtype::Bf16, 3.into()).0, 4 * grad_len as u64);
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::model::{Kind, Model, Target, Task};
 use crate::problem::{Fault, Problem, Problems, Span};
 use crate::program::builder::{BatchShape, CacheShape};
 use crate::program::{
-    Graph, ParamId, Program, Settings, StepPrograms, forward_only, precision, step_programs,
+    Backend, Graph, ParamId, Program, Settings, StepPrograms, forward_only, precision, step_programs,
 };
 use crate::units::{Bytes, Dtype};
 
@@ -434,14 +434,14 @@ impl TrainPlan {
             scaled: self.model.precision.is_scaled(),
             accumulate: self.accumulate > 1,
             recompute,
-            threads,
+            backend: backend(self.device, threads),
         };
         step_programs(&self.model.loss(shape), &settings)
     }
 
     /// The program that evaluates batches of `shape`.
     pub fn evaluation(&self, shape: BatchShape, threads: usize) -> Program {
-        forward_only(&self.model.evaluation(shape), threads)
+        forward_only(&self.model.evaluation(shape), backend(self.device, threads))
     }
 
     /// Optimizer states of a group.
@@ -456,6 +456,14 @@ impl TrainPlan {
         params.sort_unstable();
         params.dedup();
         self.state_bytes(&Group { names: Vec::new(), params, n_elements: 0 })
+    }
+}
+
+/// What programs are compiled for.
+pub fn backend(device: Device, threads: usize) -> Backend {
+    match device {
+        Device::Auto | Device::Cpu => Backend::Cpu { threads },
+        Device::Cuda(_) => Backend::Gpu,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::units::Dtype;
 
 use super::reverse::{Draft, reverse};
-use super::{Graph, Instr, Op, ParamId, Phase, Program, Role, State, ValueId, liveness, recompute};
+use super::{Backend, Graph, Instr, Op, ParamId, Phase, Program, Role, State, ValueId, liveness, recompute};
 
 /// What a step is compiled for.
 pub struct Settings<'a> {
@@ -21,7 +21,7 @@ pub struct Settings<'a> {
     pub accumulate: bool,
     /// Of which blocks only what enters them is kept: they run again in reverse.
     pub recompute: &'a dyn Fn(usize) -> bool,
-    pub threads: usize,
+    pub backend: Backend,
 }
 
 /// The programs of one optimizer step.
@@ -58,10 +58,10 @@ impl StepPrograms {
 }
 
 /// The forward pass alone, for evaluating and generating.
-pub fn forward_only(graph: &Graph, threads: usize) -> Program {
+pub fn forward_only(graph: &Graph, backend: impl Into<Backend>) -> Program {
     let draft = Draft::forward(graph);
     let outputs = [draft.result].into_iter().chain(graph.also).collect();
-    liveness::finish(draft.values, draft.instrs, outputs, threads)
+    liveness::finish(draft.values, draft.instrs, outputs, backend.into())
 }
 
 /// One step of training.
@@ -75,13 +75,13 @@ pub fn step_programs(graph: &Graph, settings: &Settings<'_>) -> StepPrograms {
     let micro_batch = |draft: Draft| {
         let outputs =
             [draft.result].into_iter().chain(draft.gradients.iter().map(|(_, gradient)| *gradient)).collect();
-        liveness::finish(draft.values, draft.instrs, outputs, settings.threads)
+        liveness::finish(draft.values, draft.instrs, outputs, settings.backend)
     };
     if !settings.accumulate {
         let mut draft = pass(false);
         let norm = update(&mut draft, settings);
         let outputs = vec![draft.result, norm];
-        return StepPrograms::Whole(liveness::finish(draft.values, draft.instrs, outputs, settings.threads));
+        return StepPrograms::Whole(liveness::finish(draft.values, draft.instrs, outputs, settings.backend));
     }
     let first = pass(false);
     let mut last = Draft { instrs: Vec::new(), ..first.clone() };
@@ -89,7 +89,7 @@ pub fn step_programs(graph: &Graph, settings: &Settings<'_>) -> StepPrograms {
     StepPrograms::Parts(Box::new(Parts {
         first: micro_batch(first),
         next: micro_batch(pass(true)),
-        update: liveness::finish(last.values, last.instrs, vec![norm], settings.threads),
+        update: liveness::finish(last.values, last.instrs, vec![norm], settings.backend),
     }))
 }
 

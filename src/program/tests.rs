@@ -42,7 +42,7 @@ fn programs(model: &Model, layers: &[&str], change: impl FnOnce(&mut Settings<'_
         scaled: false,
         accumulate: false,
         recompute: &|_| false,
-        threads: 2,
+        backend: Backend::Cpu { threads: 2 },
     };
     change(&mut settings);
     step_programs(&model.loss(SHAPE), &settings)
@@ -250,7 +250,7 @@ fn half_numbers_are_where_the_rules_say_and_nowhere_else() {
         scaled: true,
         accumulate: false,
         recompute: &|_| false,
-        threads: 2,
+        backend: Backend::Cpu { threads: 2 },
     };
     let graph = precision::lower(model.loss(SHAPE), Dtype::Bf16);
     let StepPrograms::Whole(program) = step_programs(&graph, &settings) else {
@@ -259,7 +259,7 @@ fn half_numbers_are_where_the_rules_say_and_nowhere_else() {
     check_lifetimes(&program);
     for value in &program.values {
         let wide = match value.role {
-            Role::Master(_) | Role::State(..) | Role::Cache(_) | Role::Gradient(_) | Role::Scalar => {
+            Role::Master(_) | Role::State(..) | Role::Cache(_) | Role::Fetched(_) | Role::Gradient(_) | Role::Scalar => {
                 Dtype::F32
             }
             Role::Input(_) => Dtype::U32,

@@ -6,7 +6,7 @@ use candle_core::{Device, Result, Tensor};
 
 use crate::lang::pipeline::Algorithm;
 use crate::program::{
-    Activation, AttentionSpec, Input, Instr, Op, ParamId, Phase, Program, Role, Value, ValueId,
+    Activation, AttentionSpec, Backend, Input, Instr, Op, ParamId, Phase, Program, Role, Value, ValueId,
 };
 use crate::random::Random;
 use crate::units::Dtype;
@@ -289,6 +289,7 @@ fn one<T: Stored + Number>(machine: &dyn Machine, case: &Case, dtype: Dtype) -> 
     let mut there = Store::new(made.weights.iter().map(on).collect::<Result<_>>()?);
     let mut here = Store::new(made.weights);
     let got = play(machine, &program, &mut there, made.inputs.clone(), carried, &knobs)?;
+    let program = Program { backend: rayon::current_num_threads().into(), ..program };
     let expected = play_on_cpu(&program, &mut here, made.inputs, made.carried, &knobs)?;
     let mut apart: f64 = 0.0;
     for (got, expected) in got.results.iter().zip(&expected.results) {
@@ -436,7 +437,7 @@ impl Made {
             block: None,
         };
         let (values, given) = (std::mem::take(&mut self.values), std::mem::take(&mut self.given));
-        Program { values, inputs: given, instrs: vec![instr], outputs, threads: 1 }
+        Program { values, inputs: given, instrs: vec![instr], outputs, backend: Backend::Gpu }
     }
 
     fn words(&mut self, input: Input, words: Vec<u32>) {
@@ -492,6 +493,7 @@ fn attended(spec: &AttentionSpec, qkv: &[Tensor], dtype: Dtype) -> Result<Vec<Te
     ];
     let program = made.program(Op::Attention(*spec), outputs, vec![None; 2]);
     let mut store = Store::new(made.weights);
+    let program = Program { backend: rayon::current_num_threads().into(), ..program };
     Ok(play_on_cpu(&program, &mut store, made.inputs, Vec::new(), &knobs(&Algorithm::Sgd))?.results)
 }
 

@@ -4,6 +4,7 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::program::workspace::gpu_blocks as blocks;
 use crate::program::{Activation, AttentionSpec, Input, Instr, Op, Program, Role, ValueId};
 use crate::random::Random;
 use crate::units::Dtype;
@@ -13,9 +14,6 @@ use super::super::store::Store;
 use super::kernels::Module;
 use super::machine::{Arg, Launch, Machine, Product};
 use super::update::{Step, update};
-
-/// Blocks that share a loop over a whole buffer, at most; and the parts of a sum that is formed in two steps.
-pub(super) const BLOCKS: usize = 1024;
 
 /// Plays `program` on `inputs` and on the gradients that an earlier program has left; weights and states lie on the
 /// device.
@@ -47,6 +45,7 @@ pub fn play(
             | Role::Master(_)
             | Role::State(..)
             | Role::Cache(_)
+            | Role::Fetched(_)
             | Role::Activation
             | Role::Flow
             | Role::Scalar => {
@@ -73,6 +72,7 @@ pub fn play(
             | Role::Master(_)
             | Role::State(..)
             | Role::Cache(_)
+            | Role::Fetched(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow
@@ -130,11 +130,6 @@ impl Desk<'_> {
     pub fn sum_parts(&self, out: u64, accumulate: bool, parts: Arg, n: usize) -> Result<()> {
         self.blocks("sum_parts", 1, 256, &[Arg::Pointer(out), parts, flag(accumulate), word(n)])
     }
-}
-
-/// Blocks of 256 threads for a loop over `n` numbers.
-pub(super) fn blocks(n: usize) -> usize {
-    n.div_ceil(256).clamp(1, BLOCKS)
 }
 
 pub(super) fn word(n: usize) -> Arg {
