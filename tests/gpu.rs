@@ -13,6 +13,7 @@ use hift::engine::{Inputs, Knobs, Parameters, Store, gpu, play, store};
 use hift::lang::pipeline::{Algorithm, Half, Precision, Setting, Weights};
 use hift::model::{Head, Model};
 use hift::program::precision::lower;
+use hift::program::residency::Away;
 use hift::program::{
     Backend, BatchShape, ParamId, Program, Settings, State, StepPrograms, forward_only, step_programs,
 };
@@ -230,6 +231,7 @@ fn step(
         accumulate,
         recompute: &|_| false,
         backend: Backend::Gpu,
+        away: Away::default(),
     };
     step_programs(&model.loss(shape), &settings)
 }
@@ -298,6 +300,7 @@ fn every_family_trains_in_half_numbers_as_on_the_cpu() {
             accumulate: at % 4 == 3,
             recompute: &|_| false,
             backend: Backend::Gpu,
+            away: Away::default(),
         };
         let programs = step_programs(&graph, &settings);
         let scale: f32 = if precision.is_scaled() { 64.0 } else { 1.0 };

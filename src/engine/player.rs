@@ -183,9 +183,12 @@ impl Player<'_> {
             Role::Master(param) => self.store.master(param).clone(),
             Role::State(param, slot) => self.store.state(param, slot).clone(),
             Role::Cache(slot) => self.store.caches[slot].clone(),
-            Role::Input(_) | Role::Activation | Role::Flow | Role::Gradient(_) | Role::Scalar => {
-                self.values[id.0].clone().expect("a value is read while it lives")
-            }
+            Role::Fetched(_)
+            | Role::Input(_)
+            | Role::Activation
+            | Role::Flow
+            | Role::Gradient(_)
+            | Role::Scalar => self.values[id.0].clone().expect("a value is read while it lives"),
         }
     }
 
@@ -339,6 +342,7 @@ impl Player<'_> {
                 self.values[instr.outputs[1].0] = Some(lse);
                 Ok(())
             }
+            Op::Fetch | Op::Evict => unreachable!("nothing rests away from a processor"),
             Op::CacheWrite => {
                 let (x, places, width) = (numbers::<T>(&input[0]), ids(&input[2]), dims(0)[1]);
                 edit(&input[1], |kept| cache::write(kept, &x, &places, width))

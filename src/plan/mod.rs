@@ -25,11 +25,12 @@ use serde::Serialize;
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{
     Algorithm, Data, Device, Evaluate, Export, Format, Generate, Hook, Interval, Length, Metric, Precision,
-    Recompute, Rest, RollBack, Setting, Shuffle, Stage, Task as Ask, Tokenizer, Train, Weights,
+    Recompute, Residence, Rest, RollBack, Setting, Shuffle, Stage, Task as Ask, Tokenizer, Train, Weights,
 };
 use crate::model::{Kind, Model, Target, Task};
 use crate::problem::{Fault, Problem, Problems, Span};
 use crate::program::builder::{BatchShape, CacheShape};
+use crate::program::residency::{Away, bring};
 use crate::program::{
     Backend, Graph, ParamId, Program, Settings, StepPrograms, forward_only, precision, step_programs,
 };
@@ -221,6 +222,7 @@ pub struct TrainPlan {
     pub algorithm: Algorithm,
     pub weight_decay: f64,
     pub states: Rest,
+    pub weights_rest: Residence,
     pub clip: Option<f64>,
     pub micro_batch: u64,
     pub accumulate: u64,
@@ -435,13 +437,31 @@ impl TrainPlan {
             accumulate: self.accumulate > 1,
             recompute,
             backend: backend(self.device, threads),
+            away: self.away(),
         };
         step_programs(&self.model.loss(shape), &settings)
     }
 
     /// The program that evaluates batches of `shape`.
     pub fn evaluation(&self, shape: BatchShape, threads: usize) -> Program {
-        forward_only(&self.model.evaluation(shape), backend(self.device, threads))
+        bring(forward_only(&self.model.evaluation(shape), backend(self.device, threads)), self.away())
+    }
+
+    /// What rests away from the device while no instruction needs it.
+    pub fn away(&self) -> Away {
+        match self.device {
+            // The device's memory is the host's.
+            Device::Auto | Device::Cpu => Away::default(),
+            Device::Cuda(_) => Away {
+                weights: self.weights_rest == Residence::Host,
+                masters: match self.model.precision {
+                    Precision::MixedHi(_) => true,
+                    Precision::Mixed(_) => self.weights_rest == Residence::Host,
+                    Precision::Fp32 | Precision::Bf16 => false,
+                },
+                states: self.states == Rest::Host,
+            },
+        }
     }
 
     /// Optimizer states of a group.
@@ -889,6 +909,7 @@ fn train(
         algorithm: stage.optimizer.algorithm.clone(),
         weight_decay: *stage.optimizer.weight_decay,
         states: *stage.schedule.states,
+        weights_rest: *stage.schedule.weights,
         clip: *stage.clip,
         micro_batch,
         accumulate: *stage.accumulate,

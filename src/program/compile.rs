@@ -2,6 +2,7 @@
 
 use crate::units::Dtype;
 
+use super::residency::{Away, bring};
 use super::reverse::{Draft, reverse};
 use super::{Backend, Graph, Instr, Op, ParamId, Phase, Program, Role, State, ValueId, liveness, recompute};
 
@@ -22,6 +23,7 @@ pub struct Settings<'a> {
     /// Of which blocks only what enters them is kept: they run again in reverse.
     pub recompute: &'a dyn Fn(usize) -> bool,
     pub backend: Backend,
+    pub away: Away,
 }
 
 /// The programs of one optimizer step.
@@ -66,6 +68,9 @@ pub fn forward_only(graph: &Graph, backend: impl Into<Backend>) -> Program {
 
 /// One step of training.
 pub fn step_programs(graph: &Graph, settings: &Settings<'_>) -> StepPrograms {
+    let finish = |values, instrs, outputs| {
+        bring(liveness::finish(values, instrs, outputs, settings.backend), settings.away)
+    };
     let pass = |carried| {
         let mut draft = reverse(graph, settings.active, carried);
         recompute::cheap(&mut draft);
@@ -75,13 +80,13 @@ pub fn step_programs(graph: &Graph, settings: &Settings<'_>) -> StepPrograms {
     let micro_batch = |draft: Draft| {
         let outputs =
             [draft.result].into_iter().chain(draft.gradients.iter().map(|(_, gradient)| *gradient)).collect();
-        liveness::finish(draft.values, draft.instrs, outputs, settings.backend)
+        finish(draft.values, draft.instrs, outputs)
     };
     if !settings.accumulate {
         let mut draft = pass(false);
         let norm = update(&mut draft, settings);
         let outputs = vec![draft.result, norm];
-        return StepPrograms::Whole(liveness::finish(draft.values, draft.instrs, outputs, settings.backend));
+        return StepPrograms::Whole(finish(draft.values, draft.instrs, outputs));
     }
     let first = pass(false);
     let mut last = Draft { instrs: Vec::new(), ..first.clone() };
@@ -89,7 +94,7 @@ pub fn step_programs(graph: &Graph, settings: &Settings<'_>) -> StepPrograms {
     StepPrograms::Parts(Box::new(Parts {
         first: micro_batch(first),
         next: micro_batch(pass(true)),
-        update: liveness::finish(last.values, last.instrs, vec![norm], settings.backend),
+        update: finish(last.values, last.instrs, vec![norm]),
     }))
 }
 

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Reading order: [`op`] (what an operation is: shapes, storage, cost, what may be written in place), [`builder`]
-//! (the forward pass), [`precision`] (the pass in half numbers), [`reverse`] (a rule per operation), [`recompute`] (what is run again instead of kept),
+//! (the forward pass), [`precision`] (the pass in half numbers), [`reverse`] (a rule per operation), [`recompute`] (what is run again instead of kept), [`residency`] (what comes to the device only while it is needed),
 //! [`compile`] (the order of the passes, where weights are updated), [`liveness`] (what dies when), [`mod@print`].
 //!
 //! That HiFT saves memory is coded nowhere here. A gradient is formed only where an active parameter asks for
@@ -22,6 +22,7 @@ pub mod op;
 pub mod precision;
 pub mod print;
 pub mod recompute;
+pub mod residency;
 pub mod reverse;
 pub mod workspace;
 

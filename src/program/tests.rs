@@ -43,6 +43,7 @@ fn programs(model: &Model, layers: &[&str], change: impl FnOnce(&mut Settings<'_
         accumulate: false,
         recompute: &|_| false,
         backend: Backend::Cpu { threads: 2 },
+        away: Away::default(),
     };
     change(&mut settings);
     step_programs(&model.loss(SHAPE), &settings)
@@ -251,6 +252,7 @@ fn half_numbers_are_where_the_rules_say_and_nowhere_else() {
         accumulate: false,
         recompute: &|_| false,
         backend: Backend::Cpu { threads: 2 },
+        away: Away::default(),
     };
     let graph = precision::lower(model.loss(SHAPE), Dtype::Bf16);
     let StepPrograms::Whole(program) = step_programs(&graph, &settings) else {
@@ -259,9 +261,12 @@ fn half_numbers_are_where_the_rules_say_and_nowhere_else() {
     check_lifetimes(&program);
     for value in &program.values {
         let wide = match value.role {
-            Role::Master(_) | Role::State(..) | Role::Cache(_) | Role::Fetched(_) | Role::Gradient(_) | Role::Scalar => {
-                Dtype::F32
-            }
+            Role::Master(_)
+            | Role::State(..)
+            | Role::Cache(_)
+            | Role::Fetched(_)
+            | Role::Gradient(_)
+            | Role::Scalar => Dtype::F32,
             Role::Input(_) => Dtype::U32,
             Role::Weight(_) | Role::Flow => Dtype::Bf16,
             // The sums behind a softmax, and angles.

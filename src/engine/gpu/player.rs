@@ -181,9 +181,12 @@ impl Player<'_> {
             Role::Master(param) => self.store.master(param).clone(),
             Role::State(param, slot) => self.store.state(param, slot).clone(),
             Role::Cache(slot) => self.store.caches[slot].clone(),
-            Role::Input(_) | Role::Activation | Role::Flow | Role::Gradient(_) | Role::Scalar => {
-                self.values[id.0].clone().expect("a value is read while it lives")
-            }
+            Role::Fetched(_)
+            | Role::Input(_)
+            | Role::Activation
+            | Role::Flow
+            | Role::Gradient(_)
+            | Role::Scalar => self.values[id.0].clone().expect("a value is read while it lives"),
         }
     }
 
