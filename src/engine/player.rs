@@ -14,6 +14,7 @@ use super::cpu::number::Number;
 use super::cpu::{
     activation, attention, cache, columns, embedding, gated, layer_norm, loss, matmul, norm, reduce, rope,
 };
+use super::gpu;
 use super::store::Store;
 use super::update::{Step, update, update_half};
 
@@ -65,11 +66,12 @@ pub struct Played {
 impl Played {
     /// The numbers of the n-th result.
     pub fn numbers(&self, n: usize) -> Vec<f32> {
-        floats(&self.results[n]).to_vec()
+        floats(&self.results[n].to_device(&Device::Cpu).expect("a device that has computed can be read"))
+            .to_vec()
     }
 }
 
-/// Plays `program` on `inputs` and on the gradients that an earlier program has left.
+/// Plays `program` on `inputs` and on the gradients that an earlier program has left, where the store's weights are.
 pub fn play(
     program: &Program,
     store: &mut Store,
@@ -77,6 +79,9 @@ pub fn play(
     mut carried: Vec<(ParamId, Tensor)>,
     knobs: &Knobs<'_>,
 ) -> Result<Played> {
+    if let Some(machine) = store.machine().cloned() {
+        return gpu::play(&*machine, program, store, inputs, carried, knobs);
+    }
     let mut values: Vec<Option<Tensor>> = vec![None; program.values.len()];
     for id in &program.inputs {
         let value = program.value(*id);

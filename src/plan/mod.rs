@@ -119,6 +119,26 @@ impl StagePlan {
         }
     }
 
+    /// What computes it.
+    pub fn device(&self) -> Device {
+        match self {
+            StagePlan::Train(stage) => stage.device,
+            StagePlan::Evaluate(stage) => stage.device,
+            StagePlan::Generate(stage) => stage.device,
+            StagePlan::Export(_) => Device::Cpu,
+        }
+    }
+
+    /// The same, to be decided.
+    pub fn device_mut(&mut self) -> Option<&mut Device> {
+        match self {
+            StagePlan::Train(stage) => Some(&mut stage.device),
+            StagePlan::Evaluate(stage) => Some(&mut stage.device),
+            StagePlan::Generate(stage) => Some(&mut stage.device),
+            StagePlan::Export(_) => None,
+        }
+    }
+
     pub fn model(&self) -> &ModelPlan {
         match self {
             StagePlan::Train(stage) => &stage.model,

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use serde_json::json;
 
 use crate::data::{Batch, Batches, Dataset};
-use crate::engine::access::{bytes, dtype, numbers, with_floats};
+use crate::engine::access::{dtype, numbers, with_floats};
 use crate::engine::cpu::number::Number;
-use crate::engine::{Inputs, Knobs, Played, Store, Tensor, memory, play, store};
+use crate::engine::gpu::Machine;
+use crate::engine::{Device, Inputs, Knobs, Place, Played, Store, Tensor, memory, play, store};
 use crate::lang::pipeline::{Metric, Rest, Shuffle};
 use crate::plan::{Queue, TrainPlan, Visits};
 use crate::problem::{Fault, Problem, Problems};
@@ -81,11 +83,14 @@ pub fn train(
     stage_index: usize,
     begin: Begin,
     keep_end: bool,
+    machine: Option<&Arc<dyn Machine>>,
     dataset: &Dataset,
     directory: &mut RunDirectory,
     watch: &mut dyn Watch,
 ) -> Result<End, Problems> {
-    let Begin { mut store, step: begin, owes_evaluation, queue, scale, course } = begin;
+    let Begin { store, step: begin, owes_evaluation, queue, scale, course } = begin;
+    let place = machine.map(|machine| Place { machine: machine.clone(), away: plan.away() });
+    let mut store = store.at(place.as_ref()).map_err(|error| store::failed(&error))?;
     let steps = plan.steps.expect("the rows were counted before the run");
     let shuffle = match plan.shuffle {
         Shuffle::None => Shuffle::None,
@@ -352,7 +357,7 @@ impl Stage<'_> {
         }
         self.watch.note(&format!("{}: ends with the weights of step {}", self.plan.name, best.step));
         let store = point.load(&self.plan.model)?.store;
-        Ok(Store::of(store.into_parameters()))
+        Ok(Store::of(store.into_parameters().map_err(|error| store::failed(&error))?))
     }
 
     /// Measures the held-out rows and says so.
@@ -379,10 +384,24 @@ impl Stage<'_> {
 /// Weights that are not numbers must not become a checkpoint, nor replace an export.
 fn finite(plan: &TrainPlan, step: u64, store: &Store) -> Result<(), Problem> {
     let model = &plan.model.model;
-    let broken = |tensor: &Tensor| with_floats!(dtype(tensor), T => numbers::<T>(tensor).par_iter().any(|x| !x.wide().is_finite()));
-    match model.params.iter().zip(&store.weights).find(|(_, weights)| broken(weights)) {
+    let is_finite = |weights: &Tensor| -> candle_core::Result<bool> {
+        let weights = weights.to_device(&Device::Cpu)?;
+        Ok(
+            with_floats!(dtype(&weights), T => numbers::<T>(&weights).par_iter().all(|x| x.wide().is_finite())),
+        )
+    };
+    let broken = || {
+        store.settle()?;
+        for (param, weights) in model.params.iter().zip(&store.weights) {
+            if !is_finite(weights)? {
+                return Ok(Some(param));
+            }
+        }
+        Ok(None)
+    };
+    match broken().map_err(|error| store::failed(&error))? {
         None => Ok(()),
-        Some((param, _)) => Err(Problem::of(
+        Some(param) => Err(Problem::of(
             Fault::Failed,
             "hift::run::not_finite",
             format!(
@@ -565,6 +584,9 @@ impl<'a> Stepper<'a> {
         let mut gradients = Vec::new();
         let before = memory::live();
         memory::reset_peak();
+        if let Some(machine) = store.machine() {
+            machine.reset_peak().map_err(|error| store::failed(&error))?;
+        }
         let mut play = |program: &Program, inputs: Inputs, gradients| -> Result<Played, Problem> {
             play(program, store, inputs, gradients, &knobs).map_err(|error| store::failed(&error))
         };
@@ -608,20 +630,21 @@ impl<'a> Stepper<'a> {
         {
             scale.good();
         }
-        let resident = resident(store);
+        if overflow && store.machine().is_some() {
+            // A device is not asked before the next update is launched.
+            store.uncount_updates(&plan.groups[group].params);
+        }
+        let live = store.resident();
+        let counted = match store.machine() {
+            Some(machine) => machine.peak().map_err(|error| store::failed(&error))?,
+            None => None,
+        };
         let memory = Measured {
-            live: resident,
-            peak: resident + Bytes(memory::peak().saturating_sub(before)),
+            live,
+            peak: counted.unwrap_or_else(|| live + Bytes(memory::peak().saturating_sub(before))),
             resident: Bytes(memory::peak_resident()),
         };
         let loss_scale = self.scale.is_some().then_some(scale);
         Ok(Some(Done { loss, grad_norm, tokens, overflow, loss_scale, memory }))
     }
-}
-
-/// Bytes of weights, masters and states.
-fn resident(store: &Store) -> Bytes {
-    let all = |tensors: &[Tensor]| tensors.iter().map(bytes).sum::<u64>();
-    let states = (0..store.weights.len()).map(|i| all(store.states_of(ParamId(i)))).sum::<u64>();
-    Bytes(all(&store.weights) + all(store.masters()) + states)
 }

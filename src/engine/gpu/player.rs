@@ -2,17 +2,19 @@
 //!
 //! It allocates what the program says, and scratch as [`Op::workspace`] counts it.
 
+use std::collections::HashMap;
+
 use candle_core::{Result, Tensor};
 
 use crate::program::workspace::gpu_blocks as blocks;
-use crate::program::{Activation, AttentionSpec, Input, Instr, Op, Program, Role, ValueId};
+use crate::program::{Activation, AttentionSpec, Home, Input, Instr, Op, Program, Role, ValueId};
 use crate::random::Random;
 use crate::units::Dtype;
 
 use super::super::player::{Inputs, Knobs, Played};
 use super::super::store::Store;
 use super::kernels::Module;
-use super::machine::{Arg, Launch, Machine, Product};
+use super::machine::{Arg, Launch, Machine, Product, Ticket};
 use super::update::{Step, update};
 
 /// Plays `program` on `inputs` and on the gradients that an earlier program has left; weights and states lie on the
@@ -55,11 +57,12 @@ pub fn play(
     }
     drop(inputs);
     drop(carried);
-    let mut player =
-        Player { desk: Desk { machine, module: Module::of(program) }, program, store, values, knobs };
+    let desk = Desk { machine, module: Module::of(program) };
+    let mut player = Player { desk, program, store, values, under_way: HashMap::new(), knobs };
     for instr in &program.instrs {
         player.call(instr)?;
         for id in &instr.dies {
+            player.arrive(*id)?;
             player.values[id.0] = None;
         }
     }
@@ -171,10 +174,20 @@ struct Player<'a> {
     program: &'a Program,
     store: &'a mut Store,
     values: Vec<Option<Tensor>>,
+    /// Copies that have set out, to the device or from it.
+    under_way: HashMap<ValueId, Ticket>,
     knobs: &'a Knobs<'a>,
 }
 
 impl Player<'_> {
+    /// Makes what follows wait for a copy that is under way.
+    fn arrive(&mut self, id: ValueId) -> Result<()> {
+        match self.under_way.remove(&id) {
+            Some(copy) => self.desk.machine.wait(copy),
+            None => Ok(()),
+        }
+    }
+
     fn get(&self, id: ValueId) -> Tensor {
         match self.program.value(id).role {
             Role::Weight(param) => self.store.weights[param.0].clone(),
@@ -205,6 +218,24 @@ impl Player<'_> {
 
     fn call(&mut self, instr: &Instr) -> Result<()> {
         let tensors: Vec<Tensor> = instr.inputs.iter().map(|id| self.get(*id)).collect();
+        match instr.op {
+            Op::Fetch => {
+                let (id, value) = (instr.outputs[0], self.program.value(instr.outputs[0]));
+                let here = self.desk.machine.fresh(&value.shape, value.dtype)?;
+                self.under_way.insert(id, self.desk.machine.fetch(&tensors[0], &here)?);
+                self.values[id.0] = Some(here);
+                return Ok(());
+            }
+            Op::Evict => {
+                let copy = self.desk.machine.evict(&tensors[0], &tensors[1])?;
+                self.under_way.insert(instr.inputs[0], copy);
+                return Ok(());
+            }
+            _ => {}
+        }
+        for id in &instr.inputs {
+            self.arrive(*id)?;
+        }
         let input: Vec<Arg> = tensors.iter().map(|tensor| self.desk.at(tensor)).collect::<Result<_>>()?;
         let program = self.program;
         let dims = |i: usize| -> &[usize] { &program.value(instr.inputs[i]).shape };
@@ -402,6 +433,7 @@ impl Player<'_> {
             Op::SquaredError => self.class_loss("squared_error", instr, &input, false),
             Op::SquaredErrorGrad => self.class_loss("squared_error", instr, &input, true),
             // Answers in a text, and keys and values that are kept, are the CPU's alone so far.
+            Op::Fetch | Op::Evict => unreachable!("copies are not launched"),
             Op::CacheWrite
             | Op::CachedAttention(_)
             | Op::SpanCrossEntropy { .. }
@@ -420,7 +452,7 @@ impl Player<'_> {
             }
             Op::Update { master, states, scaled } => {
                 let value = program.value(instr.inputs[0]);
-                let Role::Weight(param) = value.role else {
+                let (Role::Weight(param) | Role::Fetched(Home::Weight(param))) = value.role else {
                     unreachable!("an update begins with its weight")
                 };
                 let (first, n) = (2 + usize::from(*master), value.elements());
