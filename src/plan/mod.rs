@@ -252,6 +252,9 @@ pub struct TrainPlan {
     pub recompute: Recompute,
     /// What that comes to. With `auto`, [`crate::estimate::settle`] decides.
     pub run_again: RunAgain,
+    /// Masters and states come to a device so late that few are there at a time, though it waits for them. With `auto`,
+    /// [`crate::estimate::settle`] decides.
+    pub sparing: bool,
     pub shuffle: Shuffle,
     pub seed: u64,
     pub device: Device,
@@ -480,6 +483,7 @@ impl TrainPlan {
                     Precision::Fp32 | Precision::Bf16 => false,
                 },
                 states: self.states == Rest::Host,
+                sparing: self.sparing,
             },
         }
     }
@@ -936,6 +940,7 @@ fn train(
         seq,
         packed,
         recompute: *stage.model.recompute,
+        sparing: false,
         run_again: match *stage.model.recompute {
             Recompute::Blocks => RunAgain::All,
             Recompute::None | Recompute::Auto => RunAgain::None,

@@ -12,7 +12,7 @@
 //! Source: Liu et al. 2024, "HiFT", section 3.2, where optimizer states of resting groups are on the host; Ren et al. 2021,
 //! "ZeRO-Offload", for the copies beside the computation.
 
-use super::{Home, Instr, Op, Phase, Program, Role, Value, ValueId};
+use super::{Home, Instr, Op, ParamId, Phase, Program, Role, Value, ValueId};
 
 /// What rests away from the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Away {
     pub weights: bool,
     pub masters: bool,
     pub states: bool,
+    /// Masters and states of no more than two parameters are there at a time, even if the device then waits for them.
+    pub sparing: bool,
 }
 
 impl Away {
@@ -47,13 +49,21 @@ impl Away {
 /// and 400e12 over 50e9 are alike in this.
 const FLOPS_PER_BYTE: u64 = 8192;
 
+/// What is used together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    /// Weights of a block, or those that stand between blocks.
+    Weights(Option<usize>),
+    /// Master and states of a parameter.
+    Kept(ParamId),
+}
+
 /// A copy's time on the device.
 struct Stay {
     home: ValueId,
     copy: ValueId,
-    /// Weights that are used together: those of a block, or what stands between blocks.
-    unit: Option<usize>,
-    is_weight: bool,
+    /// What comes and goes together.
+    unit: Unit,
     /// The first instruction that reads the copy, and the last.
     first: usize,
     last: usize,
@@ -62,6 +72,8 @@ struct Stay {
     travel: u64,
     /// The instruction before which it sets out.
     sets_out: usize,
+    /// The last instruction after which it may still be there.
+    limit: usize,
 }
 
 /// `program`, with what rests away fetched before it is needed and brought back when it was changed.
@@ -77,7 +89,7 @@ pub fn bring(mut program: Program, away: Away) -> Program {
             instr.inputs.iter().map(|id| program.values[id.0].shape.as_slice()).collect();
         done.push(done[done.len() - 1] + instr.op.flops(&shapes));
     }
-    schedule(&mut stays, &done);
+    schedule(&mut stays, &done, away.sparing);
     let gone = departures(&stays, &done);
 
     let n = program.instrs.len();
@@ -157,13 +169,16 @@ fn stays(program: &mut Program, away: Away) -> Vec<Stay> {
             stays.push(Stay {
                 home,
                 copy: ValueId(program.values.len() - 1),
-                unit: unit[home.0],
-                is_weight: is_weight[home.0],
+                unit: match kind {
+                    Home::Weight(_) => Unit::Weights(unit[home.0]),
+                    Home::Master(param) | Home::State(param, _) => Unit::Kept(param),
+                },
                 first: uses[0],
                 last: uses[uses.len() - 1],
                 changed: uses.iter().any(|idx| matches!(program.instrs[*idx].op, Op::Update { .. })),
                 travel,
                 sets_out: 0,
+                limit: program.instrs.len() - 1,
             });
         }
     }
@@ -172,8 +187,9 @@ fn stays(program: &mut Program, away: Away) -> Vec<Stay> {
 }
 
 /// Decides when each copy sets out: as late as lets it arrive in time, one after the other, and no weight earlier than
-/// when the unit before the last one is gone.
-fn schedule(stays: &mut [Stay], done: &[u64]) {
+/// when the unit before the last one is done with. A changed weight has gone when the unit after its own is done with.
+/// With `sparing` that holds for masters and states, too.
+fn schedule(stays: &mut [Stay], done: &[u64], sparing: bool) {
     let mut next = u64::MAX;
     for stay in stays.iter_mut().rev() {
         let start = done[stay.first].min(next).saturating_sub(stay.travel);
@@ -181,22 +197,36 @@ fn schedule(stays: &mut [Stay], done: &[u64]) {
         stay.sets_out = done.partition_point(|before| *before <= start).saturating_sub(1).min(stay.first);
         next = start;
     }
+    two_at_a_time(stays.iter_mut().filter(|stay| matches!(stay.unit, Unit::Weights(_))));
+    if sparing {
+        two_at_a_time(stays.iter_mut().filter(|stay| matches!(stay.unit, Unit::Kept(_))));
+    }
+}
+
+/// Bounds when copies set out, and until when they may stay, so that no more than two units travel or are there.
+fn two_at_a_time<'s>(stays: impl Iterator<Item = &'s mut Stay>) {
     // Units in their turns: where each one's last use is.
-    let mut ends: Vec<(Option<usize>, usize)> = Vec::new();
-    for stay in stays.iter_mut().filter(|stay| stay.is_weight) {
+    let mut ends: Vec<(Unit, usize)> = Vec::new();
+    let mut turns: Vec<(&mut Stay, usize)> = Vec::new();
+    for stay in stays {
         match ends.last_mut() {
             Some((unit, end)) if *unit == stay.unit => *end = (*end).max(stay.last),
             _ => ends.push((stay.unit, stay.last)),
         }
-        if let Some(before) = ends.len().checked_sub(3) {
+        turns.push((stay, ends.len() - 1));
+    }
+    for (stay, turn) in turns {
+        if let Some(before) = turn.checked_sub(2) {
             stay.sets_out = stay.sets_out.max(ends[before].1 + 1).min(stay.first);
+        }
+        if let Some((_, end)) = ends.get(turn + 1) {
+            stay.limit = (*end).max(stay.last);
         }
     }
 }
 
 /// The instruction after which each copy's storage is free: its last use, or when what was changed has arrived at home.
 fn departures(stays: &[Stay], done: &[u64]) -> Vec<usize> {
-    let n = done.len() - 1;
     let mut order: Vec<usize> = (0..stays.len()).filter(|idx| stays[*idx].changed).collect();
     order.sort_by_key(|idx| stays[*idx].last);
     let mut gone: Vec<usize> = stays.iter().map(|stay| stay.last).collect();
@@ -205,7 +235,7 @@ fn departures(stays: &[Stay], done: &[u64]) -> Vec<usize> {
         let stay = &stays[idx];
         free = done[stay.last + 1].max(free) + stay.travel;
         let arrived = done.partition_point(|before| *before < free);
-        gone[idx] = arrived.saturating_sub(1).clamp(stay.last, n - 1);
+        gone[idx] = arrived.saturating_sub(1).clamp(stay.last, stay.limit);
     }
     gone
 }

@@ -352,6 +352,7 @@ fn train(
     facts.take(plan, "states", "states rest", Unit::Text);
     facts.take(plan, "weights_rest", "weights rest", Unit::Text);
     facts.take(plan, "run_again", "blocks run again", Unit::Text);
+    facts.take(plan, "sparing", "masters and states come late", Unit::Text);
     for (key, every, within) in [
         ("evaluate", "steps between evaluations", "evaluation"),
         ("checkpoint", "steps between checkpoints", "checkpoint"),

@@ -244,7 +244,8 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
             format!(", up to {most} blocks run again in reverse")
         }
     };
-    line(text, "device", &format!("{device}{recompute}"));
+    let late = if plan.sparing { ", masters and states come late" } else { "" };
+    line(text, "device", &format!("{device}{recompute}{late}"));
     text.push('\n');
     let _ = writeln!(text, "{}", groups(&figures.groups));
     text.push('\n');

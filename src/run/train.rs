@@ -610,7 +610,10 @@ impl<'a> Stepper<'a> {
                     let played =
                         play(program, inputs(batch, &plan.model.model), std::mem::take(&mut gradients))?;
                     nll += f64::from(played.numbers(0)[0]);
-                    gradients = played.gradients;
+                    // The loss does not stand beside the update.
+                    let Played { results, gradients: formed } = played;
+                    drop(results);
+                    gradients = formed;
                     if idx + 1 == n {
                         let played = play(&parts.update, Inputs::default(), std::mem::take(&mut gradients))?;
                         squares = f64::from(played.numbers(0)[0]);

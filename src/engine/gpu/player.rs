@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use candle_core::{Result, Tensor};
 
 use crate::program::workspace::gpu_blocks as blocks;
-use crate::program::{Activation, AttentionSpec, Home, Input, Instr, Op, Program, Role, ValueId};
+use crate::program::{Activation, AttentionSpec, CachedSpec, Home, Input, Instr, Op, Program, Role, ValueId};
 use crate::random::Random;
 use crate::units::Dtype;
 
@@ -432,13 +432,20 @@ impl Player<'_> {
             Op::CrossEntropyGrad => self.class_loss("class_entropy", instr, &input, true),
             Op::SquaredError => self.class_loss("squared_error", instr, &input, false),
             Op::SquaredErrorGrad => self.class_loss("squared_error", instr, &input, true),
-            // Answers in a text, and keys and values that are kept, are the CPU's alone so far.
             Op::Fetch | Op::Evict => unreachable!("copies are not launched"),
-            Op::CacheWrite
-            | Op::CachedAttention(_)
-            | Op::SpanCrossEntropy { .. }
-            | Op::SpanCrossEntropyGrad { .. } => {
-                Err(candle_core::Error::Msg(format!("no device has a kernel for {}", instr.op.name())))
+            Op::SpanCrossEntropy { seq } => self.span_loss(instr, &input, *seq, false),
+            Op::SpanCrossEntropyGrad { seq } => self.span_loss(instr, &input, *seq, true),
+            Op::CacheWrite => {
+                let args = [input[1], input[0], input[2], word(dims(0)[1]), count(size(0))];
+                self.desk.each("cache_write", size(0), &args)
+            }
+            Op::CachedAttention(spec) => {
+                let CachedSpec { batch, capacity, heads, kv_heads, head_dim, scale, window, softcap } = *spec;
+                let y = self.output(instr, 0)?;
+                let numbers = [scale, softcap.unwrap_or(0.0)].map(Arg::F32);
+                let sizes = [window.unwrap_or(0), capacity, heads, kv_heads, head_dim].map(word);
+                let args = [&[y][..], &input, &numbers, &sizes].concat();
+                self.desk.blocks("cached_attention", batch * heads, 256, &args)
             }
             Op::SumSquares { accumulate } => {
                 let Arg::Pointer(out) = self.output(instr, 0)? else { unreachable!("an output has a place") };
@@ -627,6 +634,19 @@ impl Player<'_> {
             }
         }
         self.desk.blocks("pair_sums", 1, 256, &[out, pairs, word(rows)])
+    }
+
+    /// The loss of answers in texts, and with `grad` what the logits become.
+    fn span_loss(&mut self, instr: &Instr, input: &[Arg], seq: usize, grad: bool) -> Result<()> {
+        let batch = self.program.value(instr.inputs[1]).elements() / 3;
+        let out = self.output(instr, 0)?;
+        let dx = if grad { self.output(instr, 1)? } else { Arg::Pointer(0) };
+        let scale = Arg::F32(if grad { self.knobs.loss_scale } else { 0.0 });
+        let pairs = self.desk.floats(2 * batch)?;
+        let pairs = self.desk.at(&pairs)?;
+        let args = [pairs, dx, input[0], input[1], scale, word(seq), word(batch)];
+        self.desk.blocks("span_entropy", batch, 256, &args)?;
+        self.desk.blocks("pair_sums", 1, 256, &[out, pairs, word(batch)])
     }
 
     /// A loss of a few numbers a row, and with `grad` what they become.
