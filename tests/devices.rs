@@ -10,9 +10,11 @@ mod emulator;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hift::engine::gpu::Machine;
 use hift::engine::{Devices, memory};
+use hift::problem::Fault;
 use hift::run::Ending;
 use safetensors::SafeTensors;
 
@@ -96,6 +98,32 @@ fn assert_near(got: &[f64], expected: &[f64], part: f64, what: &str) {
     assert!(apart <= part * length, "{what}: {apart:e} apart of {length:e}");
 }
 
+/// A device that is full in the middle of a run: what was trained is kept, and goes on to the same bits.
+fn no_room(emulator: &Emulator, device: &Devices) {
+    let text = pipeline("cuda(0)", "", "", "clip = 1.0");
+    let whole = folder();
+    let (seen, ..) = run_on(device, whole.path(), &text).unwrap();
+    let folder = folder();
+    let run = |tensors: i64| {
+        emulator.tensors_left.store(tensors, Ordering::Relaxed);
+        let ended = run_on(device, folder.path(), &text);
+        emulator.tensors_left.store(i64::MAX, Ordering::Relaxed);
+        ended
+    };
+    let problems = run(1000).unwrap_err();
+    assert_eq!((problems.0[0].code, problems.0[0].fault), ("hift::engine::device_full", Fault::Failed));
+    let said = problems.to_string();
+    for part in ["no room for another tensor, at step", "group ", "the plan has", "kept activations"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let (again, ..) = run(i64::MAX).unwrap();
+    let n = again.losses.len();
+    assert!(n < 9, "it goes on, it does not begin anew");
+    assert_eq!(again.losses[..], seen.losses[9 - n..]);
+    let weights = |folder: &Path| fs::read(folder.join("final/model.safetensors")).unwrap();
+    assert!(weights(folder.path()) == weights(whole.path()));
+}
+
 /// The texts that a small random model writes.
 fn texts(devices: &Devices, device: &str, search: &str) -> Vec<String> {
     let folder = folder();
@@ -117,7 +145,9 @@ generate texts {{
 #[test]
 fn a_stage_on_a_device_ends_as_on_the_cpu_in_the_memory_that_was_foretold() {
     let Some(emulator) = Emulator::new() else { return };
-    let device = Devices::default().with(0, Arc::new(emulator) as Arc<dyn Machine>);
+    let emulator = Arc::new(emulator);
+    let device = Devices::default().with(0, emulator.clone() as Arc<dyn Machine>);
+    no_room(&emulator, &device);
     for search in ["", "beams = 3", "temperature = 1.1 seed = 4"] {
         let here = texts(&Devices::default(), "cpu", search);
         assert_eq!(texts(&device, "cuda(0)", search), here, "{search}");

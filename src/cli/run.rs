@@ -127,6 +127,16 @@ impl Run {
             let _ = writeln!(std::io::stderr(), "{notice}");
         }
         let devices = device::open(&plan)?;
+        let mut held = Vec::new();
+        for (number, machine) in devices.iter() {
+            if let Some(uuid) = machine.uuid() {
+                held.push(run::hold_device(&uuid, number, self.wait, &mut |text| {
+                    if watched {
+                        let _ = writeln!(std::io::stderr(), "{text}");
+                    }
+                })?);
+            }
+        }
         plan::check_limits(pipeline, &plan, &estimate).map_err(failure)?;
 
         let order = Order {

@@ -17,6 +17,10 @@ impl Devices {
         self
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Arc<dyn Machine>)> {
+        self.0.iter().map(|(number, machine)| (*number, machine))
+    }
+
     /// What computes a stage that asks for `device`; None for the processors.
     pub fn get(&self, device: Device) -> Option<&Arc<dyn Machine>> {
         match device {

@@ -20,7 +20,7 @@ use crate::weights::{Directory, Entry, FileDtype};
 use super::access::{Stored, bytes, floats, fresh, with_floats, zeros};
 use super::cpu::number::Number;
 use super::cpu::reduce;
-use super::gpu::{Machine, Pin};
+use super::gpu::{Machine, NO_ROOM, Pin};
 
 /// The parameters of a model, by [`ParamId`]. Cloning them shares their storage.
 #[derive(Clone, Default)]
@@ -201,6 +201,11 @@ impl Store {
         self.updates[param.0]
     }
 
+    /// How often each of these was updated.
+    pub fn updates_of_all(&self, params: &[ParamId]) -> Vec<u64> {
+        params.iter().map(|param| self.updates[param.0]).collect()
+    }
+
     /// Takes back the last update of `params`: they turned out not to have changed.
     pub fn uncount_updates(&mut self, params: &[ParamId]) {
         for param in params {
@@ -310,8 +315,18 @@ pub fn load(
     }
 }
 
+/// The code of a problem: a device has no room for a tensor.
+pub const DEVICE_FULL: &str = "hift::engine::device_full";
+
 /// A failure of the tensor library, as a problem of the run.
 pub fn failed(error: &candle_core::Error) -> Problem {
+    let told = error.to_string();
+    if told.starts_with(NO_ROOM) {
+        return Problem::of(Fault::Failed, DEVICE_FULL, told).help(
+            "end what else takes the device's memory and call the same command again, or plan for less: `memory_limit` \
+             with `recompute = auto`, `weights = host`, or a smaller `micro_batch`",
+        );
+    }
     Problem::of(Fault::Failed, "hift::engine::failed", format!("an operation failed: {error}"))
 }
 

@@ -43,6 +43,7 @@ use checkpoint::Position;
 use course::Course;
 pub(crate) use directory::write_whole;
 pub use directory::{RunDirectory, check_free, holder};
+pub use hold::device as hold_device;
 pub use watch::{Measured, StepReport, Watch};
 
 /// What a run is given beside its plan.

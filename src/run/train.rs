@@ -12,7 +12,9 @@ use crate::data::{Batch, Batches, Dataset};
 use crate::engine::access::{dtype, numbers, with_floats};
 use crate::engine::cpu::number::Number;
 use crate::engine::gpu::Machine;
+use crate::engine::store::DEVICE_FULL;
 use crate::engine::{Device, Inputs, Knobs, Place, Played, Store, Tensor, memory, play, store};
+use crate::estimate;
 use crate::lang::pipeline::{Metric, Rest, Shuffle};
 use crate::plan::{Queue, TrainPlan, Visits};
 use crate::problem::{Fault, Problem, Problems};
@@ -143,7 +145,17 @@ pub fn train(
         let rate = plan.rate.at(step) * stage.course.rate_factor(plan);
         stepper.turn(&mut store, step)?;
         let done = loop {
-            let Some(done) = stepper.step(&mut store, &mut batches, dataset, step, rate)? else {
+            let updates = store.updates_of_all(&plan.groups[group].params);
+            let tried = stepper.step(&mut store, &mut batches, dataset, step, rate);
+            if let Err(problem) = &tried
+                && problem.code == DEVICE_FULL
+                && store.updates_of_all(&plan.groups[group].params) == updates
+            {
+                // No weight has changed yet, so nothing is lost.
+                let kept = stage.save(step, false, &store, &stepper)?;
+                stage.watch.note(&format!("what was trained is kept in {}", kept.display()));
+            }
+            let Some(done) = tried? else {
                 // No weight has changed yet: the step is made again as a whole.
                 return stage.interrupt(step, false, &store, &stepper);
             };
@@ -433,6 +445,25 @@ fn not_finite(plan: &TrainPlan, step: u64, group: usize, done: &Done, last_good:
     .help(if plan.model.precision.is_scaled() { TOO_LARGE } else { DIVERGED })
 }
 
+/// Adds to a failure for want of room what the plan foretells for the step.
+fn with_plan(mut problem: Problem, plan: &TrainPlan, group: usize, step: u64) -> Problem {
+    if problem.code == DEVICE_FULL {
+        let foretold = estimate::step(plan, group, rayon::current_num_threads());
+        let parts = foretold.by.parts().into_iter().filter(|(_, bytes)| bytes.0 > 0);
+        let parts: Vec<String> = parts.map(|(name, bytes)| format!("{name} {bytes}")).collect();
+        problem.message += &format!(
+            ", at step {} of stage `{}`, group {}; the plan has {} there at the most ({}), in `{}`",
+            step + 1,
+            plan.name,
+            foretold.names.join(", "),
+            foretold.peak,
+            parts.join(", "),
+            foretold.operation
+        );
+    }
+    problem
+}
+
 const TOO_LARGE: &str = "numbers of fp16 end at 65,504: write `bf16` in its place, or lower the rate's peak; \
                          checkpoints written before are untouched";
 
@@ -588,7 +619,8 @@ impl<'a> Stepper<'a> {
             machine.reset_peak().map_err(|error| store::failed(&error))?;
         }
         let mut play = |program: &Program, inputs: Inputs, gradients| -> Result<Played, Problem> {
-            play(program, store, inputs, gradients, &knobs).map_err(|error| store::failed(&error))
+            play(program, store, inputs, gradients, &knobs)
+                .map_err(|error| with_plan(store::failed(&error), plan, group, step))
         };
         let n = rows.len();
         for (idx, rows) in rows.iter().enumerate() {

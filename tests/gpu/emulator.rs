@@ -6,13 +6,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use candle_core::{CpuStorage, Device, Result, Storage, Tensor};
 use half::{bf16, f16};
 use hift::engine::access::place;
 use hift::engine::gpu::kernels::{names, source};
-use hift::engine::gpu::{Arg, Launch, Machine, Module, Pin, Product, Ticket};
+use hift::engine::gpu::{Arg, Launch, Machine, Module, NO_ROOM, Pin, Product, Ticket};
 use hift::units::{Bytes, Dtype};
 use libloading::Library;
 use tempfile::TempDir;
@@ -36,6 +36,8 @@ pub struct Emulator {
     /// Copies that have set out, by their tickets: they are made when somebody waits for them, not earlier.
     under_way: Mutex<BTreeMap<u64, [Tensor; 2]>>,
     tickets: AtomicU64,
+    /// How many more it has room for.
+    pub tensors_left: AtomicI64,
     /// The threads of a block take their turns from the last to the first: a missing barrier shows.
     pub backwards: bool,
 }
@@ -57,6 +59,7 @@ impl Emulator {
             modules: Mutex::default(),
             under_way: Mutex::default(),
             tickets: AtomicU64::new(0),
+            tensors_left: AtomicI64::new(i64::MAX),
             backwards: false,
         })
     }
@@ -112,8 +115,15 @@ impl Machine for Emulator {
         &Device::Cpu
     }
 
+    fn uuid(&self) -> Option<String> {
+        None
+    }
+
     fn fresh(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
         let n = shape.iter().product();
+        if self.tensors_left.fetch_sub(1, Ordering::Relaxed) <= 0 {
+            return Err(candle_core::Error::Msg(format!("{NO_ROOM} for another tensor")));
+        }
         // What nobody has written is not a number.
         match dtype {
             Dtype::F32 => Tensor::from_vec(vec![f32::NAN; n], shape, &Device::Cpu),

@@ -25,7 +25,7 @@ use crate::units::{Bytes, Dtype};
 
 use super::super::access::place;
 use super::kernels::{DEVICE, Module, source};
-use super::machine::{Arg, Launch, Machine, Pin, Product, Ticket};
+use super::machine::{Arg, Launch, Machine, NO_ROOM, Pin, Product, Ticket};
 
 /// Shared memory that a kernel has without asking.
 const USUAL_SHARED: u32 = 48 << 10;
@@ -167,6 +167,24 @@ impl Cuda {
         self.ask_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH).map(Bytes)
     }
 
+    /// What an allocation that failed means, and what takes the room.
+    fn no_room(&self, wanted: Bytes, error: Error) -> Error {
+        if !error.to_string().contains("OUT_OF_MEMORY") {
+            return error;
+        }
+        let context = self.cuda.cuda_stream().context().clone();
+        let own = self.ask_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT).unwrap_or(0);
+        let taken = context.mem_get_info().map_or(String::new(), |(free, total)| {
+            let others = Bytes((total as u64).saturating_sub(free as u64 + own));
+            format!(
+                "; of {} this run's tensors have {}, the driver and other processes {others}",
+                Bytes(total as u64),
+                Bytes(own)
+            )
+        });
+        Error::Msg(format!("{NO_ROOM} for another {wanted}{taken}"))
+    }
+
     /// Lets a copy be waited for that `stream` has begun.
     fn set_out(&self, stream: &CudaStream) -> Result<Ticket> {
         let event = stream.record_event(None).map_err(|e| failed("an event", e))?;
@@ -240,16 +258,24 @@ impl Machine for Cuda {
     #[allow(unsafe_code, reason = "kernels write what they are given; zeroing would be a pass over memory")]
     fn fresh(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
         let n = shape.iter().product::<usize>().max(1);
+        let room = |error| self.no_room(Bytes(n as u64 * dtype.size()), error);
         // SAFETY: every bit pattern is a number, and nothing reads before a kernel has written.
         let storage = unsafe {
+            let cuda = &self.cuda;
             match dtype {
-                Dtype::F32 => CudaStorage::wrap_cuda_slice(self.cuda.alloc::<f32>(n)?, self.cuda.clone()),
-                Dtype::U32 => CudaStorage::wrap_cuda_slice(self.cuda.alloc::<u32>(n)?, self.cuda.clone()),
-                Dtype::F16 => CudaStorage::wrap_cuda_slice(self.cuda.alloc::<f16>(n)?, self.cuda.clone()),
-                Dtype::Bf16 => CudaStorage::wrap_cuda_slice(self.cuda.alloc::<bf16>(n)?, self.cuda.clone()),
+                Dtype::F32 => CudaStorage::wrap_cuda_slice(cuda.alloc::<f32>(n).map_err(room)?, cuda.clone()),
+                Dtype::U32 => CudaStorage::wrap_cuda_slice(cuda.alloc::<u32>(n).map_err(room)?, cuda.clone()),
+                Dtype::F16 => CudaStorage::wrap_cuda_slice(cuda.alloc::<f16>(n).map_err(room)?, cuda.clone()),
+                Dtype::Bf16 => {
+                    CudaStorage::wrap_cuda_slice(cuda.alloc::<bf16>(n).map_err(room)?, cuda.clone())
+                }
             }
         };
         Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+    }
+
+    fn uuid(&self) -> Option<String> {
+        self.about().ok().map(|about| about.uuid)
     }
 
     fn upload(&self, words: Vec<u32>, shape: &[usize]) -> Result<Tensor> {

@@ -55,6 +55,9 @@ pub struct Product {
     pub beta: f32,
 }
 
+/// How the error begins that a device gives which has no room for a tensor.
+pub const NO_ROOM: &str = "the device has no room";
+
 /// A copy under way between the host's memory and the device's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
@@ -68,10 +71,13 @@ pub trait Machine: Send + Sync {
     /// Where candle keeps its tensors.
     fn device(&self) -> &Device;
 
+    /// What tells it from all other devices of the world.
+    fn uuid(&self) -> Option<String>;
+
     /// A new tensor whose numbers are whatever was there.
     ///
     /// # Errors
-    /// When the device has no room for it.
+    /// When the device has no room for it: [`NO_ROOM`], and what takes it.
     fn fresh(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor>;
 
     /// A new tensor of words.

@@ -59,12 +59,12 @@ pub fn play(
     drop(carried);
     let desk = Desk { machine, module: Module::of(program) };
     let mut player = Player { desk, program, store, values, under_way: HashMap::new(), knobs };
-    for instr in &program.instrs {
-        player.call(instr)?;
-        for id in &instr.dies {
-            player.arrive(*id)?;
-            player.values[id.0] = None;
+    if let Err(error) = player.run() {
+        // Storage that is being copied to or from does not go before that is done.
+        for (_, copy) in player.under_way.drain() {
+            let _ = machine.wait(copy);
         }
+        return Err(error);
     }
     let mut played = Played::default();
     for id in &program.outputs {
@@ -180,6 +180,17 @@ struct Player<'a> {
 }
 
 impl Player<'_> {
+    fn run(&mut self) -> Result<()> {
+        for instr in &self.program.instrs {
+            self.call(instr)?;
+            for id in &instr.dies {
+                self.arrive(*id)?;
+                self.values[id.0] = None;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes what follows wait for a copy that is under way.
     fn arrive(&mut self, id: ValueId) -> Result<()> {
         match self.under_way.remove(&id) {
