@@ -13,8 +13,9 @@ use hift::engine::{Inputs, Knobs, Parameters, Store, gpu, play, store};
 use hift::lang::pipeline::{Algorithm, Half, Precision, Setting, Weights};
 use hift::model::{Head, Model};
 use hift::program::precision::lower;
+use hift::program::residency::Away;
 use hift::program::{
-    BatchShape, ParamId, Program, Settings, State, StepPrograms, forward_only, step_programs,
+    Backend, BatchShape, ParamId, Program, Settings, State, StepPrograms, forward_only, step_programs,
 };
 use hift::random::Random;
 use hift::units::Dtype;
@@ -99,6 +100,8 @@ fn batch(model: &Model, shape: BatchShape, seed: u64) -> Inputs {
         starts: Some(starts),
         queries: (0..shape.batch).map(|i| ((i + 1) * shape.seq - 1) as u32).collect(),
         classes: (0..shape.batch).map(|_| random.below(n_classes) as u32).collect(),
+        // Answers of up to three tokens, in texts without the last token.
+        spans: [0, 2, shape.seq as u32 - 1].iter().flat_map(|at| vec![*at; shape.batch]).collect(),
         targets: (0..shape.batch).map(|i| (i as f32 - 0.5).to_bits()).collect(),
         ..Inputs::default()
     }
@@ -147,7 +150,8 @@ fn both(
     inputs: &Inputs,
     carried: (Gradients, Gradients),
 ) -> (Gradients, Gradients) {
-    let cpu = play(program, &mut sides.cpu, inputs.clone(), carried.0, knobs).unwrap();
+    let on_cpu = Program { backend: 2.into(), ..program.clone() };
+    let cpu = play(&on_cpu, &mut sides.cpu, inputs.clone(), carried.0, knobs).unwrap();
     let gpu = gpu::play(machine, program, &mut sides.gpu, inputs.clone(), carried.1, knobs)
         .unwrap_or_else(|error| panic!("{name}: {error}"));
     assert_eq!(gpu.results.len(), cpu.results.len());
@@ -228,7 +232,8 @@ fn step(
         scaled: false,
         accumulate,
         recompute: &|_| false,
-        threads: 1,
+        backend: Backend::Gpu,
+        away: Away::default(),
     };
     step_programs(&model.loss(shape), &settings)
 }
@@ -238,10 +243,6 @@ fn every_family_trains_as_on_the_cpu() {
     let Some(mut machine) = Emulator::new() else { return };
     for (at, (name, config)) in FAMILIES.iter().enumerate() {
         let model = Model::from_config(config).unwrap();
-        if matches!(model.head, Head::Span { .. }) {
-            // The loss of answers has no kernel, and says so; what stands before it is the family's of other tasks.
-            continue;
-        }
         // Rows longer than a tile of the attention kernels where it is cheap; packed rows where a family takes them.
         let packed = at % 2 == 1 && matches!(model.head, Head::Tokens { .. });
         let shape = BatchShape { batch: 2, seq: [9, 40][at % 2], packed };
@@ -260,9 +261,9 @@ fn every_family_trains_as_on_the_cpu() {
         let batches = [batch(&model, shape, 1), batch(&model, shape, 2)];
         let mut sides = Sides::new(&model);
         check(&machine, name, &model, &programs, &mut sides, &knobs, &batches);
-        let forward = forward_only(&model.loss(shape), 1);
+        let forward = forward_only(&model.loss(shape), Backend::Gpu);
         check(&machine, name, &model, &StepPrograms::Whole(forward), &mut sides, &knobs, &batches);
-        let logits = forward_only(&model.logits(shape), 1);
+        let logits = forward_only(&model.logits(shape), Backend::Gpu);
         check(&machine, name, &model, &StepPrograms::Whole(logits), &mut sides, &knobs, &batches);
     }
 }
@@ -281,9 +282,6 @@ fn every_family_trains_in_half_numbers_as_on_the_cpu() {
         let (precision, apart) = precisions[at % precisions.len()];
         let name = format!("{name} in {precision}");
         let model = Model::from_config(config).unwrap();
-        if matches!(model.head, Head::Span { .. }) {
-            continue;
-        }
         let packed = at % 2 == 0 && matches!(model.head, Head::Tokens { .. });
         let shape = BatchShape { batch: 2, seq: 11, packed };
         let graph = lower(model.loss(shape), precision.dtype());
@@ -296,7 +294,8 @@ fn every_family_trains_in_half_numbers_as_on_the_cpu() {
             scaled: precision.is_scaled(),
             accumulate: at % 4 == 3,
             recompute: &|_| false,
-            threads: 1,
+            backend: Backend::Gpu,
+            away: Away::default(),
         };
         let programs = step_programs(&graph, &settings);
         let scale: f32 = if precision.is_scaled() { 64.0 } else { 1.0 };
@@ -380,7 +379,8 @@ fn every_optimizer_moves_weights_as_on_the_cpu() {
             };
             let gradients = |store: &mut Store| {
                 let batch = batch(&model, shape, seed);
-                play(&parts.first, store, batch, Vec::new(), &knobs).unwrap().gradients
+                let first = Program { backend: 2.into(), ..parts.first.clone() };
+                play(&first, store, batch, Vec::new(), &knobs).unwrap().gradients
             };
             // The same gradients on both sides: what is rounded differently in small ones would grow.
             let gradients = gradients(&mut sides.cpu);

@@ -18,6 +18,7 @@ use candle_core::{Device, Tensor};
 use hift::engine::{Inputs, Knobs, Played, Store, play, store};
 use hift::lang::pipeline::{Algorithm, Weights};
 use hift::model::{Init, Model};
+use hift::program::residency::Away;
 use hift::program::{
     BatchShape, Graph, Op, ParamId, Program, Settings, StepPrograms, forward_only, step_programs,
 };
@@ -179,7 +180,8 @@ impl Work {
             scaled: false,
             accumulate: way.accumulate,
             recompute: &|_| recompute_blocks,
-            threads: rayon::current_num_threads(),
+            backend: rayon::current_num_threads().into(),
+            away: Away::default(),
         };
         let knobs = Knobs {
             loss_scale: (1.0 / self.tokens) as f32,

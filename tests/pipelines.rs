@@ -80,9 +80,11 @@ fn seven_billion_parameters_fit_a_card_of_24_gb() {
     let figures = estimate(&plan, 2);
     let StagePlan::Train(train) = &plan.stages[0] else { panic!("it trains") };
     let (n, block) = (6_738_415_616_u64, 202_383_360_u64);
-    let by = figures.stages[0].groups[1].by;
-    // Half weights; the block's masters and moments. All masters and moments have a place on the host.
-    assert_eq!([by.weights.0, by.masters.0, by.states.0], [2 * n, 4 * block, 8 * block]);
+    // Half weights. The lowest block's masters and moments come when most activations are gone, the highest block's are
+    // the most that is there. All masters and moments have a place on the host.
+    let by = |group: usize| figures.stages[0].groups[group].by;
+    assert_eq!([by(1).weights.0, by(1).masters.0, by(1).states.0], [2 * n, 0, 0]);
+    assert_eq!([by(32).weights.0, by(32).masters.0, by(32).states.0], [2 * n, 4 * block, 8 * block]);
     assert_eq!(figures.stages[0].host.0, 12 * n);
     let limit = train.memory_limit.unwrap();
     assert!(figures.stages[0].peak <= limit, "{} of {limit}", figures.stages[0].peak);
@@ -90,7 +92,7 @@ fn seven_billion_parameters_fit_a_card_of_24_gb() {
     let kept = 2 * 4096 * (6 * 4096 + 2 * 11_008);
     assert!(limit.0 - figures.stages[0].peak.0 < kept, "{} of {limit}", figures.stages[0].peak);
     let RunAgain::Blocks(blocks) = &train.run_again else { panic!("{:?}", train.run_again) };
-    assert!(blocks[1].len() < 24 && blocks[33].is_empty(), "{blocks:?}");
+    assert!(blocks[1].len() < 20 && blocks[33].is_empty(), "{blocks:?}");
 }
 
 /// A few steps of a pipeline, in a folder of its own.

@@ -184,12 +184,7 @@ fn gpus() -> (Vec<Gpu>, Option<String>) {
         match Cuda::new(ordinal, None) {
             Ok(machine) => gpus.push(look(ordinal, &machine)),
             Err(error) if gpus.is_empty() => {
-                let error = error.to_string();
-                let why = match error.lines().next().unwrap_or_default() {
-                    line if line.contains("CUDA_ERROR_NO_DEVICE") => "no driver, or it finds no GPU",
-                    line => line,
-                };
-                return (gpus, Some(format!("no device: {why}")));
+                return (gpus, Some(super::device::absent(&error.to_string())));
             }
             Err(_) => break,
         }

@@ -55,7 +55,7 @@ fn plan(pipeline: &Pipeline, rows: bool, stop: &dyn Fn() -> bool) -> (Problems, 
         return Default::default();
     }
     let plan = match compiled {
-        Ok(plan) => estimate::settle(plan, threads()),
+        Ok(plan) => super::plan::settled(plan).0,
         Err(found) => {
             problems.0.splice(0..0, found.0);
             return (problems, None);

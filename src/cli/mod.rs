@@ -6,6 +6,8 @@
 pub mod cache;
 pub mod check;
 pub mod completions;
+#[cfg(feature = "run")]
+mod device;
 pub mod diff;
 pub mod disk;
 #[cfg(feature = "run")]

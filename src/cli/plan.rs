@@ -82,7 +82,18 @@ pub(crate) fn compile(pipeline: &Pipeline, no_data: bool) -> Result<Plan, Proble
         let _ = no_data;
         plan::compile(pipeline, &mut Disk { library: None })?
     };
-    Ok(estimate::settle(plan, threads()))
+    Ok(settled(plan).0)
+}
+
+/// A plan with what is left to this machine and to the budget decided: which device computes, and what runs again. The
+/// second is why a GPU is not used, where one could be.
+pub(crate) fn settled(mut plan: Plan) -> (Plan, Option<String>) {
+    #[cfg(feature = "run")]
+    let notice = super::device::choose(&mut plan);
+    #[cfg(not(feature = "run"))]
+    let notice = None;
+    plan = estimate::settle(plan, threads());
+    (plan, notice)
 }
 
 /// A plan and its estimate, as they stand in `plan.json`.
@@ -183,13 +194,13 @@ pub(crate) fn audits(plan: &Plan, library: &mut crate::data::Library<'_>) -> Vec
     audits
 }
 
-/// Both, with the limits not yet checked.
+/// Both, with the limits not yet checked, and why a GPU is not used, where one could be.
 #[cfg(feature = "run")]
 pub(crate) fn prepare(
     pipeline: &Pipeline,
     library: &mut crate::data::Library<'_>,
-) -> Result<(Plan, Estimate), Problems> {
-    let plan = estimate::settle(plan::compile(pipeline, &mut Disk { library: Some(library) })?, threads());
+) -> Result<(Plan, Estimate, Option<String>), Problems> {
+    let (plan, notice) = settled(plan::compile(pipeline, &mut Disk { library: Some(library) })?);
     let estimate = estimate::estimate(&plan, threads());
-    Ok((plan, estimate))
+    Ok((plan, estimate, notice))
 }

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::device;
 use super::hub::{self, Purpose};
 use super::lock::{accept, hold};
 use super::progress::{Progress, Style};
 use super::{Failure, Machine, Sets, folder_of, hooks, plan, print, read, resolve_quietly};
 use crate::data::Library;
 use crate::engine::memory::{self, Work};
-use crate::lang::pipeline::{Device, Outcome};
+use crate::lang::pipeline::Outcome;
 use crate::lang::{Pipeline, Resolved, Sources};
 use crate::lock::Locked;
-use crate::plan::StagePlan;
 use crate::problem::{Fault, Problem, Problems};
 use crate::report::{self, facts::Summary};
 use crate::run::{self, Ending, Order, signals};
@@ -123,17 +123,29 @@ impl Run {
         let mut library = Library::new(pipeline.folder.clone(), &signals::interrupted);
         library = library.with_cache(super::cache::cache());
         memory::doing(Work::Rows);
-        let (plan, estimate) = plan::prepare(pipeline, &mut library).map_err(failure)?;
+        let (plan, estimate, notice) = plan::prepare(pipeline, &mut library).map_err(failure)?;
         warnings.0.extend(plan.warnings.clone());
         if watched && !warnings.0.is_empty() {
             super::show(&warnings, sources);
         }
-        for stage in &plan.stages {
-            device(stage)?;
+        if let Some(notice) = notice.filter(|_| watched) {
+            let _ = writeln!(std::io::stderr(), "{notice}");
+        }
+        let devices = device::open(&plan)?;
+        let mut held = Vec::new();
+        for (number, machine) in devices.iter() {
+            if let Some(uuid) = machine.uuid() {
+                held.push(run::hold_device(&uuid, number, self.wait, &mut |text| {
+                    if watched {
+                        let _ = writeln!(std::io::stderr(), "{text}");
+                    }
+                })?);
+            }
         }
         plan::check_limits(pipeline, &plan, &estimate).map_err(failure)?;
 
         let order = Order {
+            devices: &devices,
             plan: &plan,
             estimate: &estimate,
             text: as_it_runs(resolved, sources, &folder_of(&self.file), directory),
@@ -287,25 +299,6 @@ fn whole(path: &Path) -> std::io::Result<PathBuf> {
         Some((above, real)) => real.join(path.strip_prefix(above).unwrap_or(Path::new(""))),
         None => path,
     })
-}
-
-/// This build computes on the CPU.
-fn device(stage: &StagePlan) -> Result<(), Problem> {
-    let device = match stage {
-        StagePlan::Train(stage) => stage.device,
-        StagePlan::Evaluate(stage) => stage.device,
-        StagePlan::Generate(stage) => stage.device,
-        StagePlan::Export(_) => Device::Cpu,
-    };
-    match device {
-        Device::Auto | Device::Cpu => Ok(()),
-        Device::Cuda(n) => Err(Problem::of(
-            Fault::Device,
-            "hift::run::no_device",
-            format!("stage `{}` asks for cuda({n}), but this program computes on the CPU only", stage.name()),
-        )
-        .help("write `device = auto` or `device = cpu`")),
-    }
 }
 
 /// `runs/NAME` in the current folder; for the `pipeline.hift` of a run directory, that directory.

@@ -188,6 +188,21 @@ pub fn edit_all(tensors: &[Tensor], change: impl FnOnce(Vec<Slot<'_>>)) -> Resul
     })
 }
 
+/// Where a tensor of the host lies, and its bytes; for a device to copy from and to.
+pub fn place(tensor: &Tensor) -> Result<(u64, usize)> {
+    let mut at = 0;
+    edit_storage(tensor, |storage| {
+        at = match storage {
+            CpuStorage::F32(numbers) => numbers.as_mut_ptr() as u64,
+            CpuStorage::BF16(numbers) => numbers.as_mut_ptr() as u64,
+            CpuStorage::F16(numbers) => numbers.as_mut_ptr() as u64,
+            CpuStorage::U32(words) => words.as_mut_ptr() as u64,
+            _ => unreachable!("a program has no other types"),
+        }
+    })?;
+    Ok((at, bytes(tensor) as usize))
+}
+
 /// A new tensor of zeros.
 pub fn zeros(shape: &[usize], dtype: Dtype) -> Result<Tensor> {
     match dtype {

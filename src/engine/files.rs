@@ -37,12 +37,18 @@ enum Numbers<'a> {
     F16(Lying<'a, f16>),
     /// Words of codes, as they lie.
     U32(Lying<'a, u32>),
+    /// On a device; brought here when its turn comes.
+    Elsewhere(&'a Tensor),
 }
 
 impl<'a> Outgoing<'a> {
     /// Floats become `floats`, if that is said.
     fn new(tensor: &'a Tensor, floats: Option<Dtype>) -> Self {
         let own = dtype(tensor);
+        if !tensor.device().is_cpu() {
+            let dtype = floats.filter(|_| own != Dtype::U32).unwrap_or(own);
+            return Self { numbers: Numbers::Elsewhere(tensor), shape: tensor.dims(), dtype };
+        }
         let (numbers, dtype) = match own {
             Dtype::F32 => (Numbers::F32(Box::new(numbers(tensor))), floats.unwrap_or(own)),
             Dtype::Bf16 => (Numbers::Bf16(Box::new(numbers(tensor))), floats.unwrap_or(own)),
@@ -96,6 +102,10 @@ impl View for &Outgoing<'_> {
             }
             // The codes are bytes already: a word is no number whose bytes had an order.
             (Numbers::U32(words), _) => Cow::Borrowed(bytemuck::cast_slice(words)),
+            (Numbers::Elsewhere(tensor), _) => {
+                let here = tensor.to_device(&Device::Cpu).expect("a device that has computed can be read");
+                Cow::Owned((&Outgoing::new(&here, Some(self.dtype))).data().into_owned())
+            }
             (Numbers::F32(x), _) => self.converted(x),
             (Numbers::Bf16(x), _) => self.converted(x),
             (Numbers::F16(x), _) => self.converted(x),

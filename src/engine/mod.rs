@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`player`] (a program, instruction by instruction), [`store`] (weights and optimizer states),
 //! [`update`] (which kernel
-//! changes a weight), [`access`] (from candle's tensors to slices), [`cpu`] (the kernels), [`gpu`] (the same on a GPU), [`files`] (tensors on disk), [`memory`] (what was really allocated).
+//! changes a weight), [`access`] (from candle's tensors to slices), [`cpu`] (the kernels), [`gpu`] (the same on a GPU), [`devices`] (which of them computes), [`files`] (tensors on disk), [`memory`] (what was really allocated).
 //!
 //! Candle holds the tensors; its autograd is not used. `backward` forms the gradients of frozen operands, pins
 //! activations through them, and stops in silence at its fused norms, softmax and rotary positions. The tests use
@@ -12,6 +12,7 @@
 
 pub mod access;
 pub mod cpu;
+pub mod devices;
 pub mod files;
 pub mod gpu;
 pub mod memory;
@@ -19,6 +20,7 @@ pub mod player;
 pub mod store;
 pub mod update;
 
-pub use candle_core::Tensor;
+pub use candle_core::{Device, Tensor};
+pub use devices::Devices;
 pub use player::{Inputs, Knobs, Played, play};
-pub use store::{Parameters, Store};
+pub use store::{Parameters, Place, Store};

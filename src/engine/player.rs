@@ -14,6 +14,7 @@ use super::cpu::number::Number;
 use super::cpu::{
     activation, attention, cache, columns, embedding, gated, layer_norm, loss, matmul, norm, reduce, rope,
 };
+use super::gpu;
 use super::store::Store;
 use super::update::{Step, update, update_half};
 
@@ -65,11 +66,12 @@ pub struct Played {
 impl Played {
     /// The numbers of the n-th result.
     pub fn numbers(&self, n: usize) -> Vec<f32> {
-        floats(&self.results[n]).to_vec()
+        floats(&self.results[n].to_device(&Device::Cpu).expect("a device that has computed can be read"))
+            .to_vec()
     }
 }
 
-/// Plays `program` on `inputs` and on the gradients that an earlier program has left.
+/// Plays `program` on `inputs` and on the gradients that an earlier program has left, where the store's weights are.
 pub fn play(
     program: &Program,
     store: &mut Store,
@@ -77,6 +79,9 @@ pub fn play(
     mut carried: Vec<(ParamId, Tensor)>,
     knobs: &Knobs<'_>,
 ) -> Result<Played> {
+    if let Some(machine) = store.machine().cloned() {
+        return gpu::play(&*machine, program, store, inputs, carried, knobs);
+    }
     let mut values: Vec<Option<Tensor>> = vec![None; program.values.len()];
     for id in &program.inputs {
         let value = program.value(*id);
@@ -103,6 +108,7 @@ pub fn play(
             | Role::Master(_)
             | Role::State(..)
             | Role::Cache(_)
+            | Role::Fetched(_)
             | Role::Activation
             | Role::Flow
             | Role::Scalar => {
@@ -129,6 +135,7 @@ pub fn play(
             | Role::Master(_)
             | Role::State(..)
             | Role::Cache(_)
+            | Role::Fetched(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow
@@ -181,9 +188,12 @@ impl Player<'_> {
             Role::Master(param) => self.store.master(param).clone(),
             Role::State(param, slot) => self.store.state(param, slot).clone(),
             Role::Cache(slot) => self.store.caches[slot].clone(),
-            Role::Input(_) | Role::Activation | Role::Flow | Role::Gradient(_) | Role::Scalar => {
-                self.values[id.0].clone().expect("a value is read while it lives")
-            }
+            Role::Fetched(_)
+            | Role::Input(_)
+            | Role::Activation
+            | Role::Flow
+            | Role::Gradient(_)
+            | Role::Scalar => self.values[id.0].clone().expect("a value is read while it lives"),
         }
     }
 
@@ -337,6 +347,7 @@ impl Player<'_> {
                 self.values[instr.outputs[1].0] = Some(lse);
                 Ok(())
             }
+            Op::Fetch | Op::Evict => unreachable!("nothing rests away from a processor"),
             Op::CacheWrite => {
                 let (x, places, width) = (numbers::<T>(&input[0]), ids(&input[2]), dims(0)[1]);
                 edit(&input[1], |kept| cache::write(kept, &x, &places, width))
@@ -686,17 +697,17 @@ mod tests {
             let (forward, grad) = (Op::Attention(spec), Op::AttentionGrad(spec));
             let shape = shape(&spec);
             assert_eq!(
-                forward.workspace(&none, Dtype::F32, 3).0,
+                forward.workspace(&none, Dtype::F32, 3.into()).0,
                 4 * attention::scratch_len::<f32>(&shape, 3) as u64
             );
             assert_eq!(
-                grad.workspace(&none, Dtype::F32, 3).0,
+                grad.workspace(&none, Dtype::F32, 3.into()).0,
                 4 * attention::grad_scratch_len::<f32>(&shape, 3) as u64
             );
             let (len, grad_len) =
                 (attention::scratch_len::<bf16>(&shape, 3), attention::grad_scratch_len::<bf16>(&shape, 3));
-            assert_eq!(forward.workspace(&none, Dtype::Bf16, 3).0, 4 * len as u64);
-            assert_eq!(grad.workspace(&none, Dtype::Bf16, 3).0, 4 * grad_len as u64);
+            assert_eq!(forward.workspace(&none, Dtype::Bf16, 3.into()).0, 4 * len as u64);
+            assert_eq!(grad.workspace(&none, Dtype::Bf16, 3.into()).0, 4 * grad_len as u64);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The weights, their masters and the optimizer states of a model, by parameter.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -10,14 +11,16 @@ use crate::lang::pipeline::{Algorithm, Precision, Weights};
 use crate::model::{Init, Model, Param};
 use crate::plan::optimizer;
 use crate::problem::{Fault, Problem, Problems};
-use crate::program::ParamId;
+use crate::program::residency::Away;
+use crate::program::{Backend, ParamId};
 use crate::random::Random;
-use crate::units::Dtype;
+use crate::units::{Bytes, Dtype};
 use crate::weights::{Directory, Entry, FileDtype};
 
-use super::access::{Stored, floats, fresh, with_floats, zeros};
+use super::access::{Stored, bytes, floats, fresh, with_floats, zeros};
 use super::cpu::number::Number;
 use super::cpu::reduce;
+use super::gpu::{Machine, NO_ROOM, Pin};
 
 /// The parameters of a model, by [`ParamId`]. Cloning them shares their storage.
 #[derive(Clone, Default)]
@@ -59,8 +62,19 @@ impl Parameters {
     }
 }
 
+/// A device to compute on, and what rests away from it.
+#[derive(Clone)]
+pub struct Place {
+    pub machine: Arc<dyn Machine>,
+    pub away: Away,
+}
+
 /// Parameters by [`ParamId`], and the states of those that have some.
 pub struct Store {
+    /// Let go before the tensors that they hold in their place.
+    pins: Vec<Pin>,
+    /// None where a processor computes.
+    place: Option<Place>,
     pub weights: Vec<Tensor>,
     /// Empty where weights are all there is.
     masters: Vec<Tensor>,
@@ -79,7 +93,79 @@ impl Store {
 
     pub fn of(Parameters { weights, masters }: Parameters) -> Self {
         let n = weights.len();
-        Self { weights, masters, states: vec![Vec::new(); n], updates: vec![0; n], caches: Vec::new() }
+        Self {
+            pins: Vec::new(),
+            place: None,
+            weights,
+            masters,
+            states: vec![Vec::new(); n],
+            updates: vec![0; n],
+            caches: Vec::new(),
+        }
+    }
+
+    /// Moves everything to where it belongs, a tensor at a time: to the device, or to host memory that it reads by itself.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn at(mut self, place: Option<&Place>) -> Result<Self> {
+        let Some(place) = place else { return Ok(self) };
+        let Place { machine, away } = place;
+        self.place = Some(place.clone());
+        let mut pins = Vec::new();
+        let mut settle = |tensors: &mut [Tensor], is_away: bool| -> Result<()> {
+            for tensor in tensors {
+                if is_away {
+                    pins.extend(machine.pin(tensor));
+                } else {
+                    *tensor = tensor.to_device(machine.device())?;
+                }
+            }
+            Ok(())
+        };
+        settle(&mut self.weights, away.weights)?;
+        settle(&mut self.masters, away.masters)?;
+        for states in &mut self.states {
+            settle(states, away.states)?;
+        }
+        self.pins = pins;
+        Ok(self)
+    }
+
+    /// The device that computes, if it is none of the processors.
+    pub fn machine(&self) -> Option<&Arc<dyn Machine>> {
+        self.place.as_ref().map(|place| &place.machine)
+    }
+
+    /// What programs for this store are compiled for.
+    pub fn backend(&self) -> Backend {
+        match self.place {
+            Some(_) => Backend::Gpu,
+            None => Backend::Cpu { threads: rayon::current_num_threads() },
+        }
+    }
+
+    pub fn away(&self) -> Away {
+        self.place.as_ref().map_or_else(Away::default, |place| place.away)
+    }
+
+    /// Waits until the host's memory holds what was brought back to it. To be called before it is read.
+    ///
+    /// # Errors
+    /// When something that the device was asked for has failed.
+    pub fn settle(&self) -> Result<()> {
+        self.machine().map_or(Ok(()), |machine| machine.settle())
+    }
+
+    /// Bytes of everything that lies on the device.
+    pub fn resident(&self) -> Bytes {
+        let away = self.away();
+        let here = |is_away: bool, tensors: &[Tensor]| match is_away {
+            true => 0,
+            false => tensors.iter().map(bytes).sum::<u64>(),
+        };
+        let states = self.states.iter().map(|states| here(away.states, states)).sum::<u64>();
+        Bytes(here(away.weights, &self.weights) + here(away.masters, &self.masters) + states)
     }
 
     pub(super) fn master(&self, param: ParamId) -> &Tensor {
@@ -115,6 +201,18 @@ impl Store {
         self.updates[param.0]
     }
 
+    /// How often each of these was updated.
+    pub fn updates_of_all(&self, params: &[ParamId]) -> Vec<u64> {
+        params.iter().map(|param| self.updates[param.0]).collect()
+    }
+
+    /// Takes back the last update of `params`: they turned out not to have changed.
+    pub fn uncount_updates(&mut self, params: &[ParamId]) {
+        for param in params {
+            self.updates[param.0] -= 1;
+        }
+    }
+
     /// Puts back what a checkpoint kept.
     pub fn restore(&mut self, param: ParamId, states: Vec<Tensor>, updates: u64) {
         self.states[param.0] = states;
@@ -126,8 +224,18 @@ impl Store {
         for param in params {
             if self.states[param.0].is_empty() {
                 let states = optimizer::states(algorithm, model, *param);
-                self.states[param.0] =
+                let mut states: Vec<Tensor> =
                     states.iter().map(|state| zeros(&state.shape, state.dtype)).collect::<Result<_>>()?;
+                if let Some(Place { machine, away }) = &self.place {
+                    for state in &mut states {
+                        if away.states {
+                            self.pins.extend(machine.pin(state));
+                        } else {
+                            *state = state.to_device(machine.device())?;
+                        }
+                    }
+                }
+                self.states[param.0] = states;
             }
         }
         Ok(())
@@ -136,7 +244,11 @@ impl Store {
     /// Makes room for keys and values. What it holds is written before it is read.
     pub fn make_caches(&mut self, shapes: &[Vec<usize>]) -> Result<()> {
         self.caches.clear();
-        self.caches = shapes.iter().map(|shape| fresh(shape, |_: &mut [f32]| {})).collect::<Result<_>>()?;
+        let make = |shape: &Vec<usize>| match &self.place {
+            Some(place) => place.machine.fresh(shape, Dtype::F32),
+            None => fresh(shape, |_: &mut [f32]| {}),
+        };
+        self.caches = shapes.iter().map(make).collect::<Result<_>>()?;
         Ok(())
     }
 
@@ -148,9 +260,16 @@ impl Store {
         }
     }
 
-    /// Forgets all states; the parameters stay.
-    pub fn into_parameters(self) -> Parameters {
-        Parameters { weights: self.weights, masters: self.masters }
+    /// Forgets all states; the parameters stay, in the host's memory.
+    ///
+    /// # Errors
+    /// When the device cannot be read.
+    pub fn into_parameters(self) -> Result<Parameters> {
+        self.settle()?;
+        let home = |tensors: Vec<Tensor>| -> Result<Vec<Tensor>> {
+            tensors.into_iter().map(|tensor| tensor.to_device(&Device::Cpu)).collect()
+        };
+        Ok(Parameters { weights: home(self.weights)?, masters: home(self.masters)? })
     }
 }
 
@@ -197,8 +316,18 @@ pub fn load(
     }
 }
 
+/// The code of a problem: a device has no room for a tensor.
+pub const DEVICE_FULL: &str = "hift::engine::device_full";
+
 /// A failure of the tensor library, as a problem of the run.
 pub fn failed(error: &candle_core::Error) -> Problem {
+    let told = error.to_string();
+    if told.starts_with(NO_ROOM) {
+        return Problem::of(Fault::Failed, DEVICE_FULL, told).help(
+            "end what else takes the device's memory and call the same command again, or plan for less: `memory_limit` \
+             with `recompute = auto`, `weights = host`, or a smaller `micro_batch`",
+        );
+    }
     Problem::of(Fault::Failed, "hift::engine::failed", format!("an operation failed: {error}"))
 }
 

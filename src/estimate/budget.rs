@@ -8,7 +8,7 @@ use crate::units::Bytes;
 use super::step_of;
 
 /// Decides what the plan leaves to the budget: with `recompute = auto` a step that would be above the stage's
-/// `memory_limit` runs blocks again, as few as that takes.
+/// `memory_limit` runs blocks again, as few as that takes; where that is not enough, masters and states come late.
 pub fn settle(mut plan: Plan, threads: usize) -> Plan {
     for stage in &mut plan.stages {
         if let StagePlan::Train(train) = stage
@@ -16,6 +16,15 @@ pub fn settle(mut plan: Plan, threads: usize) -> Plan {
             && let Some(limit) = train.memory_limit
         {
             train.run_again = run_again(train, limit, threads);
+            if super::peak(train, threads) > limit {
+                let lavish = (train.run_again.clone(), train.sparing);
+                train.sparing = true;
+                train.run_again = run_again(train, limit, threads);
+                // To wait for what does not help would be for nothing.
+                if super::peak(train, threads) > limit {
+                    (train.run_again, train.sparing) = lavish;
+                }
+            }
         }
     }
     plan

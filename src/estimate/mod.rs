@@ -9,8 +9,8 @@
 //!
 //! A peak is that of the device. On the CPU the device's memory is the host's: masters and states that rest between
 //! turns are in it, whatever group trains, and the figures are exact: the engine allocates what the programs say and
-//! nothing else. On a device with memory of its own a group's step has the masters and states of that group there, and
-//! what rests on the host is a figure of its own. Left out are the program itself, its libraries' scratch, and what an allocator rounds up.
+//! nothing else. On a device with memory of its own what rests on the host is
+//! there for as long as a step's programs say, and the host's memory of it is a figure of its own. Left out are the program itself, its libraries' scratch, and what an allocator rounds up.
 //!
 //! This room must not know tensors or files.
 
@@ -20,12 +20,12 @@ pub mod play;
 
 use serde::Serialize;
 
-use crate::lang::pipeline::{Device, Precision, Rest};
+use crate::lang::pipeline::{Device, Rest};
 use crate::plan::{
-    Decoding, EvaluatePlan, ExportPlan, GeneratePlan, Group, ModelPlan, Plan, StagePlan, TrainPlan,
+    Decoding, EvaluatePlan, ExportPlan, GeneratePlan, Group, ModelPlan, Plan, StagePlan, TrainPlan, backend,
 };
 use crate::program::builder::BatchShape;
-use crate::program::{StepPrograms, forward_only};
+use crate::program::{Backend, StepPrograms, forward_only};
 use crate::units::Bytes;
 
 pub use budget::settle;
@@ -115,33 +115,41 @@ pub fn peak(plan: &TrainPlan, threads: usize) -> Bytes {
     (0..plan.groups.len()).map(|group| step(plan, group, threads).peak).max().unwrap_or_default()
 }
 
-/// What is there during the whole step of a group beside the weights.
+/// What is on the device during the whole step of a group, beside what its programs bring about.
 #[derive(Debug, Clone, Copy, Default)]
-struct Resting {
+struct Resident {
+    weights: Bytes,
     masters: Bytes,
     states: Bytes,
-    /// Of both, what is elsewhere, in the host's memory.
-    host: Bytes,
 }
 
-fn resting(plan: &TrainPlan, group: &Group) -> Resting {
-    let apart = match plan.device {
-        Device::Auto | Device::Cpu => false,
-        Device::Cuda(_) => true,
-    };
-    let of_group = Bytes(4 * group.n_elements);
-    // What is fetched keeps its place on the host.
-    let (masters, masters_away) = match plan.model.precision {
-        Precision::Fp32 | Precision::Bf16 => (Bytes(0), Bytes(0)),
-        Precision::MixedHi(_) if apart => (of_group, plan.model.masters),
-        Precision::Mixed(_) | Precision::MixedHi(_) => (plan.model.masters, Bytes(0)),
-    };
-    let (states, states_away) = match plan.states {
-        Rest::Host if apart => (plan.state_bytes(group), plan.all_state_bytes()),
-        Rest::Device | Rest::Host => (plan.all_state_bytes(), Bytes(0)),
-        Rest::Discard => (plan.state_bytes(group), Bytes(0)),
-    };
-    Resting { masters, states, host: masters_away + states_away }
+impl Resident {
+    fn of(plan: &TrainPlan, group: &Group) -> Self {
+        let away = plan.away();
+        let here = |is_away: bool, bytes: Bytes| if is_away { Bytes(0) } else { bytes };
+        let states = match plan.states {
+            Rest::Device | Rest::Host => plan.all_state_bytes(),
+            Rest::Discard => plan.state_bytes(group),
+        };
+        Self {
+            weights: here(away.weights, plan.model.bytes),
+            masters: here(away.masters, plan.model.masters),
+            states: here(away.states, states),
+        }
+    }
+
+    fn total(self) -> Bytes {
+        self.weights + self.masters + self.states
+    }
+}
+
+/// What rests in the host's memory.
+fn host(plan: &TrainPlan) -> Bytes {
+    let away = plan.away();
+    let there = |is_away: bool, bytes: Bytes| if is_away { bytes } else { Bytes(0) };
+    there(away.weights, plan.model.bytes)
+        + there(away.masters, plan.model.masters)
+        + there(away.states, plan.all_state_bytes())
 }
 
 /// The highest point of one step of a group on the largest batch.
@@ -150,7 +158,7 @@ pub fn step(plan: &TrainPlan, group: usize, threads: usize) -> GroupEstimate {
 }
 
 fn step_of(plan: &TrainPlan, group: usize, programs: &StepPrograms) -> GroupEstimate {
-    let resting = resting(plan, &plan.groups[group]);
+    let resident = Resident::of(plan, &plan.groups[group]);
     let times = |name: &str| match name {
         "further micro-batches" => plan.accumulate - 1,
         _ => 1,
@@ -162,9 +170,9 @@ fn step_of(plan: &TrainPlan, group: usize, programs: &StepPrograms) -> GroupEsti
         .map(|(name, program)| (name, play(program)))
         .max_by_key(|(_, peak)| peak.by.total())
         .expect("a step has a program");
-    highest.by.weights = plan.model.bytes;
-    highest.by.masters = resting.masters;
-    highest.by.states = resting.states;
+    highest.by.weights += resident.weights;
+    highest.by.masters += resident.masters;
+    highest.by.states += resident.states;
     GroupEstimate {
         names: plan.groups[group].names.clone(),
         n_elements: plan.groups[group].n_elements,
@@ -179,36 +187,35 @@ fn step_of(plan: &TrainPlan, group: usize, programs: &StepPrograms) -> GroupEsti
 
 fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
     let groups: Vec<GroupEstimate> = (0..plan.groups.len()).map(|group| step(plan, group, threads)).collect();
-    let weights = plan.model.bytes;
-    let rests: Vec<Resting> = plan.groups.iter().map(|group| resting(plan, group)).collect();
-    let most = |of: &dyn Fn(&Resting) -> Bytes| rests.iter().map(of).max().unwrap_or_default();
+    let all: Vec<Resident> = plan.groups.iter().map(|group| Resident::of(plan, group)).collect();
+    let most = |of: &dyn Fn(&Resident) -> Bytes| all.iter().map(of).max().unwrap_or_default();
     // Between steps the last group's are still there.
-    let beside = most(&|rest| rest.masters + rest.states);
+    let resting = most(&|resident| resident.total());
     let steps = groups.iter().map(|group| group.peak).max().unwrap_or_default();
-    let loaded = weights + most(&|rest| rest.masters);
+    let loaded = most(&|resident| resident.weights + resident.masters);
     let mut phases = vec![Phase { name: "load", bytes: loaded }, Phase { name: "train", bytes: steps }];
     if plan.evaluate.is_some() {
         let seq = plan.rows.map_or(plan.seq, |rows| rows.longest_holdout.max(1));
         let shape = BatchShape { seq: seq as usize, ..plan.largest_batch() };
         let program = plan.evaluation(shape, threads);
-        phases.push(Phase { name: "evaluate", bytes: weights + beside + play(&program).by.total() });
+        phases.push(Phase { name: "evaluate", bytes: resting + play(&program).by.total() });
     }
     // Tensors are written from where they lie.
-    phases.push(Phase { name: "save", bytes: weights + beside });
+    phases.push(Phase { name: "save", bytes: resting });
     let flops = plan.steps.map(|steps| {
         let shares = plan.visits.shares(steps, plan.dwell, groups.len());
         shares.iter().zip(&groups).map(|(steps, group)| steps * group.flops as f64).sum()
     });
     let states = match plan.states {
         Rest::Device | Rest::Host => plan.all_state_bytes(),
-        Rest::Discard => groups.iter().map(|group| group.by.states).max().unwrap_or_default(),
+        Rest::Discard => plan.groups.iter().map(|group| plan.state_bytes(group)).max().unwrap_or_default(),
     };
     StageEstimate {
         name: plan.name.clone(),
         peak: phases.iter().map(|phase| phase.bytes).max().unwrap_or_default(),
         phases,
         groups,
-        host: most(&|rest| rest.host),
+        host: host(plan),
         data: plan.rows.map(|rows| rows.memory),
         mapped: plan.rows.map(|rows| rows.mapped),
         // Masters say what their weights are.
@@ -219,7 +226,7 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
 
 fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
     let shape = BatchShape { batch: plan.micro_batch as usize, seq: plan.seq as usize, packed: plan.packed };
-    let program = forward_only(&plan.model.evaluation(shape), threads);
+    let program = forward_only(&plan.model.evaluation(shape), backend(plan.device, threads));
     let weights = loaded(&plan.model, plan.from.is_some(), plan.device);
     let bytes = weights + play(&program).by.total();
     let batches = plan.rows.map(|rows| {
@@ -241,8 +248,13 @@ fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
 
 fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
     let weights = loaded(&plan.model, plan.from.is_some(), plan.device);
-    let (cache, pass) =
-        continuing(&plan.model, &plan.decoding, plan.prompt_tokens, plan.prompts.len(), threads);
+    let (cache, pass) = continuing(
+        &plan.model,
+        &plan.decoding,
+        plan.prompt_tokens,
+        plan.prompts.len(),
+        backend(plan.device, threads),
+    );
     let bytes = weights + cache + pass;
     StageEstimate {
         name: plan.name.clone(),
@@ -268,7 +280,7 @@ fn continuing(
     decoding: &Decoding,
     prompt_tokens: Option<u64>,
     prompts: usize,
-    threads: usize,
+    backend: Backend,
 ) -> (Bytes, Bytes) {
     let positions = model.model.positions as u64;
     let longest = prompt_tokens.unwrap_or(positions).max(1);
@@ -277,7 +289,7 @@ fn continuing(
     let kept = shapes.iter().map(|shape| Bytes(4 * shape.iter().product::<usize>() as u64)).sum();
     let pass = |batch, seq| {
         let shape = BatchShape { batch, seq, packed: false };
-        play(&forward_only(&model.continuation(shape, cache), threads)).by.total()
+        play(&forward_only(&model.continuation(shape, cache), backend)).by.total()
     };
     (kept, pass(1, longest as usize).max(pass(cache.sequences, 1)))
 }

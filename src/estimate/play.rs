@@ -2,17 +2,17 @@
 
 use serde::Serialize;
 
-use crate::program::{Phase, Program, Role};
+use crate::program::{Home, Phase, Program, Role};
 use crate::units::Bytes;
 
 /// What makes up a peak.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Breakdown {
-    /// Of the whole model, as they are computed with.
+    /// As they are computed with: of the whole model, or those that are there at the time.
     pub weights: Bytes,
-    /// 32-bit masters that are there during the step.
+    /// 32-bit masters that are there.
     pub masters: Bytes,
-    /// Optimizer states that are there during the step.
+    /// Optimizer states that are there.
     pub states: Bytes,
     /// Of parameters.
     pub gradients: Bytes,
@@ -56,7 +56,7 @@ pub struct Peak {
     pub operation: String,
 }
 
-/// Every byte that the program itself brings about at its peak; weights, masters and states are the caller's.
+/// Every byte that the program itself brings about at its peak; weights, masters and states are the caller's unless the program fetches them.
 pub fn play(program: &Program) -> Peak {
     let mut last_reverse_use = vec![false; program.values.len()];
     for instr in program.instrs.iter().filter(|instr| matches!(instr.phase, Phase::Reverse)) {
@@ -69,6 +69,9 @@ pub fn play(program: &Program) -> Peak {
         let value = program.value(id);
         let slot = match value.role {
             Role::Weight(_) | Role::Master(_) | Role::State(..) | Role::Cache(_) => return,
+            Role::Fetched(Home::Weight(_)) => &mut now.weights,
+            Role::Fetched(Home::Master(_)) => &mut now.masters,
+            Role::Fetched(Home::State(..)) => &mut now.states,
             Role::Gradient(_) => &mut now.gradients,
             Role::Input(_) => &mut now.batch,
             Role::Activation if last_reverse_use[id.0] => &mut now.kept,

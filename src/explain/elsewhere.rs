@@ -336,6 +336,11 @@ pub(super) const TABLE: &[Explanation] = &[
         "Two runs in one directory would overwrite each other's checkpoints. Cron may call again: the exit code, 75, says so.",
     ),
     told(
+        "engine::device_full",
+        "The device has no room for a tensor of a step.",
+        "The plan says what a step takes; what it cannot know is what other processes take meanwhile. A checkpoint is written where no weight had changed in that step yet; otherwise the last one is what the run goes on from.",
+    ),
+    told(
         "run::no_device",
         "The device that a stage asks for is not there.",
         "`device = auto` takes CUDA where this program has it and finds a device, and else the CPU.",

@@ -639,6 +639,7 @@ pub struct Schedule {
     pub advance: Setting<Advance>,
     pub horizon: Setting<Horizon>,
     pub states: Setting<Rest>,
+    pub weights: Setting<Residence>,
     pub rate: Setting<Rate>,
     /// Each layer's rate is this times the rate of the layer above it.
     pub layer_decay: Setting<f64>,
@@ -687,6 +688,14 @@ pub enum Horizon {
     Cycles,
     /// The schedule is built for all steps but ticked once per cycle, as the reference implementation does.
     Steps,
+}
+
+/// Where weights rest while no operation needs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Residence {
+    Device,
+    Host,
 }
 
 /// Where optimizer states rest between turns.

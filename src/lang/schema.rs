@@ -1218,10 +1218,18 @@ const SCHEDULE: &[Key] = &[
     ),
     default(
         "weights",
-        &[Form::Word("device", "On the device."), Form::Soon("host"), Form::Soon("disk")],
+        &[
+            Form::Word("device", "On the device."),
+            Form::Word(
+                "host",
+                "In the computer's memory: each block's come to the device a block ahead of their use, forward and in \
+                     reverse, and go again. Device memory then does not grow with the number of layers.",
+            ),
+            Form::Soon("disk"),
+        ],
         "device",
-        "device",
-        "Where the weights of frozen layers rest.",
+        "host",
+        "Where weights rest while no operation needs them. On the CPU, host and device are the same memory.",
     ),
     required(
         "rate",

@@ -25,13 +25,14 @@ use serde::Serialize;
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{
     Algorithm, Data, Device, Evaluate, Export, Format, Generate, Hook, Interval, Length, Metric, Precision,
-    Recompute, Rest, RollBack, Setting, Shuffle, Stage, Task as Ask, Tokenizer, Train, Weights,
+    Recompute, Residence, Rest, RollBack, Setting, Shuffle, Stage, Task as Ask, Tokenizer, Train, Weights,
 };
 use crate::model::{Kind, Model, Target, Task};
 use crate::problem::{Fault, Problem, Problems, Span};
 use crate::program::builder::{BatchShape, CacheShape};
+use crate::program::residency::{Away, bring};
 use crate::program::{
-    Graph, ParamId, Program, Settings, StepPrograms, forward_only, precision, step_programs,
+    Backend, Graph, ParamId, Program, Settings, StepPrograms, forward_only, precision, step_programs,
 };
 use crate::units::{Bytes, Dtype};
 
@@ -115,6 +116,26 @@ impl StagePlan {
             StagePlan::Evaluate(stage) => &stage.name,
             StagePlan::Generate(stage) => &stage.name,
             StagePlan::Export(stage) => &stage.name,
+        }
+    }
+
+    /// What computes it.
+    pub fn device(&self) -> Device {
+        match self {
+            StagePlan::Train(stage) => stage.device,
+            StagePlan::Evaluate(stage) => stage.device,
+            StagePlan::Generate(stage) => stage.device,
+            StagePlan::Export(_) => Device::Cpu,
+        }
+    }
+
+    /// The same, to be decided.
+    pub fn device_mut(&mut self) -> Option<&mut Device> {
+        match self {
+            StagePlan::Train(stage) => Some(&mut stage.device),
+            StagePlan::Evaluate(stage) => Some(&mut stage.device),
+            StagePlan::Generate(stage) => Some(&mut stage.device),
+            StagePlan::Export(_) => None,
         }
     }
 
@@ -221,6 +242,7 @@ pub struct TrainPlan {
     pub algorithm: Algorithm,
     pub weight_decay: f64,
     pub states: Rest,
+    pub weights_rest: Residence,
     pub clip: Option<f64>,
     pub micro_batch: u64,
     pub accumulate: u64,
@@ -230,6 +252,9 @@ pub struct TrainPlan {
     pub recompute: Recompute,
     /// What that comes to. With `auto`, [`crate::estimate::settle`] decides.
     pub run_again: RunAgain,
+    /// Masters and states come to a device so late that few are there at a time, though it waits for them. With `auto`,
+    /// [`crate::estimate::settle`] decides.
+    pub sparing: bool,
     pub shuffle: Shuffle,
     pub seed: u64,
     pub device: Device,
@@ -434,14 +459,33 @@ impl TrainPlan {
             scaled: self.model.precision.is_scaled(),
             accumulate: self.accumulate > 1,
             recompute,
-            threads,
+            backend: backend(self.device, threads),
+            away: self.away(),
         };
         step_programs(&self.model.loss(shape), &settings)
     }
 
     /// The program that evaluates batches of `shape`.
     pub fn evaluation(&self, shape: BatchShape, threads: usize) -> Program {
-        forward_only(&self.model.evaluation(shape), threads)
+        bring(forward_only(&self.model.evaluation(shape), backend(self.device, threads)), self.away())
+    }
+
+    /// What rests away from the device while no instruction needs it.
+    pub fn away(&self) -> Away {
+        match self.device {
+            // The device's memory is the host's.
+            Device::Auto | Device::Cpu => Away::default(),
+            Device::Cuda(_) => Away {
+                weights: self.weights_rest == Residence::Host,
+                masters: match self.model.precision {
+                    Precision::MixedHi(_) => true,
+                    Precision::Mixed(_) => self.weights_rest == Residence::Host,
+                    Precision::Fp32 | Precision::Bf16 => false,
+                },
+                states: self.states == Rest::Host,
+                sparing: self.sparing,
+            },
+        }
     }
 
     /// Optimizer states of a group.
@@ -456,6 +500,14 @@ impl TrainPlan {
         params.sort_unstable();
         params.dedup();
         self.state_bytes(&Group { names: Vec::new(), params, n_elements: 0 })
+    }
+}
+
+/// What programs are compiled for.
+pub fn backend(device: Device, threads: usize) -> Backend {
+    match device {
+        Device::Auto | Device::Cpu => Backend::Cpu { threads },
+        Device::Cuda(_) => Backend::Gpu,
     }
 }
 
@@ -886,12 +938,14 @@ fn train(
         algorithm: stage.optimizer.algorithm.clone(),
         weight_decay: *stage.optimizer.weight_decay,
         states: *stage.schedule.states,
+        weights_rest: *stage.schedule.weights,
         clip: *stage.clip,
         micro_batch,
         accumulate: *stage.accumulate,
         seq,
         packed,
         recompute: *stage.model.recompute,
+        sparing: false,
         run_again: match *stage.model.recompute {
             Recompute::Blocks => RunAgain::All,
             Recompute::None | Recompute::Auto => RunAgain::None,

@@ -20,7 +20,8 @@ pub(super) fn stage(written: &Stage, planned: &StagePlan) -> Vec<Problem> {
 fn train(written: &Train, plan: &TrainPlan) -> Vec<Problem> {
     let mut warnings = Vec::new();
     let length = written.length.span();
-    if let Some(limit) = plan.memory_limit.filter(|limit| *limit < plan.model.bytes) {
+    let weights = if plan.away().weights { Bytes(0) } else { plan.model.bytes };
+    if let Some(limit) = plan.memory_limit.filter(|limit| *limit < weights) {
         warnings.push(
             Problem::warning(
                 "hift::plan::limit_below_weights",

@@ -2,8 +2,9 @@
 
 use crate::units::Dtype;
 
+use super::residency::{Away, bring};
 use super::reverse::{Draft, reverse};
-use super::{Graph, Instr, Op, ParamId, Phase, Program, Role, State, ValueId, liveness, recompute};
+use super::{Backend, Graph, Instr, Op, ParamId, Phase, Program, Role, State, ValueId, liveness, recompute};
 
 /// What a step is compiled for.
 pub struct Settings<'a> {
@@ -21,7 +22,8 @@ pub struct Settings<'a> {
     pub accumulate: bool,
     /// Of which blocks only what enters them is kept: they run again in reverse.
     pub recompute: &'a dyn Fn(usize) -> bool,
-    pub threads: usize,
+    pub backend: Backend,
+    pub away: Away,
 }
 
 /// The programs of one optimizer step.
@@ -58,14 +60,17 @@ impl StepPrograms {
 }
 
 /// The forward pass alone, for evaluating and generating.
-pub fn forward_only(graph: &Graph, threads: usize) -> Program {
+pub fn forward_only(graph: &Graph, backend: impl Into<Backend>) -> Program {
     let draft = Draft::forward(graph);
     let outputs = [draft.result].into_iter().chain(graph.also).collect();
-    liveness::finish(draft.values, draft.instrs, outputs, threads)
+    liveness::finish(draft.values, draft.instrs, outputs, backend.into())
 }
 
 /// One step of training.
 pub fn step_programs(graph: &Graph, settings: &Settings<'_>) -> StepPrograms {
+    let finish = |values, instrs, outputs| {
+        bring(liveness::finish(values, instrs, outputs, settings.backend), settings.away)
+    };
     let pass = |carried| {
         let mut draft = reverse(graph, settings.active, carried);
         recompute::cheap(&mut draft);
@@ -75,13 +80,13 @@ pub fn step_programs(graph: &Graph, settings: &Settings<'_>) -> StepPrograms {
     let micro_batch = |draft: Draft| {
         let outputs =
             [draft.result].into_iter().chain(draft.gradients.iter().map(|(_, gradient)| *gradient)).collect();
-        liveness::finish(draft.values, draft.instrs, outputs, settings.threads)
+        finish(draft.values, draft.instrs, outputs)
     };
     if !settings.accumulate {
         let mut draft = pass(false);
         let norm = update(&mut draft, settings);
         let outputs = vec![draft.result, norm];
-        return StepPrograms::Whole(liveness::finish(draft.values, draft.instrs, outputs, settings.threads));
+        return StepPrograms::Whole(finish(draft.values, draft.instrs, outputs));
     }
     let first = pass(false);
     let mut last = Draft { instrs: Vec::new(), ..first.clone() };
@@ -89,7 +94,7 @@ pub fn step_programs(graph: &Graph, settings: &Settings<'_>) -> StepPrograms {
     StepPrograms::Parts(Box::new(Parts {
         first: micro_batch(first),
         next: micro_batch(pass(true)),
-        update: liveness::finish(last.values, last.instrs, vec![norm], settings.threads),
+        update: finish(last.values, last.instrs, vec![norm]),
     }))
 }
 

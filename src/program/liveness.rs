@@ -2,10 +2,15 @@
 
 use std::collections::HashSet;
 
-use super::{Instr, Op, Phase, Program, Role, Value, ValueId};
+use super::{Backend, Instr, Op, Phase, Program, Role, Value, ValueId};
 
 /// Removes what nobody reads, and works out what each instruction takes over and gives back.
-pub fn finish(mut values: Vec<Value>, instrs: Vec<Instr>, outputs: Vec<ValueId>, threads: usize) -> Program {
+pub fn finish(
+    mut values: Vec<Value>,
+    instrs: Vec<Instr>,
+    outputs: Vec<ValueId>,
+    backend: Backend,
+) -> Program {
     let instrs = remove_unread(instrs, &outputs);
     let mut instrs = protect_sums(&mut values, instrs, &outputs);
     let last_use = last_uses(values.len(), &instrs, &outputs);
@@ -56,7 +61,7 @@ pub fn finish(mut values: Vec<Value>, instrs: Vec<Instr>, outputs: Vec<ValueId>,
         instr.outputs = ids(&instr.outputs);
         instr.dies = ids(&instr.dies);
     }
-    Program { values, inputs: ids(&inputs), instrs, outputs: ids(&outputs), threads }
+    Program { values, inputs: ids(&inputs), instrs, outputs: ids(&outputs), backend }
 }
 
 /// Keeps the instructions whose results are read in the end.
@@ -64,7 +69,7 @@ fn remove_unread(instrs: Vec<Instr>, outputs: &[ValueId]) -> Vec<Instr> {
     let mut read: HashSet<ValueId> = outputs.iter().copied().collect();
     let mut kept: Vec<Instr> = Vec::with_capacity(instrs.len());
     for instr in instrs.into_iter().rev() {
-        let acts = matches!(instr.op, Op::Update { .. } | Op::CacheWrite);
+        let acts = matches!(instr.op, Op::Update { .. } | Op::CacheWrite | Op::Evict);
         if acts || instr.outputs.iter().any(|id| read.contains(id)) {
             read.extend(&instr.inputs);
             kept.push(instr);

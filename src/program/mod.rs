@@ -6,14 +6,14 @@
 //! ```
 //!
 //! Reading order: [`op`] (what an operation is: shapes, storage, cost, what may be written in place), [`builder`]
-//! (the forward pass), [`precision`] (the pass in half numbers), [`reverse`] (a rule per operation), [`recompute`] (what is run again instead of kept),
+//! (the forward pass), [`precision`] (the pass in half numbers), [`reverse`] (a rule per operation), [`recompute`] (what is run again instead of kept), [`residency`] (what comes to the device only while it is needed),
 //! [`compile`] (the order of the passes, where weights are updated), [`liveness`] (what dies when), [`mod@print`].
 //!
 //! That HiFT saves memory is coded nowhere here. A gradient is formed only where an active parameter asks for
 //! it, and a value lives until its last use: that a frozen layer keeps no input, and that nothing is kept
 //! below the lowest active layer, falls out.
 //!
-//! This room must not know any model, and no device: the number of threads is a number in [`Settings`].
+//! This room must not know any model, and no device beyond what scratch its operations need there ([`workspace`]).
 
 pub mod builder;
 pub mod compile;
@@ -22,7 +22,9 @@ pub mod op;
 pub mod precision;
 pub mod print;
 pub mod recompute;
+pub mod residency;
 pub mod reverse;
+pub mod workspace;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,7 @@ use crate::units::{Bytes, Dtype};
 pub use builder::{BatchShape, Builder, CacheShape, Graph, Heads, LayerNorm, Linear, RmsNorm};
 pub use compile::{Parts, Settings, StepPrograms, forward_only, step_programs};
 pub use op::{Activation, AttentionSpec, CachedSpec, Op};
+pub use workspace::Backend;
 
 /// A parameter of the model, by its place in the model's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,6 +92,14 @@ impl Input {
     }
 }
 
+/// Something resident that rests in the host's memory or on disk while no instruction needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Home {
+    Weight(ParamId),
+    Master(ParamId),
+    State(ParamId, usize),
+}
+
 /// What a value is for, which decides who owns it and where the report counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -100,6 +111,8 @@ pub enum Role {
     State(ParamId, usize),
     /// The n-th tensor of keys or values that outlive the pass. Resident: the caller owns it.
     Cache(usize),
+    /// The device's copy of something resident that rests elsewhere; the program owns it.
+    Fetched(Home),
     /// Brought by the batch; the program owns it and lets it go after its last use.
     Input(Input),
     /// Computed from the inputs.
@@ -117,7 +130,12 @@ impl Role {
     pub fn is_resident(self) -> bool {
         match self {
             Role::Weight(_) | Role::Master(_) | Role::State(..) | Role::Cache(_) => true,
-            Role::Input(_) | Role::Activation | Role::Flow | Role::Gradient(_) | Role::Scalar => false,
+            Role::Fetched(_)
+            | Role::Input(_)
+            | Role::Activation
+            | Role::Flow
+            | Role::Gradient(_)
+            | Role::Scalar => false,
         }
     }
 }
@@ -196,7 +214,7 @@ pub struct Program {
     /// Owned values that are there at the end.
     pub outputs: Vec<ValueId>,
     /// Bytes of scratch that each instruction needs while it runs depend on this.
-    pub threads: usize,
+    pub backend: Backend,
 }
 
 impl Program {
@@ -207,7 +225,7 @@ impl Program {
     /// Scratch that `instr` holds while it runs and gives back before the next.
     pub fn workspace(&self, instr: &Instr) -> Bytes {
         let shapes: Vec<&[usize]> = instr.inputs.iter().map(|id| self.value(*id).shape.as_slice()).collect();
-        instr.op.workspace(&shapes, self.dtype(instr), self.threads)
+        instr.op.workspace(&shapes, self.dtype(instr), self.backend)
     }
 
     /// What `instr` computes on: the half numbers among its operands, if there are any. Others are then in 32 bits:
@@ -237,6 +255,7 @@ impl Program {
             Role::Master(_)
             | Role::State(..)
             | Role::Cache(_)
+            | Role::Fetched(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::units::{Bytes, Dtype};
+use crate::units::Dtype;
 
 /// Self-attention of one block: who sees whom, and in which shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -99,6 +99,10 @@ pub enum Op {
     AttentionGrad(AttentionSpec),
     /// `(x [rows, width], cache [n, width], places [rows]) -> ()`: writes each row of `x` to its place
     CacheWrite,
+    /// `(home) -> ` the same: begins to copy what rests elsewhere to the device. Who reads the copy first waits for it.
+    Fetch,
+    /// `(copy, home) -> ()`: begins to copy what was changed back to where it rests. The copy goes when that is done.
+    Evict,
     /// `(q [batch, heads x head_dim], keys [n, kv_heads x head_dim], values, seen [batch x capacity], lengths [batch]) -> ` as
     /// `q`: softmax attention to the rows that are seen
     CachedAttention(CachedSpec),
@@ -176,6 +180,8 @@ impl Op {
             Op::Rope { inverse: true, .. } => "rope_inverse",
             Op::Attention(_) => "attention",
             Op::AttentionGrad(_) => "attention_grad",
+            Op::Fetch => "fetch",
+            Op::Evict => "evict",
             Op::CacheWrite => "cache_write",
             Op::CachedAttention(_) => "cached_attention",
             Op::Columns { .. } => "columns",
@@ -289,6 +295,11 @@ impl Op {
                 assert_eq!(inputs.len(), 6 + usize::from(spec.packed));
                 vec![shape(1), shape(2), shape(3)]
             }
+            Op::Fetch => vec![shape(0)],
+            Op::Evict => {
+                assert_eq!(inputs[0], inputs[1]);
+                vec![]
+            }
             Op::CacheWrite => {
                 assert_eq!((inputs[0][1], inputs[2]), (inputs[1][1], &inputs[0][..1]));
                 vec![]
@@ -374,6 +385,8 @@ impl Op {
             | Op::SpanCrossEntropy { .. } => vec![Dtype::F32],
             Op::CacheWrite => vec![],
             op @ (Op::EmbedGrad { .. }
+            | Op::Fetch
+            | Op::Evict
             | Op::LinearGradInput { .. }
             | Op::LinearGradWeight { .. }
             | Op::LinearGradBias { .. }
@@ -400,60 +413,6 @@ impl Op {
         matches!(self, Op::CrossEntropy | Op::SquaredError | Op::SpanCrossEntropy { .. })
     }
 
-    /// Scratch in bytes that is held while the operation runs, beyond its inputs and outputs. `dtype` is what it
-    /// computes on: half numbers are summed in 32 bits.
-    pub fn workspace(&self, inputs: &[&[usize]], dtype: Dtype, threads: usize) -> Bytes {
-        let half = dtype.size() < 4;
-        let floats = match self {
-            Op::Attention(spec) => threads * (spec.scratch() + if half { spec.sums() } else { 0 }),
-            Op::AttentionGrad(spec) => {
-                threads * (spec.grad_scratch() + if half { spec.grad_sums() } else { 0 })
-            }
-            // The scores of a query, and the query and its result in 32 bits.
-            Op::CachedAttention(spec) => threads * (spec.capacity + 2 * spec.head_dim),
-            // A half weight without a master is widened, changed, and rounded at random.
-            Op::Update { master: false, .. } if half => inputs[0].iter().product(),
-            Op::LinearCrossEntropy { chunk, .. } | Op::LinearCrossEntropyGrad { chunk, .. } => {
-                chunk.min(&inputs[0][0]) * inputs[1][0]
-            }
-            Op::Embed { .. }
-            | Op::EmbedGrad { .. }
-            | Op::Linear { .. }
-            | Op::LinearGradInput { .. }
-            | Op::LinearGradWeight { .. }
-            | Op::LinearGradBias { .. }
-            | Op::RmsNorm { .. }
-            | Op::RmsNormGradInput { .. }
-            | Op::RmsNormGradWeight { .. }
-            | Op::LayerNorm { .. }
-            | Op::LayerNormGradInput { .. }
-            | Op::LayerNormGradWeight { .. }
-            | Op::RopeTable { .. }
-            | Op::Rope { .. }
-            | Op::CacheWrite
-            | Op::Columns { .. }
-            | Op::ColumnsGrad { .. }
-            | Op::Activate(_)
-            | Op::ActivateGrad(_)
-            | Op::Gated(_)
-            | Op::GatedGrad(_)
-            | Op::Scale { .. }
-            | Op::Add
-            | Op::Copy
-            | Op::Cast { .. }
-            | Op::CrossEntropy
-            | Op::CrossEntropyGrad
-            | Op::SquaredError
-            | Op::SquaredErrorGrad
-            | Op::SpanCrossEntropy { .. }
-            | Op::SpanCrossEntropyGrad { .. }
-            | Op::SumSquares { .. }
-            | Op::GradFactor { .. }
-            | Op::Update { .. } => 0,
-        };
-        Bytes(4 * floats as u64)
-    }
-
     /// Floating-point operations; a multiply and an add are two. Products are exact, the rest is a few per element.
     pub fn flops(&self, inputs: &[&[usize]]) -> u64 {
         let elements = |i: usize| inputs[i].iter().product::<usize>() as u64;
@@ -462,6 +421,8 @@ impl Op {
             Op::Embed { .. }
             | Op::Copy
             | Op::Cast { .. }
+            | Op::Fetch
+            | Op::Evict
             | Op::CacheWrite
             | Op::Columns { .. }
             | Op::ColumnsGrad { accumulate: false, .. } => 0,
@@ -527,6 +488,8 @@ impl Op {
             | Op::Rope { .. }
             | Op::Attention(_)
             | Op::AttentionGrad(_)
+            | Op::Fetch
+            | Op::Evict
             | Op::CacheWrite
             | Op::CachedAttention(_)
             | Op::Columns { .. }
@@ -580,6 +543,8 @@ impl Op {
             | Op::RopeTable { .. }
             | Op::Attention(_)
             | Op::AttentionGrad(_)
+            | Op::Fetch
+            | Op::Evict
             | Op::CacheWrite
             | Op::CachedAttention(_)
             | Op::Columns { .. }
@@ -614,6 +579,8 @@ impl Op {
             | Op::Rope { .. }
             | Op::Attention(_)
             | Op::AttentionGrad(_)
+            | Op::Fetch
+            | Op::Evict
             | Op::CacheWrite
             | Op::CachedAttention(_)
             | Op::Columns { .. }
@@ -651,22 +618,22 @@ impl AttentionSpec {
     }
 
     /// Floats of scratch per thread, forward: one tile of scores, never `seq x seq`.
-    fn scratch(&self) -> usize {
+    pub(super) fn scratch(&self) -> usize {
         self.queries() * self.seq.min(256)
     }
 
     /// What half numbers need beside that: the results of a tile's queries.
-    fn sums(&self) -> usize {
+    pub(super) fn sums(&self) -> usize {
         self.queries() * self.head_dim
     }
 
     /// The same in reverse: a tile's gradients of queries, and those of a head's keys and values.
-    fn grad_sums(&self) -> usize {
+    pub(super) fn grad_sums(&self) -> usize {
         (self.queries() + 2 * self.seq) * self.head_dim
     }
 
     /// Floats of scratch per thread, reverse: a tile of probabilities and one of their gradients.
-    fn grad_scratch(&self) -> usize {
+    pub(super) fn grad_scratch(&self) -> usize {
         2 * self.scratch()
     }
 

@@ -82,6 +82,7 @@ fn wants(graph: &Graph, active: &[bool]) -> Vec<bool> {
             Role::Master(_)
             | Role::State(..)
             | Role::Cache(_)
+            | Role::Fetched(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow
@@ -120,6 +121,7 @@ impl Pass {
             Role::Master(_)
             | Role::State(..)
             | Role::Cache(_)
+            | Role::Fetched(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow
@@ -320,6 +322,8 @@ impl Pass {
             | Op::SquaredErrorGrad
             | Op::SpanCrossEntropy { .. }
             | Op::SpanCrossEntropyGrad { .. }
+            | Op::Fetch
+            | Op::Evict
             | Op::CacheWrite
             | Op::CachedAttention(_)
             | Op::SumSquares { .. }

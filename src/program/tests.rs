@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::builder::BatchShape;
+use super::residency::Away;
 use super::*;
 use crate::estimate::play;
 use crate::model::Model;
@@ -42,7 +43,8 @@ fn programs(model: &Model, layers: &[&str], change: impl FnOnce(&mut Settings<'_
         scaled: false,
         accumulate: false,
         recompute: &|_| false,
-        threads: 2,
+        backend: Backend::Cpu { threads: 2 },
+        away: Away::default(),
     };
     change(&mut settings);
     step_programs(&model.loss(SHAPE), &settings)
@@ -250,7 +252,8 @@ fn half_numbers_are_where_the_rules_say_and_nowhere_else() {
         scaled: true,
         accumulate: false,
         recompute: &|_| false,
-        threads: 2,
+        backend: Backend::Cpu { threads: 2 },
+        away: Away::default(),
     };
     let graph = precision::lower(model.loss(SHAPE), Dtype::Bf16);
     let StepPrograms::Whole(program) = step_programs(&graph, &settings) else {
@@ -259,9 +262,12 @@ fn half_numbers_are_where_the_rules_say_and_nowhere_else() {
     check_lifetimes(&program);
     for value in &program.values {
         let wide = match value.role {
-            Role::Master(_) | Role::State(..) | Role::Cache(_) | Role::Gradient(_) | Role::Scalar => {
-                Dtype::F32
-            }
+            Role::Master(_)
+            | Role::State(..)
+            | Role::Cache(_)
+            | Role::Fetched(_)
+            | Role::Gradient(_)
+            | Role::Scalar => Dtype::F32,
             Role::Input(_) => Dtype::U32,
             Role::Weight(_) | Role::Flow => Dtype::Bf16,
             // The sums behind a softmax, and angles.
@@ -278,4 +284,83 @@ fn half_numbers_are_where_the_rules_say_and_nowhere_else() {
     let logits = forward_only(&precision::lower(model.logits(SHAPE), Dtype::F16), 2);
     assert_eq!(logits.value(logits.outputs[0]).dtype, Dtype::F32);
     assert_eq!(logits.instrs.last().map(|instr| instr.op.name()), Some("cast"));
+}
+
+#[test]
+fn what_rests_away_is_there_from_its_fetch_to_its_last_use_and_no_longer() {
+    for layers in [&["embedding"][..], &["block.1"], &["head"], &["embedding", "block.0", "block.2", "head"]]
+    {
+        for tied in [false, true] {
+            // A head that is the embedding's is no layer.
+            if tied && layers.contains(&"head") {
+                continue;
+            }
+            let model = model(tied);
+            let StepPrograms::Whole(program) = programs(&model, layers, |settings| {
+                settings.backend = Backend::Gpu;
+                settings.away = Away { weights: true, masters: true, states: true, sparing: tied };
+            }) else {
+                unreachable!("nothing accumulates")
+            };
+            check_lifetimes(&program);
+            let trained = active(&model, layers);
+            let mut blocks_at_once = 0;
+            let mut here: Vec<ValueId> = Vec::new();
+            for instr in &program.instrs {
+                for id in &instr.inputs {
+                    let is_home = matches!(instr.op, Op::Fetch | Op::Evict);
+                    assert!(is_home || !program.value(*id).role.is_resident(), "{}", program);
+                }
+                if instr.op == Op::Fetch {
+                    here.push(instr.outputs[0]);
+                }
+                let mut blocks: Vec<&str> = here
+                    .iter()
+                    .filter(|id| match program.value(**id).role {
+                        Role::Fetched(Home::Weight(param)) => !trained[param.0],
+                        _ => false,
+                    })
+                    .filter_map(|id| program.value(*id).name.split('.').nth(2))
+                    .filter(|block| block.parse::<usize>().is_ok())
+                    .collect();
+                blocks.sort_unstable();
+                blocks.dedup();
+                blocks_at_once = blocks_at_once.max(blocks.len());
+                here.retain(|id| !instr.dies.contains(id));
+            }
+            assert!(here.is_empty());
+            assert!(blocks_at_once <= 2, "{blocks_at_once} of 3 blocks at once\n{program}");
+            // All that a trained parameter has goes home, and nothing of the others does.
+            let mut home: Vec<ParamId> = Vec::new();
+            for instr in program.instrs.iter().filter(|instr| instr.op == Op::Evict) {
+                match program.value(instr.inputs[1]).role {
+                    Role::Weight(param) => home.push(param),
+                    Role::State(param, _) => assert!(trained[param.0]),
+                    other => panic!("{other:?}"),
+                }
+            }
+            home.sort_unstable();
+            let expected: Vec<ParamId> = (0..trained.len()).map(ParamId).filter(|id| trained[id.0]).collect();
+            assert_eq!(home, expected);
+        }
+    }
+}
+
+#[test]
+fn device_memory_does_not_grow_with_the_layers_whose_weights_rest_away() {
+    let peak = |n: usize| {
+        let config = format!(
+            r#"{{"model_type": "llama", "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": {n},
+                "num_attention_heads": 4, "vocab_size": 32, "max_position_embeddings": 64}}"#
+        );
+        let model = Model::from_config(&config).unwrap();
+        let StepPrograms::Whole(program) = programs(&model, &["head"], |settings| {
+            settings.backend = Backend::Gpu;
+            settings.away = Away { weights: true, ..Away::default() };
+        }) else {
+            unreachable!("nothing accumulates")
+        };
+        play(&program).by.total()
+    };
+    assert_eq!(peak(4), peak(16));
 }

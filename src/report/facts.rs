@@ -257,7 +257,7 @@ fn read_stage(plan: &Json, figures: &Json) -> Result<StageFacts, String> {
         facts.take(&mut phase, "bytes", &name, Unit::Bytes);
         facts.rest(&name, phase);
     }
-    facts.take(&mut figures, "host", "host memory of masters and states", Unit::Bytes);
+    facts.take(&mut figures, "host", "host memory of what rests", Unit::Bytes);
     facts.take(&mut figures, "data", "host memory of the rows", Unit::Bytes);
     facts.take(&mut figures, "mapped", "rows in the token cache", Unit::Bytes);
     let disk = if kind == "train" { "disk a checkpoint" } else { "disk" };
@@ -350,7 +350,9 @@ fn train(
     facts.take(plan, "weight_decay", "weight decay", Unit::Number);
     facts.take(plan, "clip", "clipped at norm", Unit::Number);
     facts.take(plan, "states", "states rest", Unit::Text);
+    facts.take(plan, "weights_rest", "weights rest", Unit::Text);
     facts.take(plan, "run_again", "blocks run again", Unit::Text);
+    facts.take(plan, "sparing", "masters and states come late", Unit::Text);
     for (key, every, within) in [
         ("evaluate", "steps between evaluations", "evaluation"),
         ("checkpoint", "steps between checkpoints", "checkpoint"),

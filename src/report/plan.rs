@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::estimate::{Breakdown, Estimate, GroupEstimate, StageEstimate};
-use crate::lang::pipeline::{Algorithm, Device, Precision, Rest, Setting, Weights};
+use crate::lang::pipeline::{Algorithm, Device, Precision, Residence, Rest, Setting, Weights};
 use crate::plan::rate::Shape;
 use crate::plan::{
     EvaluatePlan, ExportPlan, GeneratePlan, ModelPlan, Plan, RunAgain, StagePlan, TrainPlan, Visits,
@@ -121,8 +121,12 @@ fn optimizer(plan: &TrainPlan) -> String {
         Rest::Host => "states rest on the host",
         Rest::Discard => "states are forgotten after a turn",
     };
+    let weights = match plan.weights_rest {
+        Residence::Device => "",
+        Residence::Host => ", weights too",
+    };
     let clip = plan.clip.map_or(String::new(), |clip| format!(", clipped at norm {clip}"));
-    format!("{algorithm}, weight decay {}{clip}; {states}", plan.weight_decay)
+    format!("{algorithm}, weight decay {}{clip}; {states}{weights}", plan.weight_decay)
 }
 
 /// `adamw (betas 0.9, 0.999, eps 1e-8)`
@@ -240,7 +244,8 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
             format!(", up to {most} blocks run again in reverse")
         }
     };
-    line(text, "device", &format!("{device}{recompute}"));
+    let late = if plan.sparing { ", masters and states come late" } else { "" };
+    line(text, "device", &format!("{device}{recompute}{late}"));
     text.push('\n');
     let _ = writeln!(text, "{}", groups(&figures.groups));
     text.push('\n');
@@ -324,7 +329,7 @@ fn phases(text: &mut String, figures: &StageEstimate) {
         figures.phases.iter().map(|phase| format!("{} {}", phase.name, phase.bytes)).collect();
     line(text, "phases", &list.join(" · "));
     let resting =
-        (figures.host > Bytes(0)).then(|| format!("{} of masters and states at rest", figures.host));
+        (figures.host > Bytes(0)).then(|| format!("{} of what rests away from the device", figures.host));
     let mapped = figures.mapped.filter(|mapped| mapped.0 > 0);
     let mapped = mapped.map_or(String::new(), |mapped| format!("; {mapped} mapped from the token cache"));
     let data = figures.data.map(|data| format!("{data} for the rows' ids and labels{mapped}"));

@@ -121,6 +121,7 @@ pub fn save(
     model: &Model,
     store: &Store,
 ) -> Result<PathBuf, Problem> {
+    store.settle().map_err(|error| store::failed(&error))?;
     let written = write(directory, position, model, store);
     if written.is_err() {
         sweep(&directory.path);

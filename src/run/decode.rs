@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use crate::engine::access::floats;
-use crate::engine::{Inputs, Store, Tensor, play, store};
+use crate::engine::{Device, Inputs, Store, Tensor, play, store};
 use crate::plan::{Decoding, ModelPlan};
 use crate::problem::Problem;
 use crate::program::{BatchShape, CacheShape, Program, forward_only};
@@ -134,13 +134,14 @@ impl<'a> Session<'a> {
         if self.programs.len() > 256 {
             self.programs.clear();
         }
-        let (model, cache) = (self.model, self.cache);
+        let (model, cache, backend) = (self.model, self.cache, self.store.backend());
         let program = self
             .programs
             .entry((batch, seq))
-            .or_insert_with(|| forward_only(&model.continuation(shape, cache), rayon::current_num_threads()));
+            .or_insert_with(|| forward_only(&model.continuation(shape, cache), backend));
         let played = play(program, self.store, inputs, Vec::new(), &STILL).map_err(|e| store::failed(&e))?;
-        Ok(played.results.into_iter().next().expect("a pass gives its logits"))
+        let logits = played.results.into_iter().next().expect("a pass gives its logits");
+        logits.to_device(&Device::Cpu).map_err(|e| store::failed(&e))
     }
 
     /// Takes a prompt in, at the rows of the cache from `first_row` on: the logits of the token behind it, `[1, vocab]`.

@@ -336,7 +336,8 @@ pub fn holder(path: &Path) -> Option<String> {
 }
 
 fn take_lock(path: &Path, wait: Duration, told: &mut dyn FnMut(&str)) -> Result<File, Problem> {
-    hold::take(&path.join(LOCK), &format!("at work in {}", path.display()), wait, told)
+    let at = format!("at work in {}", path.display());
+    hold::take(&path.join(LOCK), &at, "give this run a folder of its own with `--dir`", wait, told)
 }
 
 /// Renames the directory to the first free `NAME.1`, `NAME.2`, ...

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use crate::data::{Batch, IGNORE, Sequences, in_order};
 use crate::engine::access::floats;
-use crate::engine::{Inputs, Knobs, Store, play, store};
+use crate::engine::{Device, Inputs, Knobs, Store, play, store};
 use crate::lang::pipeline::Algorithm;
 use crate::model::{Head, Model, Target};
 use crate::plan::ModelPlan;
 use crate::problem::{Fault, Problem};
 use crate::program::builder::BatchShape;
 use crate::program::forward_only;
+use crate::program::residency::bring;
 
 use super::metrics::Scores;
 use super::signals;
@@ -75,7 +76,7 @@ pub fn evaluate(
     sequences: &Sequences,
     micro_batch: u64,
 ) -> Result<Option<Scores>, Problem> {
-    let threads = rayon::current_num_threads();
+    let backend = store.backend();
     let mut programs = HashMap::new();
     let mut scores = Scores::new(&model.model);
     let mut first = 0;
@@ -85,8 +86,9 @@ pub fn evaluate(
         }
         let shape = BatchShape { batch: batch.rows, seq: batch.seq, packed: batch.starts.is_some() };
         scores.tokens += batch.trained;
-        let program =
-            programs.entry(shape).or_insert_with(|| forward_only(&model.evaluation(shape), threads));
+        let program = programs
+            .entry(shape)
+            .or_insert_with(|| bring(forward_only(&model.evaluation(shape), backend), store.away()));
         let played = play(program, store, inputs(batch, &model.model), Vec::new(), &STILL)
             .map_err(|e| store::failed(&e))?;
         let sums = played.numbers(0);
@@ -94,7 +96,11 @@ pub fn evaluate(
         scores.correct += f64::from(sums[1]);
         if let Some(logits) = played.results.get(1) {
             let own = (first..first + shape.batch).map(|row| sequences.get(row));
-            scores.add(own, &floats(logits), shape.seq);
+            scores.add(
+                own,
+                &floats(&logits.to_device(&Device::Cpu).map_err(|e| store::failed(&e))?),
+                shape.seq,
+            );
         }
         first += shape.batch;
     }

@@ -23,10 +23,17 @@ const GRACE: Duration = Duration::from_millis(200);
 
 /// Takes the lock `file`, which is made if it is not there; `at` is what it guards, in words: `at work in runs/a`.
 /// Where another process holds it, waits until it is free, at the most `wait`; `told` hears once that it waits.
+/// `otherwise`: what one can do instead of waiting.
 ///
 /// # Errors
 /// When it is still held then, or a signal comes while waiting (75).
-pub fn take(file: &Path, at: &str, wait: Duration, told: &mut dyn FnMut(&str)) -> Result<File, Problem> {
+pub fn take(
+    file: &Path,
+    at: &str,
+    otherwise: &str,
+    wait: Duration,
+    told: &mut dyn FnMut(&str),
+) -> Result<File, Problem> {
     let began = Instant::now();
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).read(true).write(true);
@@ -53,15 +60,33 @@ pub fn take(file: &Path, at: &str, wait: Duration, told: &mut dyn FnMut(&str)) -
             .help("call the same command again"));
         }
         if began.elapsed() >= wait.max(GRACE) {
-            return Err(Problem::of(Fault::Again, "hift::run::locked", what).help(
-                "wait for it to end, with `--wait 30m` if you like, or give this run a folder of its own with `--dir`",
-            ));
+            return Err(Problem::of(Fault::Again, "hift::run::locked", what)
+                .help(format!("wait for it to end, with `--wait 30m` if you like, or {otherwise}")));
         }
         if !wait.is_zero() && !std::mem::replace(&mut waits, true) {
             told(&format!("{what}; waiting for it to end"));
         }
         std::thread::sleep(POLL);
     }
+}
+
+/// Holds the device whose UUID is given, for all users of the machine, until the file is dropped.
+///
+/// # Errors
+/// As [`take`].
+pub fn device(uuid: &str, number: u32, wait: Duration, told: &mut dyn FnMut(&str)) -> Result<File, Problem> {
+    let file = std::env::temp_dir().join(format!("hift-{uuid}.lock"));
+    let lock = take(
+        &file,
+        &format!("at work on cuda({number})"),
+        "take another device with `device = cuda(N)`",
+        wait,
+        told,
+    )?;
+    // Other users take the same lock. Where that cannot be said, it is theirs already.
+    #[cfg(unix)]
+    let _ = std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    Ok(lock)
 }
 
 /// Who holds the lock `file`, if anybody does.
@@ -94,7 +119,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("lock");
         let ask = |wait: u64, told: &mut dyn FnMut(&str)| {
-            take(&file, "at work here", Duration::from_millis(wait), told)
+            take(&file, "at work here", "go elsewhere", Duration::from_millis(wait), told)
         };
         assert_eq!(holder(&file), None);
         let first = ask(0, &mut |_| {}).unwrap();

@@ -30,19 +30,21 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::data::{Cached, Labels, Library, Limits, Target};
-use crate::engine::{Parameters, Store, store};
+use crate::engine::{Devices, Parameters, Place, Store, store};
 use crate::estimate::Estimate;
-use crate::lang::pipeline::Weights;
+use crate::lang::pipeline::{Device, Weights};
 use crate::lock::{Listing, Lock, Locked};
 use crate::model::{self, Head, Model, Read};
 use crate::plan::{Plan, StagePlan, TrainPlan};
 use crate::problem::{Fault, Problem, Problems};
+use crate::program::residency::Away;
 use crate::weights::Directory;
 
 use checkpoint::Position;
 use course::Course;
 pub(crate) use directory::write_whole;
 pub use directory::{RunDirectory, check_free, holder};
+pub use hold::device as hold_device;
 pub use watch::{Measured, StepReport, Watch};
 
 /// What a run is given beside its plan.
@@ -55,6 +57,8 @@ pub struct Order<'a> {
     pub folder: PathBuf,
     pub directory: PathBuf,
     pub resume: Resume,
+    /// What computes the stages that ask for more than processors.
+    pub devices: &'a Devices,
     /// How long to wait for another run in the directory to end.
     pub wait: Duration,
     /// What the stages read.
@@ -198,12 +202,14 @@ fn stages(
                     Some(point) => point.load(&plan.model)?,
                     None => train::Begin::fresh(Store::of(parameters(order, results, stage)?)),
                 };
+                let machine = order.devices.get(plan.device);
                 let (start, mut roll_backs) = (directory.metrics_bytes(), begin.course.roll_backs);
                 // A later train stage may begin anew from this one's weights.
                 let keep_end = last_train.is_some_and(|last| index < last);
                 let end = loop {
                     let problems =
-                        match train::train(plan, index, begin, keep_end, &dataset, directory, watch) {
+                        match train::train(plan, index, begin, keep_end, machine, &dataset, directory, watch)
+                        {
                             Ok(end) => break end,
                             Err(problems) if train::may_roll_back(plan, &problems, roll_backs) => problems,
                             Err(problems) => return Err(problems),
@@ -217,7 +223,7 @@ fn stages(
                         stage: plan.name.clone(),
                         stage_index: index,
                         step,
-                        parameters: store.into_parameters(),
+                        parameters: store.into_parameters().map_err(|error| store::failed(&error))?,
                     }),
                     train::End::Interrupted { checkpoint } => {
                         return Ok(Reached::Interrupted { checkpoint: Some(checkpoint) });
@@ -226,7 +232,7 @@ fn stages(
             }
             StagePlan::Evaluate(plan) => {
                 let dataset = library.get(&plan.data, &plan.tokenizer, &limits(&plan.model.model))?;
-                let mut store = Store::of(parameters(order, results, stage)?);
+                let mut store = still(order, results, stage, plan.device)?;
                 let sequences = if dataset.holdout.is_empty() { &dataset.train } else { &dataset.holdout };
                 let Some(scores) = evaluate::evaluate(&plan.model, &mut store, sequences, plan.micro_batch)?
                 else {
@@ -238,7 +244,7 @@ fn stages(
                 watch.evaluated(&plan.name, None, &metrics);
             }
             StagePlan::Generate(plan) => {
-                let mut store = Store::of(parameters(order, results, stage)?);
+                let mut store = still(order, results, stage, plan.device)?;
                 let Some(texts) = generate::generate(plan, &mut store, &order.folder)? else {
                     return Ok(Reached::Interrupted { checkpoint: None });
                 };
@@ -398,6 +404,22 @@ pub fn limits(model: &Model) -> Limits {
     };
     let (vocab, positions) = (model.vocab, model.positions);
     Limits { vocab, positions, target, labels, both_ways: model.both_ways }
+}
+
+/// A store for a stage that trains nothing, on its device.
+fn still(
+    order: &Order<'_>,
+    results: &[Trained],
+    stage: &StagePlan,
+    device: Device,
+) -> Result<Store, Problems> {
+    let Parameters { weights, masters } = parameters(order, results, stage)?;
+    let place =
+        order.devices.get(device).map(|machine| Place { machine: machine.clone(), away: Away::default() });
+    // Masters stay where they are.
+    let masters = if place.is_some() { Vec::new() } else { masters };
+    let store = Store::of(Parameters { weights, masters }).at(place.as_ref());
+    store.map_err(|error| store::failed(&error).into())
 }
 
 /// The parameters that a stage begins with: of the train stage that it names, or of its model. Tensors share their

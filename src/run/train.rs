@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use serde_json::json;
 
 use crate::data::{Batch, Batches, Dataset};
-use crate::engine::access::{bytes, dtype, numbers, with_floats};
+use crate::engine::access::{dtype, numbers, with_floats};
 use crate::engine::cpu::number::Number;
-use crate::engine::{Inputs, Knobs, Played, Store, Tensor, memory, play, store};
+use crate::engine::gpu::Machine;
+use crate::engine::store::DEVICE_FULL;
+use crate::engine::{Device, Inputs, Knobs, Place, Played, Store, Tensor, memory, play, store};
+use crate::estimate;
 use crate::lang::pipeline::{Metric, Rest, Shuffle};
 use crate::plan::{Queue, TrainPlan, Visits};
 use crate::problem::{Fault, Problem, Problems};
@@ -81,11 +85,14 @@ pub fn train(
     stage_index: usize,
     begin: Begin,
     keep_end: bool,
+    machine: Option<&Arc<dyn Machine>>,
     dataset: &Dataset,
     directory: &mut RunDirectory,
     watch: &mut dyn Watch,
 ) -> Result<End, Problems> {
-    let Begin { mut store, step: begin, owes_evaluation, queue, scale, course } = begin;
+    let Begin { store, step: begin, owes_evaluation, queue, scale, course } = begin;
+    let place = machine.map(|machine| Place { machine: machine.clone(), away: plan.away() });
+    let mut store = store.at(place.as_ref()).map_err(|error| store::failed(&error))?;
     let steps = plan.steps.expect("the rows were counted before the run");
     let shuffle = match plan.shuffle {
         Shuffle::None => Shuffle::None,
@@ -138,7 +145,17 @@ pub fn train(
         let rate = plan.rate.at(step) * stage.course.rate_factor(plan);
         stepper.turn(&mut store, step)?;
         let done = loop {
-            let Some(done) = stepper.step(&mut store, &mut batches, dataset, step, rate)? else {
+            let updates = store.updates_of_all(&plan.groups[group].params);
+            let tried = stepper.step(&mut store, &mut batches, dataset, step, rate);
+            if let Err(problem) = &tried
+                && problem.code == DEVICE_FULL
+                && store.updates_of_all(&plan.groups[group].params) == updates
+            {
+                // No weight has changed yet, so nothing is lost.
+                let kept = stage.save(step, false, &store, &stepper)?;
+                stage.watch.note(&format!("what was trained is kept in {}", kept.display()));
+            }
+            let Some(done) = tried? else {
                 // No weight has changed yet: the step is made again as a whole.
                 return stage.interrupt(step, false, &store, &stepper);
             };
@@ -352,7 +369,7 @@ impl Stage<'_> {
         }
         self.watch.note(&format!("{}: ends with the weights of step {}", self.plan.name, best.step));
         let store = point.load(&self.plan.model)?.store;
-        Ok(Store::of(store.into_parameters()))
+        Ok(Store::of(store.into_parameters().map_err(|error| store::failed(&error))?))
     }
 
     /// Measures the held-out rows and says so.
@@ -379,10 +396,24 @@ impl Stage<'_> {
 /// Weights that are not numbers must not become a checkpoint, nor replace an export.
 fn finite(plan: &TrainPlan, step: u64, store: &Store) -> Result<(), Problem> {
     let model = &plan.model.model;
-    let broken = |tensor: &Tensor| with_floats!(dtype(tensor), T => numbers::<T>(tensor).par_iter().any(|x| !x.wide().is_finite()));
-    match model.params.iter().zip(&store.weights).find(|(_, weights)| broken(weights)) {
+    let is_finite = |weights: &Tensor| -> candle_core::Result<bool> {
+        let weights = weights.to_device(&Device::Cpu)?;
+        Ok(
+            with_floats!(dtype(&weights), T => numbers::<T>(&weights).par_iter().all(|x| x.wide().is_finite())),
+        )
+    };
+    let broken = || {
+        store.settle()?;
+        for (param, weights) in model.params.iter().zip(&store.weights) {
+            if !is_finite(weights)? {
+                return Ok(Some(param));
+            }
+        }
+        Ok(None)
+    };
+    match broken().map_err(|error| store::failed(&error))? {
         None => Ok(()),
-        Some((param, _)) => Err(Problem::of(
+        Some(param) => Err(Problem::of(
             Fault::Failed,
             "hift::run::not_finite",
             format!(
@@ -412,6 +443,25 @@ fn not_finite(plan: &TrainPlan, step: u64, group: usize, done: &Done, last_good:
         ),
     )
     .help(if plan.model.precision.is_scaled() { TOO_LARGE } else { DIVERGED })
+}
+
+/// Adds to a failure for want of room what the plan foretells for the step.
+fn with_plan(mut problem: Problem, plan: &TrainPlan, group: usize, step: u64) -> Problem {
+    if problem.code == DEVICE_FULL {
+        let foretold = estimate::step(plan, group, rayon::current_num_threads());
+        let parts = foretold.by.parts().into_iter().filter(|(_, bytes)| bytes.0 > 0);
+        let parts: Vec<String> = parts.map(|(name, bytes)| format!("{name} {bytes}")).collect();
+        problem.message += &format!(
+            ", at step {} of stage `{}`, group {}; the plan has {} there at the most ({}), in `{}`",
+            step + 1,
+            plan.name,
+            foretold.names.join(", "),
+            foretold.peak,
+            parts.join(", "),
+            foretold.operation
+        );
+    }
+    problem
 }
 
 const TOO_LARGE: &str = "numbers of fp16 end at 65,504: write `bf16` in its place, or lower the rate's peak; \
@@ -565,8 +615,12 @@ impl<'a> Stepper<'a> {
         let mut gradients = Vec::new();
         let before = memory::live();
         memory::reset_peak();
+        if let Some(machine) = store.machine() {
+            machine.reset_peak().map_err(|error| store::failed(&error))?;
+        }
         let mut play = |program: &Program, inputs: Inputs, gradients| -> Result<Played, Problem> {
-            play(program, store, inputs, gradients, &knobs).map_err(|error| store::failed(&error))
+            play(program, store, inputs, gradients, &knobs)
+                .map_err(|error| with_plan(store::failed(&error), plan, group, step))
         };
         let n = rows.len();
         for (idx, rows) in rows.iter().enumerate() {
@@ -588,7 +642,10 @@ impl<'a> Stepper<'a> {
                     let played =
                         play(program, inputs(batch, &plan.model.model), std::mem::take(&mut gradients))?;
                     nll += f64::from(played.numbers(0)[0]);
-                    gradients = played.gradients;
+                    // The loss does not stand beside the update.
+                    let Played { results, gradients: formed } = played;
+                    drop(results);
+                    gradients = formed;
                     if idx + 1 == n {
                         let played = play(&parts.update, Inputs::default(), std::mem::take(&mut gradients))?;
                         squares = f64::from(played.numbers(0)[0]);
@@ -608,20 +665,21 @@ impl<'a> Stepper<'a> {
         {
             scale.good();
         }
-        let resident = resident(store);
+        if overflow && store.machine().is_some() {
+            // A device is not asked before the next update is launched.
+            store.uncount_updates(&plan.groups[group].params);
+        }
+        let live = store.resident();
+        let counted = match store.machine() {
+            Some(machine) => machine.peak().map_err(|error| store::failed(&error))?,
+            None => None,
+        };
         let memory = Measured {
-            live: resident,
-            peak: resident + Bytes(memory::peak().saturating_sub(before)),
+            live,
+            peak: counted.unwrap_or_else(|| live + Bytes(memory::peak().saturating_sub(before))),
             resident: Bytes(memory::peak_resident()),
         };
         let loss_scale = self.scale.is_some().then_some(scale);
         Ok(Some(Done { loss, grad_norm, tokens, overflow, loss_scale, memory }))
     }
-}
-
-/// Bytes of weights, masters and states.
-fn resident(store: &Store) -> Bytes {
-    let all = |tensors: &[Tensor]| tensors.iter().map(bytes).sum::<u64>();
-    let states = (0..store.weights.len()).map(|i| all(store.states_of(ParamId(i)))).sum::<u64>();
-    Bytes(all(&store.weights) + all(store.masters()) + states)
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use hift::data::Library;
+use hift::engine::Devices;
 use hift::estimate::{Estimate, estimate, settle};
 use hift::lang::pipeline::Metric;
 use hift::lang::{Options, Pipeline, Source, check};
@@ -116,11 +117,17 @@ impl Watch for Seen {
 
 /// Runs a pipeline in `folder` to its end.
 pub fn run(folder: &Path, text: &str) -> Result<(Seen, Estimate, Ending), Problems> {
+    run_on(&Devices::default(), folder, text)
+}
+
+/// Runs a pipeline in `folder` to its end, on these devices.
+pub fn run_on(devices: &Devices, folder: &Path, text: &str) -> Result<(Seen, Estimate, Ending), Problems> {
     let pipeline = pipeline(folder, text);
     let mut library = Library::new(folder.to_path_buf(), &|| false);
     let plan = planned(&pipeline, &mut library)?;
     let estimate = estimate(&plan, rayon::current_num_threads());
     let order = Order {
+        devices,
         plan: &plan,
         estimate: &estimate,
         text: text.to_string(),

@@ -1,17 +1,19 @@
 //! A machine that runs the kernels on the CPU.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_char, c_void};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use candle_core::{CpuStorage, Device, Result, Storage, Tensor};
 use half::{bf16, f16};
+use hift::engine::access::place;
 use hift::engine::gpu::kernels::{names, source};
-use hift::engine::gpu::{Arg, Launch, Machine, Module, Product};
-use hift::units::Dtype;
+use hift::engine::gpu::{Arg, Launch, Machine, Module, NO_ROOM, Pin, Product, Ticket};
+use hift::units::{Bytes, Dtype};
 use libloading::Library;
 use tempfile::TempDir;
 
@@ -31,6 +33,11 @@ static TURN: Mutex<()> = Mutex::new(());
 pub struct Emulator {
     folder: TempDir,
     modules: Mutex<HashMap<Module, Library>>,
+    /// Copies that have set out, by their tickets: they are made when somebody waits for them, not earlier.
+    under_way: Mutex<BTreeMap<u64, [Tensor; 2]>>,
+    tickets: AtomicU64,
+    /// How many more it has room for.
+    pub tensors_left: AtomicI64,
     /// The threads of a block take their turns from the last to the first: a missing barrier shows.
     pub backwards: bool,
 }
@@ -47,7 +54,14 @@ impl Emulator {
         fs::write(folder.path().join("kernels.inc"), source()).unwrap();
         let list: String = names().map(|name| format!("KERNEL({name})\n")).collect();
         fs::write(folder.path().join("names.inc"), list).unwrap();
-        Some(Self { folder, modules: Mutex::default(), backwards: false })
+        Some(Self {
+            folder,
+            modules: Mutex::default(),
+            under_way: Mutex::default(),
+            tickets: AtomicU64::new(0),
+            tensors_left: AtomicI64::new(i64::MAX),
+            backwards: false,
+        })
     }
 
     fn compile(&self, module: Module) -> Library {
@@ -79,13 +93,37 @@ impl Emulator {
     }
 }
 
+impl Emulator {
+    fn set_out(&self, from: &Tensor, to: &Tensor) -> Ticket {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        self.under_way.lock().unwrap().insert(ticket, [from.clone(), to.clone()]);
+        Ticket(ticket)
+    }
+
+    #[allow(unsafe_code, reason = "a copy as a device makes it")]
+    fn copy([from, to]: [Tensor; 2]) -> Result<()> {
+        let ((from, n), (to, room)) = (place(&from)?, place(&to)?);
+        assert_eq!(n, room);
+        // SAFETY: both tensors are alive, are of this size, and do not share storage.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, n) };
+        Ok(())
+    }
+}
+
 impl Machine for Emulator {
     fn device(&self) -> &Device {
         &Device::Cpu
     }
 
+    fn uuid(&self) -> Option<String> {
+        None
+    }
+
     fn fresh(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
         let n = shape.iter().product();
+        if self.tensors_left.fetch_sub(1, Ordering::Relaxed) <= 0 {
+            return Err(candle_core::Error::Msg(format!("{NO_ROOM} for another tensor")));
+        }
         // What nobody has written is not a number.
         match dtype {
             Dtype::F32 => Tensor::from_vec(vec![f32::NAN; n], shape, &Device::Cpu),
@@ -147,6 +185,36 @@ impl Machine for Emulator {
             )
         };
         assert_eq!(rc, launch.args.len() as i32, "{}: arguments", launch.kernel);
+        Ok(())
+    }
+
+    fn fetch(&self, home: &Tensor, to: &Tensor) -> Result<Ticket> {
+        Ok(self.set_out(home, to))
+    }
+
+    fn evict(&self, from: &Tensor, home: &Tensor) -> Result<Ticket> {
+        Ok(self.set_out(from, home))
+    }
+
+    fn wait(&self, copy: Ticket) -> Result<()> {
+        let copy = self.under_way.lock().unwrap().remove(&copy.0);
+        Self::copy(copy.expect("a copy is waited for once"))
+    }
+
+    fn settle(&self) -> Result<()> {
+        assert!(self.under_way.lock().unwrap().is_empty(), "a program waits for its copies");
+        Ok(())
+    }
+
+    fn pin(&self, _: &Tensor) -> Option<Pin> {
+        None
+    }
+
+    fn peak(&self) -> Result<Option<Bytes>> {
+        Ok(None)
+    }
+
+    fn reset_peak(&self) -> Result<()> {
         Ok(())
     }
 

@@ -6,7 +6,8 @@ use candle_core::{Device, Result, Tensor};
 
 use crate::lang::pipeline::Algorithm;
 use crate::program::{
-    Activation, AttentionSpec, Input, Instr, Op, ParamId, Phase, Program, Role, Value, ValueId,
+    Activation, AttentionSpec, Backend, CachedSpec, Input, Instr, Op, ParamId, Phase, Program, Role, Value,
+    ValueId,
 };
 use crate::random::Random;
 use crate::units::Dtype;
@@ -51,6 +52,10 @@ enum Operand {
     Starts(usize, usize),
     /// A sum so far, in 32 bits or not, which the output takes over.
     Sum(Vec<usize>, bool),
+    /// First tokens, last tokens and lengths of so many answers, in texts of at most so many tokens.
+    Spans(usize, usize),
+    /// So many lengths from 1 to a bound.
+    Lengths(usize, usize),
     /// An output of the attention over the second to fourth operand.
     Attended(usize),
 }
@@ -213,6 +218,33 @@ fn cases() -> Vec<Case> {
         case(Op::SquaredError, operands());
         case(Op::SquaredErrorGrad, operands());
     }
+    for (batch, seq) in [(1, 1), (3, 7), (2, 300)] {
+        let operands = || vec![Wide(vec![batch * seq, 2]), Operand::Spans(batch, seq)];
+        case(Op::SpanCrossEntropy { seq }, operands());
+        case(Op::SpanCrossEntropyGrad { seq }, operands());
+    }
+    let spec = CachedSpec {
+        batch: 1,
+        capacity: 1,
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 2,
+        scale: 0.3,
+        window: None,
+        softcap: None,
+    };
+    let continuations = [
+        spec,
+        CachedSpec { batch: 3, capacity: 70, heads: 4, kv_heads: 2, head_dim: 10, ..spec },
+        CachedSpec { batch: 2, capacity: 40, window: Some(9), softcap: Some(0.8), head_dim: 64, ..spec },
+    ];
+    for spec in continuations {
+        let CachedSpec { batch, capacity, heads, kv_heads, head_dim, .. } = spec;
+        let kept = || Wide(vec![50, kv_heads * head_dim]);
+        let seen = Words(Input::Seen, batch * capacity, 50, false);
+        let q = real(&[batch, heads * head_dim]);
+        case(Op::CachedAttention(spec), vec![q, kept(), kept(), seen, Operand::Lengths(batch, capacity)]);
+    }
     for n in [1, 255, 3001] {
         for accumulate in [false, true] {
             let more = sum(&[1], true, accumulate);
@@ -289,6 +321,7 @@ fn one<T: Stored + Number>(machine: &dyn Machine, case: &Case, dtype: Dtype) -> 
     let mut there = Store::new(made.weights.iter().map(on).collect::<Result<_>>()?);
     let mut here = Store::new(made.weights);
     let got = play(machine, &program, &mut there, made.inputs.clone(), carried, &knobs)?;
+    let program = Program { backend: rayon::current_num_threads().into(), ..program };
     let expected = play_on_cpu(&program, &mut here, made.inputs, made.carried, &knobs)?;
     let mut apart: f64 = 0.0;
     for (got, expected) in got.results.iter().zip(&expected.results) {
@@ -411,6 +444,18 @@ impl Made {
             Operand::Starts(rows, seq) => {
                 self.words(Input::Starts, starts(*rows, *seq));
             }
+            Operand::Spans(batch, seq) => {
+                let mut random = Random::new(seed);
+                let lengths: Vec<u32> = (0..*batch).map(|_| 1 + random.below(*seq as u64) as u32).collect();
+                let mut label = |length: &u32| random.below((*length).into()) as u32;
+                let labels: Vec<u32> = [&lengths, &lengths].into_iter().flatten().map(&mut label).collect();
+                self.words(Input::Spans, [labels, lengths].concat());
+            }
+            Operand::Lengths(n, most) => {
+                let mut random = Random::new(seed);
+                let lengths = (0..*n).map(|_| 1 + random.below(*most as u64) as u32).collect();
+                self.words(Input::Lengths, lengths);
+            }
             Operand::Attended(output) => {
                 let Op::AttentionGrad(spec) = &case.op else { unreachable!("only attention has a before") };
                 if self.attended.is_empty() {
@@ -436,7 +481,7 @@ impl Made {
             block: None,
         };
         let (values, given) = (std::mem::take(&mut self.values), std::mem::take(&mut self.given));
-        Program { values, inputs: given, instrs: vec![instr], outputs, threads: 1 }
+        Program { values, inputs: given, instrs: vec![instr], outputs, backend: Backend::Gpu }
     }
 
     fn words(&mut self, input: Input, words: Vec<u32>) {
@@ -492,6 +537,7 @@ fn attended(spec: &AttentionSpec, qkv: &[Tensor], dtype: Dtype) -> Result<Vec<Te
     ];
     let program = made.program(Op::Attention(*spec), outputs, vec![None; 2]);
     let mut store = Store::new(made.weights);
+    let program = Program { backend: rayon::current_num_threads().into(), ..program };
     Ok(play_on_cpu(&program, &mut store, made.inputs, Vec::new(), &knobs(&Algorithm::Sgd))?.results)
 }
 

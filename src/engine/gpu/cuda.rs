@@ -8,11 +8,12 @@ use std::ffi::c_void;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys as cublas};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaModule, DevicePtr, LaunchConfig, PushKernelArg, result, sys,
+    CudaEvent, CudaFunction, CudaModule, CudaStream, DevicePtr, LaunchConfig, PushKernelArg, result, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
 use candle_core::op::BackpropOp;
@@ -22,8 +23,9 @@ use sha2::{Digest, Sha256};
 
 use crate::units::{Bytes, Dtype};
 
+use super::super::access::place;
 use super::kernels::{DEVICE, Module, source};
-use super::machine::{Arg, Launch, Machine, Product};
+use super::machine::{Arg, Launch, Machine, NO_ROOM, Pin, Product, Ticket};
 
 /// Shared memory that a kernel has without asking.
 const USUAL_SHARED: u32 = 48 << 10;
@@ -32,6 +34,12 @@ const USUAL_SHARED: u32 = 48 << 10;
 pub struct Cuda {
     device: Device,
     cuda: CudaDevice,
+    /// What comes from the host, and what goes back, each in its order.
+    fetching: Arc<CudaStream>,
+    evicting: Arc<CudaStream>,
+    /// The ends of copies that nobody has waited for.
+    under_way: Mutex<HashMap<u64, CudaEvent>>,
+    tickets: AtomicU64,
     /// Major and minor.
     capability: (i32, i32),
     modules: Mutex<HashMap<Module, Loaded>>,
@@ -42,7 +50,7 @@ pub struct Cuda {
 }
 
 struct Loaded {
-    module: std::sync::Arc<CudaModule>,
+    module: Arc<CudaModule>,
     functions: HashMap<&'static str, CudaFunction>,
 }
 
@@ -71,14 +79,28 @@ impl Cuda {
         let device = Device::new_cuda_with_stream(ordinal)?;
         let Device::Cuda(cuda) = &device else { unreachable!("a CUDA device was asked for") };
         let cuda = cuda.clone();
-        #[allow(unsafe_code, reason = "events order several streams; there is one")]
-        // SAFETY: every allocation, launch and copy of this device goes to one stream.
+        #[allow(unsafe_code, reason = "events of every use are for several streams; here one computes")]
+        // SAFETY: every allocation, launch and copy of this device goes to one stream, but for those of `fetch` and
+        // `evict`, which have events of their own.
         unsafe {
             cuda.disable_event_tracking();
         }
         let context = cuda.cuda_stream().context().clone();
         let capability = context.compute_capability().map_err(|e| failed("its compute capability", e))?;
-        let machine = Self { device, cuda, capability, modules: Mutex::default(), tf32: false, cache };
+        let stream = || context.new_stream().map_err(|e| failed("a stream", e));
+        let (fetching, evicting) = (stream()?, stream()?);
+        let machine = Self {
+            device,
+            cuda,
+            fetching,
+            evicting,
+            under_way: Mutex::default(),
+            tickets: AtomicU64::new(0),
+            capability,
+            modules: Mutex::default(),
+            tf32: false,
+            cache,
+        };
         // What is freed stays for the next allocation instead of going back at every synchronisation.
         machine.set_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, u64::MAX)?;
         Ok(machine)
@@ -137,14 +159,6 @@ impl Cuda {
         Ok(value)
     }
 
-    /// The highest sum of all tensors since [`Cuda::reset_peak`], as the memory pool counts it.
-    ///
-    /// # Errors
-    /// When the driver does not say.
-    pub fn peak(&self) -> Result<Bytes> {
-        self.ask_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH).map(Bytes)
-    }
-
     /// What the pool has taken from the device at most since [`Cuda::reset_peak`].
     ///
     /// # Errors
@@ -153,11 +167,30 @@ impl Cuda {
         self.ask_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH).map(Bytes)
     }
 
-    /// # Errors
-    /// When the driver refuses.
-    pub fn reset_peak(&self) -> Result<()> {
-        self.set_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, 0)?;
-        self.set_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH, 0)
+    /// What an allocation that failed means, and what takes the room.
+    fn no_room(&self, wanted: Bytes, error: Error) -> Error {
+        if !error.to_string().contains("OUT_OF_MEMORY") {
+            return error;
+        }
+        let context = self.cuda.cuda_stream().context().clone();
+        let own = self.ask_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT).unwrap_or(0);
+        let taken = context.mem_get_info().map_or(String::new(), |(free, total)| {
+            let others = Bytes((total as u64).saturating_sub(free as u64 + own));
+            format!(
+                "; of {} this run's tensors have {}, the driver and other processes {others}",
+                Bytes(total as u64),
+                Bytes(own)
+            )
+        });
+        Error::Msg(format!("{NO_ROOM} for another {wanted}{taken}"))
+    }
+
+    /// Lets a copy be waited for that `stream` has begun.
+    fn set_out(&self, stream: &CudaStream) -> Result<Ticket> {
+        let event = stream.record_event(None).map_err(|e| failed("an event", e))?;
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        self.under_way.lock().expect("nobody panics with the copies in hand").insert(ticket, event);
+        Ok(Ticket(ticket))
     }
 
     /// The kernels for `module`, from disk or compiled now.
@@ -225,16 +258,24 @@ impl Machine for Cuda {
     #[allow(unsafe_code, reason = "kernels write what they are given; zeroing would be a pass over memory")]
     fn fresh(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
         let n = shape.iter().product::<usize>().max(1);
+        let room = |error| self.no_room(Bytes(n as u64 * dtype.size()), error);
         // SAFETY: every bit pattern is a number, and nothing reads before a kernel has written.
         let storage = unsafe {
+            let cuda = &self.cuda;
             match dtype {
-                Dtype::F32 => CudaStorage::wrap_cuda_slice(self.cuda.alloc::<f32>(n)?, self.cuda.clone()),
-                Dtype::U32 => CudaStorage::wrap_cuda_slice(self.cuda.alloc::<u32>(n)?, self.cuda.clone()),
-                Dtype::F16 => CudaStorage::wrap_cuda_slice(self.cuda.alloc::<f16>(n)?, self.cuda.clone()),
-                Dtype::Bf16 => CudaStorage::wrap_cuda_slice(self.cuda.alloc::<bf16>(n)?, self.cuda.clone()),
+                Dtype::F32 => CudaStorage::wrap_cuda_slice(cuda.alloc::<f32>(n).map_err(room)?, cuda.clone()),
+                Dtype::U32 => CudaStorage::wrap_cuda_slice(cuda.alloc::<u32>(n).map_err(room)?, cuda.clone()),
+                Dtype::F16 => CudaStorage::wrap_cuda_slice(cuda.alloc::<f16>(n).map_err(room)?, cuda.clone()),
+                Dtype::Bf16 => {
+                    CudaStorage::wrap_cuda_slice(cuda.alloc::<bf16>(n).map_err(room)?, cuda.clone())
+                }
             }
         };
         Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+    }
+
+    fn uuid(&self) -> Option<String> {
+        self.about().ok().map(|about| about.uuid)
     }
 
     fn upload(&self, words: Vec<u32>, shape: &[usize]) -> Result<Tensor> {
@@ -304,6 +345,69 @@ impl Machine for Cuda {
         // is dropped is freed in the order of the stream.
         unsafe { builder.launch(config) }.map_err(told)?;
         Ok(())
+    }
+
+    fn fetch(&self, home: &Tensor, to: &Tensor) -> Result<Ticket> {
+        let ((from, bytes), to) = (place(home)?, self.address(to)?);
+        // Not before the storage is free of what it held.
+        self.fetching.join(&self.cuda.cuda_stream()).map_err(|e| failed("an event", e))?;
+        #[allow(unsafe_code, reason = "a call of the driver")]
+        // SAFETY: both places are of this size; the store keeps the one, the program the other until it has waited.
+        unsafe { sys::cuMemcpyHtoDAsync_v2(to, from as *const c_void, bytes, self.fetching.cu_stream()) }
+            .result()
+            .map_err(|e| failed("a copy to the device", e))?;
+        self.set_out(&self.fetching)
+    }
+
+    fn evict(&self, from: &Tensor, home: &Tensor) -> Result<Ticket> {
+        let (from, (to, bytes)) = (self.address(from)?, place(home)?);
+        self.evicting.join(&self.cuda.cuda_stream()).map_err(|e| failed("an event", e))?;
+        #[allow(unsafe_code, reason = "a call of the driver")]
+        // SAFETY: as above; nobody reads the host's tensor before `settle`.
+        unsafe { sys::cuMemcpyDtoHAsync_v2(to as *mut c_void, from, bytes, self.evicting.cu_stream()) }
+            .result()
+            .map_err(|e| failed("a copy from the device", e))?;
+        self.set_out(&self.evicting)
+    }
+
+    fn wait(&self, copy: Ticket) -> Result<()> {
+        let event = self.under_way.lock().expect("nobody panics with the copies in hand").remove(&copy.0);
+        let event = event.expect("a copy is waited for once");
+        self.cuda.cuda_stream().wait(&event).map_err(|e| failed("an event", e))
+    }
+
+    fn settle(&self) -> Result<()> {
+        let context = self.cuda.cuda_stream().context().clone();
+        context.synchronize().map_err(|e| failed("what was launched", e))
+    }
+
+    fn pin(&self, home: &Tensor) -> Option<Pin> {
+        /// Memory that the driver has been told of.
+        struct Registered(u64);
+
+        impl Drop for Registered {
+            #[allow(unsafe_code, reason = "a call of the driver")]
+            fn drop(&mut self) {
+                // SAFETY: it was registered, and is there still. Where that fails, the process ends with it.
+                let _ = unsafe { sys::cuMemHostUnregister(self.0 as *mut c_void) };
+            }
+        }
+
+        let (at, bytes) = place(home).ok().filter(|(_, bytes)| *bytes > 0)?;
+        #[allow(unsafe_code, reason = "a call of the driver")]
+        // SAFETY: the tensor is of this size, and outlives its pin.
+        let done = unsafe { sys::cuMemHostRegister_v2(at as *mut c_void, bytes, 0) }.result();
+        done.ok().map(|()| Box::new(Registered(at)) as Pin)
+    }
+
+    fn peak(&self) -> Result<Option<Bytes>> {
+        let used = self.ask_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?;
+        Ok(Some(Bytes(used)))
+    }
+
+    fn reset_peak(&self) -> Result<()> {
+        self.set_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, 0)?;
+        self.set_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH, 0)
     }
 
     fn multiply(&self, product: &Product) -> Result<()> {

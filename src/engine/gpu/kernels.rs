@@ -8,12 +8,13 @@ use crate::units::Dtype;
 pub const DEVICE: &str = include_str!("kernels/cuda.cuh");
 
 /// The kernels, in the order in which each may use what stands before it.
-pub const SOURCES: [(&str, &str); 6] = [
+pub const SOURCES: [(&str, &str); 7] = [
     ("common.cuh", include_str!("kernels/common.cuh")),
     ("values.cu", include_str!("kernels/values.cu")),
     ("rows.cu", include_str!("kernels/rows.cu")),
     ("loss.cu", include_str!("kernels/loss.cu")),
     ("attention.cu", include_str!("kernels/attention.cu")),
+    ("cache.cu", include_str!("kernels/cache.cu")),
     ("optimizer.cu", include_str!("kernels/optimizer.cu")),
 ];
 
@@ -43,6 +44,7 @@ impl Module {
     pub fn of(program: &Program) -> Self {
         let head_dim = program.instrs.iter().find_map(|instr| match &instr.op {
             Op::Attention(spec) | Op::AttentionGrad(spec) => Some(spec.head_dim),
+            Op::CachedAttention(spec) => Some(spec.head_dim),
             _ => None,
         });
         let half = program.values.iter().find_map(|value| match (value.role, value.dtype) {

@@ -1,8 +1,10 @@
 //! What is asked of a device: room for tensors, launches of kernels, products of matrices.
 
+use std::any::Any;
+
 use candle_core::{Device, Result, Tensor};
 
-use crate::units::Dtype;
+use crate::units::{Bytes, Dtype};
 
 use super::kernels::Module;
 
@@ -53,15 +55,29 @@ pub struct Product {
     pub beta: f32,
 }
 
-/// A device. Everything that it is asked for happens in order.
-pub trait Machine {
+/// How the error begins that a device gives which has no room for a tensor.
+pub const NO_ROOM: &str = "the device has no room";
+
+/// A copy under way between the host's memory and the device's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// Host memory that a device reads and writes by itself, until this is dropped.
+pub type Pin = Box<dyn Any + Send + Sync>;
+
+/// A device. Everything that it is asked for happens in order, but for the copies that [`Machine::fetch`] and
+/// [`Machine::evict`] begin: they are done when [`Machine::wait`] says so.
+pub trait Machine: Send + Sync {
     /// Where candle keeps its tensors.
     fn device(&self) -> &Device;
+
+    /// What tells it from all other devices of the world.
+    fn uuid(&self) -> Option<String>;
 
     /// A new tensor whose numbers are whatever was there.
     ///
     /// # Errors
-    /// When the device has no room for it.
+    /// When the device has no room for it: [`NO_ROOM`], and what takes it.
     fn fresh(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor>;
 
     /// A new tensor of words.
@@ -83,4 +99,43 @@ pub trait Machine {
     /// # Errors
     /// When the library refuses.
     fn multiply(&self, product: &Product) -> Result<()>;
+
+    /// Begins to copy a tensor of the host to one of the device, which nobody reads before [`Machine::wait`].
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    fn fetch(&self, home: &Tensor, to: &Tensor) -> Result<Ticket>;
+
+    /// Begins to copy a tensor of the device, as it is after what was launched before, to one of the host. Nobody writes
+    /// into it or lets it go before [`Machine::wait`].
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    fn evict(&self, from: &Tensor, home: &Tensor) -> Result<Ticket>;
+
+    /// What is launched from here on comes after the copy; the host does not wait.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    fn wait(&self, copy: Ticket) -> Result<()>;
+
+    /// Waits until all that was asked for is done: then the host may read what was brought back to it.
+    ///
+    /// # Errors
+    /// When something that was launched has failed.
+    fn settle(&self) -> Result<()>;
+
+    /// Lets copies of a tensor of the host go at full speed beside the computation. None where that cannot be had; they
+    /// are slower then.
+    fn pin(&self, home: &Tensor) -> Option<Pin>;
+
+    /// The most memory that tensors have taken since [`Machine::reset_peak`], where the device counts it.
+    ///
+    /// # Errors
+    /// When the driver does not say.
+    fn peak(&self) -> Result<Option<Bytes>>;
+
+    /// # Errors
+    /// When the driver refuses.
+    fn reset_peak(&self) -> Result<()>;
 }

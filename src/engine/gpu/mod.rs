@@ -20,5 +20,5 @@ pub mod player;
 pub mod update;
 
 pub use kernels::Module;
-pub use machine::{Arg, Launch, Machine, Product};
+pub use machine::{Arg, Launch, Machine, NO_ROOM, Pin, Product, Ticket};
 pub use player::play;

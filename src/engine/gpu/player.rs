@@ -2,20 +2,20 @@
 //!
 //! It allocates what the program says, and scratch as [`Op::workspace`] counts it.
 
+use std::collections::HashMap;
+
 use candle_core::{Result, Tensor};
 
-use crate::program::{Activation, AttentionSpec, Input, Instr, Op, Program, Role, ValueId};
+use crate::program::workspace::gpu_blocks as blocks;
+use crate::program::{Activation, AttentionSpec, CachedSpec, Home, Input, Instr, Op, Program, Role, ValueId};
 use crate::random::Random;
 use crate::units::Dtype;
 
 use super::super::player::{Inputs, Knobs, Played};
 use super::super::store::Store;
 use super::kernels::Module;
-use super::machine::{Arg, Launch, Machine, Product};
+use super::machine::{Arg, Launch, Machine, Product, Ticket};
 use super::update::{Step, update};
-
-/// Blocks that share a loop over a whole buffer, at most; and the parts of a sum that is formed in two steps.
-pub(super) const BLOCKS: usize = 1024;
 
 /// Plays `program` on `inputs` and on the gradients that an earlier program has left; weights and states lie on the
 /// device.
@@ -47,6 +47,7 @@ pub fn play(
             | Role::Master(_)
             | Role::State(..)
             | Role::Cache(_)
+            | Role::Fetched(_)
             | Role::Activation
             | Role::Flow
             | Role::Scalar => {
@@ -56,13 +57,14 @@ pub fn play(
     }
     drop(inputs);
     drop(carried);
-    let mut player =
-        Player { desk: Desk { machine, module: Module::of(program) }, program, store, values, knobs };
-    for instr in &program.instrs {
-        player.call(instr)?;
-        for id in &instr.dies {
-            player.values[id.0] = None;
+    let desk = Desk { machine, module: Module::of(program) };
+    let mut player = Player { desk, program, store, values, under_way: HashMap::new(), knobs };
+    if let Err(error) = player.run() {
+        // Storage that is being copied to or from does not go before that is done.
+        for (_, copy) in player.under_way.drain() {
+            let _ = machine.wait(copy);
         }
+        return Err(error);
     }
     let mut played = Played::default();
     for id in &program.outputs {
@@ -73,6 +75,7 @@ pub fn play(
             | Role::Master(_)
             | Role::State(..)
             | Role::Cache(_)
+            | Role::Fetched(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow
@@ -132,11 +135,6 @@ impl Desk<'_> {
     }
 }
 
-/// Blocks of 256 threads for a loop over `n` numbers.
-pub(super) fn blocks(n: usize) -> usize {
-    n.div_ceil(256).clamp(1, BLOCKS)
-}
-
 pub(super) fn word(n: usize) -> Arg {
     Arg::U32(u32::try_from(n).expect("a size of fewer than 2^32"))
 }
@@ -176,19 +174,43 @@ struct Player<'a> {
     program: &'a Program,
     store: &'a mut Store,
     values: Vec<Option<Tensor>>,
+    /// Copies that have set out, to the device or from it.
+    under_way: HashMap<ValueId, Ticket>,
     knobs: &'a Knobs<'a>,
 }
 
 impl Player<'_> {
+    fn run(&mut self) -> Result<()> {
+        for instr in &self.program.instrs {
+            self.call(instr)?;
+            for id in &instr.dies {
+                self.arrive(*id)?;
+                self.values[id.0] = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what follows wait for a copy that is under way.
+    fn arrive(&mut self, id: ValueId) -> Result<()> {
+        match self.under_way.remove(&id) {
+            Some(copy) => self.desk.machine.wait(copy),
+            None => Ok(()),
+        }
+    }
+
     fn get(&self, id: ValueId) -> Tensor {
         match self.program.value(id).role {
             Role::Weight(param) => self.store.weights[param.0].clone(),
             Role::Master(param) => self.store.master(param).clone(),
             Role::State(param, slot) => self.store.state(param, slot).clone(),
             Role::Cache(slot) => self.store.caches[slot].clone(),
-            Role::Input(_) | Role::Activation | Role::Flow | Role::Gradient(_) | Role::Scalar => {
-                self.values[id.0].clone().expect("a value is read while it lives")
-            }
+            Role::Fetched(_)
+            | Role::Input(_)
+            | Role::Activation
+            | Role::Flow
+            | Role::Gradient(_)
+            | Role::Scalar => self.values[id.0].clone().expect("a value is read while it lives"),
         }
     }
 
@@ -207,6 +229,24 @@ impl Player<'_> {
 
     fn call(&mut self, instr: &Instr) -> Result<()> {
         let tensors: Vec<Tensor> = instr.inputs.iter().map(|id| self.get(*id)).collect();
+        match instr.op {
+            Op::Fetch => {
+                let (id, value) = (instr.outputs[0], self.program.value(instr.outputs[0]));
+                let here = self.desk.machine.fresh(&value.shape, value.dtype)?;
+                self.under_way.insert(id, self.desk.machine.fetch(&tensors[0], &here)?);
+                self.values[id.0] = Some(here);
+                return Ok(());
+            }
+            Op::Evict => {
+                let copy = self.desk.machine.evict(&tensors[0], &tensors[1])?;
+                self.under_way.insert(instr.inputs[0], copy);
+                return Ok(());
+            }
+            _ => {}
+        }
+        for id in &instr.inputs {
+            self.arrive(*id)?;
+        }
         let input: Vec<Arg> = tensors.iter().map(|tensor| self.desk.at(tensor)).collect::<Result<_>>()?;
         let program = self.program;
         let dims = |i: usize| -> &[usize] { &program.value(instr.inputs[i]).shape };
@@ -403,12 +443,20 @@ impl Player<'_> {
             Op::CrossEntropyGrad => self.class_loss("class_entropy", instr, &input, true),
             Op::SquaredError => self.class_loss("squared_error", instr, &input, false),
             Op::SquaredErrorGrad => self.class_loss("squared_error", instr, &input, true),
-            // Answers in a text, and keys and values that are kept, are the CPU's alone so far.
-            Op::CacheWrite
-            | Op::CachedAttention(_)
-            | Op::SpanCrossEntropy { .. }
-            | Op::SpanCrossEntropyGrad { .. } => {
-                Err(candle_core::Error::Msg(format!("no device has a kernel for {}", instr.op.name())))
+            Op::Fetch | Op::Evict => unreachable!("copies are not launched"),
+            Op::SpanCrossEntropy { seq } => self.span_loss(instr, &input, *seq, false),
+            Op::SpanCrossEntropyGrad { seq } => self.span_loss(instr, &input, *seq, true),
+            Op::CacheWrite => {
+                let args = [input[1], input[0], input[2], word(dims(0)[1]), count(size(0))];
+                self.desk.each("cache_write", size(0), &args)
+            }
+            Op::CachedAttention(spec) => {
+                let CachedSpec { batch, capacity, heads, kv_heads, head_dim, scale, window, softcap } = *spec;
+                let y = self.output(instr, 0)?;
+                let numbers = [scale, softcap.unwrap_or(0.0)].map(Arg::F32);
+                let sizes = [window.unwrap_or(0), capacity, heads, kv_heads, head_dim].map(word);
+                let args = [&[y][..], &input, &numbers, &sizes].concat();
+                self.desk.blocks("cached_attention", batch * heads, 256, &args)
             }
             Op::SumSquares { accumulate } => {
                 let Arg::Pointer(out) = self.output(instr, 0)? else { unreachable!("an output has a place") };
@@ -422,7 +470,7 @@ impl Player<'_> {
             }
             Op::Update { master, states, scaled } => {
                 let value = program.value(instr.inputs[0]);
-                let Role::Weight(param) = value.role else {
+                let (Role::Weight(param) | Role::Fetched(Home::Weight(param))) = value.role else {
                     unreachable!("an update begins with its weight")
                 };
                 let (first, n) = (2 + usize::from(*master), value.elements());
@@ -597,6 +645,19 @@ impl Player<'_> {
             }
         }
         self.desk.blocks("pair_sums", 1, 256, &[out, pairs, word(rows)])
+    }
+
+    /// The loss of answers in texts, and with `grad` what the logits become.
+    fn span_loss(&mut self, instr: &Instr, input: &[Arg], seq: usize, grad: bool) -> Result<()> {
+        let batch = self.program.value(instr.inputs[1]).elements() / 3;
+        let out = self.output(instr, 0)?;
+        let dx = if grad { self.output(instr, 1)? } else { Arg::Pointer(0) };
+        let scale = Arg::F32(if grad { self.knobs.loss_scale } else { 0.0 });
+        let pairs = self.desk.floats(2 * batch)?;
+        let pairs = self.desk.at(&pairs)?;
+        let args = [pairs, dx, input[0], input[1], scale, word(seq), word(batch)];
+        self.desk.blocks("span_entropy", batch, 256, &args)?;
+        self.desk.blocks("pair_sums", 1, 256, &[out, pairs, word(batch)])
     }
 
     /// A loss of a few numbers a row, and with `grad` what they become.

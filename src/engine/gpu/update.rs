@@ -3,9 +3,10 @@
 use candle_core::{Result, Tensor};
 
 use crate::lang::pipeline::{Algorithm, Setting};
+use crate::program::workspace::{GPU_BLOCKS as BLOCKS, GPU_UPDATE as SCRATCH, gpu_blocks as blocks};
 
 use super::machine::Arg;
-use super::player::{BLOCKS, Desk, blocks, count, flag, word};
+use super::player::{Desk, count, flag, word};
 
 /// What an update is told beside its tensors.
 #[derive(Debug, Clone, Copy)]
@@ -23,9 +24,6 @@ const NONE: Arg = Arg::Pointer(0);
 
 /// What an update may use beside its operands: the parts of two sums, the sums, the means of a factored moment's rows.
 struct Scratch(u64);
-
-/// Bytes of [`Scratch`].
-pub const SCRATCH: usize = 2 * 8 * BLOCKS + 512;
 
 impl Scratch {
     /// The parts of the first sum, or of the second.

@@ -6,8 +6,8 @@ use crate::lang::names::{nearest, quoted};
 use crate::lang::pipeline::{
     Advance, Algorithm, Data, Decline, Filter, Format, Groups, Half, Holdout, Hook, Horizon, LossOn, Mark,
     Model, Optimizer, Order, Origin, Outcome, Part, Pick, Precision, ROLES, Rate, Recompute, Repository,
-    Rest, Schedule, Setting, Shuffle, Source, Split, Stop, Tail, Task, Test, Timescale, Tokenizer, TooLong,
-    Tools, Warmup, Weigh, Weights,
+    Residence, Rest, Schedule, Setting, Shuffle, Source, Split, Stop, Tail, Task, Test, Timescale, Tokenizer,
+    TooLong, Tools, Warmup, Weigh, Weights,
 };
 use crate::lang::schema::{ALGORITHMS, AlgorithmKeys, Preset, Unit};
 use crate::problem::{Problem, Problems};
@@ -692,6 +692,11 @@ pub(super) fn schedule(checked: &Checked, problems: &mut Problems) -> Option<Sch
             "device" => Some(Rest::Device),
             "host" => Some(Rest::Host),
             "discard" => Some(Rest::Discard),
+            _ => None,
+        })?,
+        weights: fields.read("weights", |word| match word.word()? {
+            "device" => Some(Residence::Device),
+            "host" => Some(Residence::Host),
             _ => None,
         })?,
         rate: fields.read("rate", rate)?,

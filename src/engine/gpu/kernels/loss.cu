@@ -85,6 +85,43 @@ extern "C" __global__ void class_entropy(
     });
 }
 
+// Per sequence the mean of two cross entropies over its own tokens, of where an answer begins and where it ends, and 1 if
+// both are the first choice; [batch, 2]. logits are [batch, seq, 2]; spans are first tokens, last tokens, lengths.
+// d_logits may be logits; a scale of 0 gives no gradient. A block of 256 threads a sequence.
+extern "C" __global__ void span_entropy(
+    float* out, float* d_logits, const float* logits, const u32* spans, float scale, u32 seq, u32 batch) {
+    u32 row = blockIdx.x, length = spans[2 * batch + row];
+    const float* x = logits + (u64)row * seq * 2;
+    float nll = 0.0f;
+    bool chosen = true;
+    for (u32 side = 0; side < 2; side++) {
+        u32 label = spans[side * batch + row];
+        float high = -INFINITY, sum = 0.0f, earlier = 0.0f;
+        for (u32 t = threadIdx.x; t < length; t += blockDim.x) high = fmaxf(high, x[2 * t + side]);
+        high = block_max(high);
+        for (u32 t = threadIdx.x; t < length; t += blockDim.x) {
+            sum += expf(x[2 * t + side] - high);
+            if (t < label && x[2 * t + side] == high) earlier = 1.0f;
+        }
+        sum = block_sum(sum);
+        earlier = block_sum(earlier);
+        float own = x[2 * label + side];
+        nll += (logf(sum) + (high - own)) / 2.0f;
+        chosen = chosen && own == high && earlier == 0.0f;
+        if (scale <= 0.0f) continue;
+        // Nobody reads this side's logits after that, but for each thread its own.
+        __syncthreads();
+        for (u32 t = threadIdx.x; t < seq; t += blockDim.x) {
+            float d = t < length ? expf(x[2 * t + side] - high) / sum - (t == label ? 1.0f : 0.0f) : 0.0f;
+            d_logits[((u64)row * seq + t) * 2 + side] = scale / 2.0f * d;
+        }
+    }
+    if (threadIdx.x == 0) {
+        out[2 * row] = nll;
+        out[2 * row + 1] = chosen ? 1.0f : 0.0f;
+    }
+}
+
 // (x - target)^2 of each row, and 0; dx = 2 scale (x - target), which may be x.
 extern "C" __global__ void squared_error(
     float* out, float* dx, const float* x, const u32* targets, float scale, u32 rows) {

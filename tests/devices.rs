@@ -1,0 +1,197 @@
+//! Whole stages on a device: what a run leaves, what it takes, and how it goes on.
+//!
+//! The device is the emulated one of `tests/gpu`. A process of its own, with one test: the peak of a step is what this
+//! process has allocated meanwhile, on either side.
+
+mod common;
+#[path = "gpu/emulator.rs"]
+mod emulator;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hift::engine::gpu::Machine;
+use hift::engine::{Devices, memory};
+use hift::problem::Fault;
+use hift::run::Ending;
+use safetensors::SafeTensors;
+
+use common::run_on;
+use emulator::Emulator;
+
+#[global_allocator]
+static ALLOCATOR: memory::Counting<std::alloc::System> = memory::Counting(std::alloc::System);
+
+/// Model, schedule, train, and how far losses and weights may be from the CPU's: half numbers round here and there to
+/// the other neighbour.
+const CASES: &[(&str, &str, &str, f64)] = &[
+    ("precision = fp32", "states = host", "", 1e-5),
+    ("precision = fp32", "states = device", "clip = 0.5", 1e-5),
+    ("precision = fp32", "states = host weights = host", "clip = 0.5 accumulate = 2", 1e-5),
+    ("precision = mixed_hi(bf16)", "states = host", "clip = 0.5", 2e-2),
+    ("precision = mixed_hi(bf16) recompute = blocks", "states = host weights = host", "", 2e-2),
+    ("precision = mixed(bf16)", "states = discard weights = host dwell = 2 steps", "accumulate = 2", 2e-2),
+    ("precision = mixed_hi(fp16)", "states = host order = random(seed = 3)", "", 5e-3),
+];
+
+fn pipeline(device: &str, model: &str, schedule: &str, train: &str) -> String {
+    format!(
+        r#"hift 1
+data rows {{ source = json("rows.jsonl") format = tokens(input = "ids") holdout = 4 rows }}
+model tiny {{ weights = random("config.json", seed = 1) {model} }}
+groups g {{ split = by_layer(1) }}
+schedule s {{ rate = constant(1e-3) {schedule} }}
+optimizer adamw {{ }}
+train t {{
+    data = rows model = tiny groups = g schedule = s optimizer = adamw device = {device}
+    steps = 9 micro_batch = 2 {train}
+    evaluate {{ every = 4 steps metrics = [loss] }}
+    checkpoint {{ every = 4 steps keep = 9 }}
+}}
+evaluate after {{ from = t data = rows metrics = [loss] device = {device} }}
+export final {{ from = t to = "final" }}
+"#
+    )
+}
+
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |i: u32| (0..12).map(|t| (i * 31 + t * (i % 5 + 2)) % 40).collect::<Vec<u32>>();
+    let rows: String = (0..40).map(|i| format!("{{\"ids\": {:?}}}\n", row(i))).collect();
+    fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
+    let config = r#"{"model_type": "llama", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}"#;
+    fs::write(folder.path().join("config.json"), config).unwrap();
+    folder
+}
+
+/// The numbers of all tensors of a file.
+fn numbers(file: &Path) -> Vec<f64> {
+    let bytes = fs::read(file).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut names = tensors.names();
+    names.sort_unstable();
+    let wide = |name| {
+        let data = tensors.tensor(name).unwrap();
+        match data.dtype() {
+            safetensors::Dtype::F32 => {
+                data.data().chunks(4).map(|x| f32::from_le_bytes(x.try_into().unwrap()).into()).collect()
+            }
+            safetensors::Dtype::BF16 => {
+                let bits = |x: &[u8]| half::bf16::from_le_bytes(x.try_into().unwrap()).to_f64();
+                data.data().chunks(2).map(bits).collect::<Vec<f64>>()
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    names.into_iter().flat_map(wide).collect()
+}
+
+fn assert_near(got: &[f64], expected: &[f64], part: f64, what: &str) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let norm = |all: &mut dyn Iterator<Item = f64>| all.map(|x| x * x).sum::<f64>().sqrt();
+    let apart = norm(&mut got.iter().zip(expected).map(|(a, b)| a - b));
+    let length = norm(&mut expected.iter().copied());
+    // NaN is never near.
+    assert!(apart <= part * length, "{what}: {apart:e} apart of {length:e}");
+}
+
+/// A device that is full in the middle of a run: what was trained is kept, and goes on to the same bits.
+fn no_room(emulator: &Emulator, device: &Devices) {
+    let text = pipeline("cuda(0)", "", "", "clip = 1.0");
+    let whole = folder();
+    let (seen, ..) = run_on(device, whole.path(), &text).unwrap();
+    let folder = folder();
+    let run = |tensors: i64| {
+        emulator.tensors_left.store(tensors, Ordering::Relaxed);
+        let ended = run_on(device, folder.path(), &text);
+        emulator.tensors_left.store(i64::MAX, Ordering::Relaxed);
+        ended
+    };
+    let problems = run(1000).unwrap_err();
+    assert_eq!((problems.0[0].code, problems.0[0].fault), ("hift::engine::device_full", Fault::Failed));
+    let said = problems.to_string();
+    for part in ["no room for another tensor, at step", "group ", "the plan has", "kept activations"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let (again, ..) = run(i64::MAX).unwrap();
+    let n = again.losses.len();
+    assert!(n < 9, "it goes on, it does not begin anew");
+    assert_eq!(again.losses[..], seen.losses[9 - n..]);
+    let weights = |folder: &Path| fs::read(folder.join("final/model.safetensors")).unwrap();
+    assert!(weights(folder.path()) == weights(whole.path()));
+}
+
+/// The texts that a small random model writes.
+fn texts(devices: &Devices, device: &str, search: &str) -> Vec<String> {
+    let folder = folder();
+    fs::write(folder.path().join("tokenizer.json"), common::word_tokenizer(40)).unwrap();
+    let text = format!(
+        r#"hift 1
+tokenizer words {{ file = "tokenizer.json" end = none }}
+model tiny {{ weights = random("config.json", seed = 1) }}
+generate texts {{
+    model = tiny tokenizer = words prompts = ["w5 w6 w7", "w9", "w30 w20 w10 w11", "w5"]
+    max_new_tokens = 12 tokens {search} device = {device}
+}}
+"#
+    );
+    let (seen, ..) = run_on(devices, folder.path(), &text).unwrap_or_else(|problems| panic!("{problems}"));
+    seen.texts.into_iter().map(|(_, text)| text).collect()
+}
+
+#[test]
+fn a_stage_on_a_device_ends_as_on_the_cpu_in_the_memory_that_was_foretold() {
+    let Some(emulator) = Emulator::new() else { return };
+    let emulator = Arc::new(emulator);
+    let device = Devices::default().with(0, emulator.clone() as Arc<dyn Machine>);
+    no_room(&emulator, &device);
+    for search in ["", "beams = 3", "temperature = 1.1 seed = 4"] {
+        let here = texts(&Devices::default(), "cpu", search);
+        assert_eq!(texts(&device, "cuda(0)", search), here, "{search}");
+    }
+    for (model, schedule, train, apart) in CASES {
+        let name = format!("{model}, {schedule}, {train}");
+        let (here, there) = (folder(), folder());
+        let text = pipeline("cpu", model, schedule, train);
+        let (on_cpu, ..) = run_on(&Devices::default(), here.path(), &text).unwrap();
+        let text = pipeline("cuda(0)", model, schedule, train);
+        let (seen, estimate, ending) = run_on(&device, there.path(), &text).unwrap();
+        assert!(matches!(ending, Ending::Finished { .. }));
+        assert_eq!(seen.groups, on_cpu.groups, "{name}");
+        assert_near(&seen.losses, &on_cpu.losses, *apart, &format!("{name}: losses"));
+        assert_near(&seen.grad_norms, &on_cpu.grad_norms, 5.0 * apart, &format!("{name}: norms"));
+        assert_eq!(seen.evaluations.len(), on_cpu.evaluations.len());
+        for ((step, got), (_, expected)) in seen.evaluations.iter().zip(&on_cpu.evaluations) {
+            assert_near(&[got[0].1], &[expected[0].1], *apart, &format!("{name}: at {step:?}"));
+        }
+        let weights = |folder: &Path| numbers(&folder.join("final/model.safetensors"));
+        assert_near(&weights(there.path()), &weights(here.path()), 2.0 * apart, &name);
+
+        // All rows are as long as the longest, so every step is as large as the estimate's.
+        let groups = &estimate.stages[0].groups;
+        for (names, peak) in seen.groups.iter().zip(&seen.peaks) {
+            let foretold = groups.iter().find(|group| group.names == *names).unwrap();
+            assert_eq!(*peak, foretold.peak.0, "{name}: {names:?}\n{:?}", foretold.by);
+        }
+
+        // Taken up at its second checkpoint it ends with the same bits.
+        let (ended, run) =
+            (fs::read(there.path().join("final/model.safetensors")).unwrap(), there.path().join("run"));
+        fs::remove_dir_all(there.path().join("final")).unwrap();
+        fs::remove_dir_all(run.join("checkpoints/t-8")).unwrap();
+        let _ = fs::remove_dir_all(run.join("checkpoints/t-9"));
+        let events = fs::read_to_string(run.join("events.jsonl")).unwrap();
+        let unfinished: String = events
+            .lines()
+            .filter(|line| !line.contains("\"finish\""))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        fs::write(run.join("events.jsonl"), unfinished).unwrap();
+        let (again, ..) = run_on(&device, there.path(), &text).unwrap();
+        assert_eq!(again.losses[..], seen.losses[4..], "{name}");
+        assert!(fs::read(there.path().join("final/model.safetensors")).unwrap() == ended, "{name}");
+    }
+}
