@@ -447,23 +447,21 @@ fn the_scale_of_the_loss_is_taken_up_and_so_are_packed_accumulated_turns() {
     let lines =
         (0..60).map(|n| (0..2 + n % 5).map(|t| words[(n * 3 + t * t) % 4]).collect::<Vec<_>>().join(" "));
     let case = Case::stages().write("words.txt", lines.map(|line| line + "\n").collect::<String>());
-    let text = format!(
-        r#"hift 1
-data words {{ source = text("words.txt") format = text holdout = 4 rows shuffle = seed(5) }}
-tokenizer plain {{ file = "tokenizer.json" max_length = 16 tokens pack = true }}
-model tiny {{ weights = random("config.json", seed = 1) precision = mixed_hi(fp16) }}
-groups layers {{ split = by_layer(1) }}
-schedule turns {{ rate = linear(1e-3) dwell = 3 steps order = random(seed = 3, redraw = per_cycle) }}
-optimizer adamw {{}}
-train sft {{
+    let text = r#"hift 1
+data words { source = text("words.txt") format = text holdout = 4 rows shuffle = seed(5) }
+tokenizer plain { file = "tokenizer.json" max_length = 16 tokens pack = true }
+model tiny { weights = random("config.json", seed = 1) precision = mixed_hi(fp16) }
+groups layers { split = by_layer(1) }
+schedule turns { rate = linear(1e-3) dwell = 3 steps order = random(seed = 3, redraw = per_cycle) }
+optimizer adamw {}
+train sft {
     data = words tokenizer = plain model = tiny groups = layers schedule = turns optimizer = adamw
     steps = 60 micro_batch = 2 accumulate = 3
-    evaluate {{ every = 20 steps }}
-    checkpoint {{ every = 7 steps keep = 2 }}
-}}
-export final {{ from = sft to = "out/final" dtype = fp32 }}
-"#
-    );
+    evaluate { every = 20 steps }
+    checkpoint { every = 7 steps keep = 2 }
+}
+export final { from = sft to = "out/final" dtype = fp32 }
+"#;
     case.put("p.hift", text);
     // Logits so large that gradients of the first steps overflow, times 65,536.
     let config = fs::read_to_string(case.path("config.json")).unwrap();

@@ -193,7 +193,7 @@ fn full_fine_tuning_is_one_group() {
     assert_eq!(seen.groups[0].len(), 4, "all layers in every step: {:?}", seen.groups[0]);
     assert!(seen.groups.windows(2).all(|pair| pair[0] == pair[1]));
     let pipeline = pipeline(&folder(), &text("full.hift"));
-    let hift::lang::pipeline::Stage::Train(train) = &pipeline.stages[0] else { panic!("it trains") };
+    let lang::pipeline::Stage::Train(train) = &pipeline.stages[0] else { panic!("it trains") };
     assert_eq!((&*train.groups.split, &*train.schedule.order), (&Split::All, &Order::BottomUp));
 }
 

@@ -235,7 +235,7 @@ fn tensorboard(case: &Case, run: &str) -> Vec<(String, u64, f32)> {
     let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
     let masked = |bytes: &[u8]| {
         let sum = crc32c::crc32c(bytes);
-        (sum >> 15 | sum << 17).wrapping_add(0xa282_ead8)
+        sum.rotate_right(15).wrapping_add(0xa282_ead8)
     };
     let mut values = Vec::new();
     for n in 0.. {

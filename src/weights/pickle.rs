@@ -85,7 +85,7 @@ impl<'a> Machine<'a> {
                 b'.' => return self.pop(),
                 b'(' => self.stack.push(Slot::Mark),
                 b'0' => drop(self.stack.pop().ok_or_else(|| self.wrong("takes from an empty stack"))?),
-                b'1' => drop(self.to_mark()?),
+                b'1' => drop(self.until_mark()?),
                 b'2' => {
                     let top = self.top()?;
                     self.stack.push(Slot::Object(top));
@@ -131,7 +131,7 @@ impl<'a> Machine<'a> {
                 }
                 b')' => self.push(Object::Tuple(Vec::new())),
                 b't' => {
-                    let items = self.to_mark()?;
+                    let items = self.until_mark()?;
                     self.push(Object::Tuple(items));
                 }
                 0x85 => self.tuple(1)?,
@@ -139,12 +139,12 @@ impl<'a> Machine<'a> {
                 0x87 => self.tuple(3)?,
                 b']' => self.push(Object::List(Vec::new())),
                 b'l' => {
-                    let items = self.to_mark()?;
+                    let items = self.until_mark()?;
                     self.push(Object::List(items));
                 }
                 b'}' => self.push(Object::Dict(Vec::new())),
                 b'd' => {
-                    let items = self.to_mark()?;
+                    let items = self.until_mark()?;
                     self.push(Object::Dict(items));
                 }
                 b'a' => {
@@ -152,7 +152,7 @@ impl<'a> Machine<'a> {
                     self.extend(vec![item])?;
                 }
                 b'e' | b'u' => {
-                    let items = self.to_mark()?;
+                    let items = self.until_mark()?;
                     self.extend(items)?;
                 }
                 b's' => {
@@ -231,7 +231,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The objects behind the last mark.
-    fn to_mark(&mut self) -> Result<Vec<Id>, String> {
+    fn until_mark(&mut self) -> Result<Vec<Id>, String> {
         let mark = self.stack.iter().rposition(|slot| *slot == Slot::Mark);
         let mark = mark.ok_or_else(|| self.wrong("has no mark"))?;
         let ids = self.stack.drain(mark..).filter_map(|slot| match slot {
