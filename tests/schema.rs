@@ -46,6 +46,7 @@ impl World for Table {
             longest_holdout: 90,
             memory: Bytes(400_000),
             mapped: Bytes(0),
+            making: Bytes(0),
         }))
     }
 }

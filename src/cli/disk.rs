@@ -48,7 +48,6 @@ impl World for Disk<'_, '_> {
         let Some(library) = &mut self.library else { return Ok(None) };
         let dataset = library.get(data, tokenizer, &crate::run::limits(model))?;
         let (train, holdout) = (&dataset.audit.train, &dataset.audit.holdout);
-        let (memory, mapped) = dataset.host();
         Ok(Some(Rows {
             train: train.sequences,
             holdout: holdout.sequences,
@@ -56,8 +55,9 @@ impl World for Disk<'_, '_> {
             trained_tokens: train.trained_tokens + holdout.trained_tokens,
             longest: train.longest,
             longest_holdout: holdout.longest,
-            memory,
-            mapped,
+            memory: dataset.host.rows,
+            mapped: dataset.host.mapped,
+            making: dataset.host.making,
         }))
     }
 

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde_json::Value;
 use tokenizers::tokenizer::{Encoding, Token};
 
@@ -29,6 +32,9 @@ pub struct Encoder {
     eos: Option<Eos>,
     /// The file and those beside it that were read.
     hashes: Vec<Hashed>,
+    /// The tokenizers crate remembers words for each thread, and forgets them only when the thread ends: these end with
+    /// the encoder. They start when they are needed.
+    threads: Arc<OnceLock<Option<ThreadPool>>>,
 }
 
 /// The end mark that a file beside the tokenizer names.
@@ -80,7 +86,35 @@ impl Encoder {
         let added = inner.get_added_tokens_decoder().into_iter();
         let swallowing =
             added.filter(|(_, token)| token.rstrip).map(|(id, token)| (id, token.content)).collect();
-        Ok(Self { inner, path: file.to_owned(), span, before, after, swallowing, eos, hashes })
+        Ok(Self {
+            inner,
+            path: file.to_owned(),
+            span,
+            before,
+            after,
+            swallowing,
+            eos,
+            hashes,
+            threads: Arc::default(),
+        })
+    }
+
+    /// What `encode` gives for each of the rows, made on all cores.
+    ///
+    /// # Errors
+    /// One of those of `encode`.
+    pub(super) fn each<T: Sync, R: Send>(
+        &self,
+        rows: &[T],
+        encode: impl Fn(&T) -> Result<R, Problem> + Sync + Send,
+    ) -> Result<Vec<R>, Problem> {
+        let threads = || ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).build().ok();
+        let all = || rows.par_iter().map(encode).collect();
+        match self.threads.get_or_init(threads) {
+            Some(threads) => threads.install(all),
+            // The system has no more of them to give.
+            None => all(),
+        }
     }
 
     /// The ids of a text. `add_special` lets the post-processor add its marks.

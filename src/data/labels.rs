@@ -3,7 +3,6 @@
 //! As Hugging Face's examples do it (`run_ner.py`): each word is encoded by itself, its first token has its class, and the
 //! others, like the marks around the row, are not learned.
 
-use rayon::prelude::*;
 use serde_json::Value;
 
 use super::Labels;
@@ -84,8 +83,7 @@ pub(super) fn rows(
             if cancelled() {
                 return Err(interrupted().into());
             }
-            let encoded: Result<Vec<_>, Problem> =
-                chunk.par_iter().map(|(_, (words, _))| encoder.encode_words(words)).collect();
+            let encoded = encoder.each(chunk, |(_, (words, _))| encoder.encode_words(words));
             for ((place, (_, classes)), (ids, words)) in chunk.iter().zip(encoded?) {
                 let labels = first_tokens(&words, classes);
                 let n_marks = marks.begin.len() + marks.end.len();

@@ -34,7 +34,7 @@ use crate::lang::pipeline::{Data, Format, Holdout, Mark, Setting, Shuffle, Sourc
 use crate::lock::Hashed;
 use crate::problem::{Problem, Problems};
 use crate::random::Random;
-use crate::units::{Bytes, Count};
+use crate::units::Count;
 
 mod account;
 mod arrow;
@@ -46,6 +46,7 @@ mod csv;
 mod encoder;
 mod files;
 mod filter;
+mod host;
 mod labels;
 mod library;
 mod mix;
@@ -64,6 +65,7 @@ pub use batch::{Batch, Batches, in_order};
 pub use cache::{Cache, Cached, Entry};
 pub use encoder::{Encoder, Marks};
 pub use files::{check_files, inputs};
+pub use host::Host;
 pub use library::Library;
 pub use pack::pack;
 pub use preview::{Preview, Seen, Segment, preview};
@@ -141,25 +143,8 @@ pub struct Dataset {
     pub hashes: Vec<Hashed>,
     /// Whether the tokens were in the cache.
     pub cached: Cached,
-}
-
-impl Dataset {
-    /// What its rows take in memory, and what of them lies in files of the cache that are mapped into it.
-    pub fn host(&self) -> (Bytes, Bytes) {
-        let mut stretches: BTreeMap<usize, (u64, bool)> = BTreeMap::new();
-        let mut memory = 0;
-        for half in [&self.train, &self.holdout] {
-            memory += half.index_bytes();
-            // Both halves are mostly taken from the same rows.
-            stretches.extend(half.kept_bytes().map(|(place, bytes, is_mapped)| (place, (bytes, is_mapped))));
-        }
-        // The order in which an epoch goes through them.
-        memory += 4 * self.train.len() as u64;
-        let of = |mapped: bool| {
-            stretches.values().filter(|(_, own)| *own == mapped).map(|(bytes, _)| bytes).sum::<u64>()
-        };
-        (Bytes(memory + of(false)), Bytes(of(true)))
-    }
+    /// What it takes of the host's memory.
+    pub host: Host,
 }
 
 /// Reads, tokenises, splits and packs a data block. Relative paths start at `folder`. `cancelled` is asked
@@ -275,7 +260,15 @@ pub fn load_through(
         train: train_part,
         holdout: holdout_part,
     };
-    Ok(Dataset { train, holdout, audit, hashes, cached })
+    let own = |hashed: &&Hashed| tokenizer.file.as_ref() == Some(&hashed.path);
+    let making = host::Making {
+        cached: &cached,
+        rows: audit.rows,
+        longest: audit.longest_row,
+        tokenizer: hashes.iter().find(own).map_or(0, |file| file.bytes),
+    };
+    let host = Host::of(&train, &holdout, &making);
+    Ok(Dataset { train, holdout, audit, hashes, cached, host })
 }
 
 /// The two sides of a data block that has files of its own.

@@ -6,7 +6,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use serde_json::Value;
 
 use super::encoder::Encoder;
@@ -40,6 +39,20 @@ pub struct Passage {
     pub tokens: Range<u32>,
     /// From this token on, the sequence is the second part of a pair.
     pub second: u32,
+}
+
+impl Passage {
+    /// What passages take in memory. The pieces of a text follow each other and share it.
+    pub(super) fn bytes(passages: &[Passage]) -> u64 {
+        let texts = passages.chunk_by(|a, b| Arc::ptr_eq(&a.asked, &b.asked)).map(|pieces| {
+            let asked = &pieces[0].asked;
+            let answers: usize = asked.answers.iter().map(|answer| size_of::<String>() + answer.len()).sum();
+            let tokens = size_of::<Range<u32>>() * asked.tokens.len();
+            let counts = 2 * size_of::<usize>(); // of those who share it
+            counts + size_of::<Asked>() + asked.context.len() + answers + tokens
+        });
+        (texts.sum::<usize>() + size_of_val(passages)) as u64
+    }
 }
 
 /// What a tokenizer puts around and between two texts, and from which token on it counts them as the second.
@@ -94,12 +107,9 @@ pub(super) fn rows(tokenised: &mut Tokenised<'_>, table: &Table, encoder: &Encod
             if cancelled() {
                 return Err(interrupted().into());
             }
-            let encoded: Result<Vec<_>, Problem> = chunk
-                .par_iter()
-                .map(|(_, question, context, _)| {
-                    Ok((encoder.encode(question, false)?, encoder.encode_with_places(context)?))
-                })
-                .collect();
+            let encoded = encoder.each(chunk, |(_, question, context, _)| {
+                Ok((encoder.encode(question, false)?, encoder.encode_with_places(context)?))
+            });
             for ((place, _, context, answers), (question, (ids, tokens))) in chunk.iter().zip(encoded?) {
                 let length = question.len() + ids.len() + n_marks;
                 let nothing = question.is_empty() || ids.is_empty();

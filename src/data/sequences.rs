@@ -76,6 +76,13 @@ impl<T: ArrowNativeType> Words<T> {
         }
     }
 
+    fn fit(&mut self) {
+        match self {
+            Words::Own(words) => words.shrink_to_fit(),
+            Words::Shared(_) => {}
+        }
+    }
+
     fn share(self) -> ScalarBuffer<T> {
         match self {
             Words::Own(words) => words.into(),
@@ -182,12 +189,26 @@ impl Sequences {
         4 * [&self.rows, &self.ends].into_iter().flatten().map(|list| list.len() as u64).sum::<u64>()
     }
 
-    /// The stretches that there are, selected or not: where each lies, its bytes, and whether they are in a file.
+    /// The stretches that there are, selected or not: where each lies, its bytes, and whether they are in a file. The
+    /// passages of questions are counted with their rows.
     pub(super) fn kept_bytes(&self) -> impl Iterator<Item = (usize, u64, bool)> {
         self.stretches.iter().map(|stretch| {
             let bytes = 8 * (stretch.ids.len() + stretch.offsets.len());
-            (stretch.ids.as_ptr() as usize, bytes as u64, stretch.is_mapped)
+            let bytes = bytes as u64 + Passage::bytes(&stretch.passages);
+            (stretch.ids.as_ptr() as usize, bytes, stretch.is_mapped)
         })
+    }
+
+    /// Gives back the room that was kept for more rows.
+    pub(super) fn fit(&mut self) {
+        for stretch in &mut self.stretches {
+            stretch.ids.fit();
+            stretch.labels.fit();
+            stretch.offsets.fit();
+            if let Some(passages) = Arc::get_mut(&mut stretch.passages) {
+                passages.shrink_to_fit();
+            }
+        }
     }
 
     /// Where a kept row is.

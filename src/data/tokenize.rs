@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::account::and_more;
 use super::audit::Counts;
 use super::chat::{Chat, Refused};
@@ -124,7 +122,8 @@ impl<'a> Tokenised<'a> {
 
     /// The sequences that are done, ready to be put away.
     pub fn take(&mut self) -> Sequences {
-        let done = std::mem::take(&mut self.collector.rows);
+        let mut done = std::mem::take(&mut self.collector.rows);
+        done.fit();
         self.collector.n_taken += done.len();
         done
     }
@@ -174,8 +173,7 @@ impl Tokenised<'_> {
                 if cancelled() {
                     return Err(interrupted().into());
                 }
-                let encoded: Result<Vec<_>, Problem> =
-                    rendered[chunk.clone()].par_iter().map(|row| encode(encoder, row)).collect();
+                let encoded = encoder.each(&rendered[chunk.clone()], |row| encode(encoder, row));
                 let rows = rendered[chunk.clone()].iter().zip(&lines[chunk.clone()]).zip(chunk).zip(encoded?);
                 for (((row, &line), at), (text_ids, is_trained)) in rows {
                     if row.text.trim().is_empty() {

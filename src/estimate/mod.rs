@@ -56,11 +56,13 @@ pub struct StageEstimate {
     pub peak: Bytes,
     /// Masters and states that rest in the host's memory between turns, where that is not the device's.
     pub host: Bytes,
-    /// Host memory beside the tensors: token ids and labels of all rows, and their order. None if nobody has looked at
-    /// the rows.
+    /// Host memory beside the tensors: token ids and labels of all rows, their order, and of questions the texts with
+    /// their answers. None if nobody has looked at the rows.
     pub data: Option<Bytes>,
     /// What of them lies in a file of the token cache instead, which the system holds in memory as far as there is room.
     pub mapped: Option<Bytes>,
+    /// Host memory at the most while the rows are read and made into tokens, `data` included: before the model is there.
+    pub making: Option<Bytes>,
     /// One checkpoint, or the export.
     pub disk: Bytes,
     /// Floating-point operations of the whole stage, where its length is known.
@@ -218,6 +220,7 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
         host: host(plan),
         data: plan.rows.map(|rows| rows.memory),
         mapped: plan.rows.map(|rows| rows.mapped),
+        making: plan.rows.map(|rows| rows.making),
         // Masters say what their weights are.
         disk: Bytes(plan.model.precision.kept().size() * plan.model.n_elements) + states,
         flops,
@@ -241,6 +244,7 @@ fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
         host: Bytes(0),
         data: plan.rows.map(|rows| rows.memory),
         mapped: plan.rows.map(|rows| rows.mapped),
+        making: plan.rows.map(|rows| rows.making),
         disk: Bytes(0),
         flops: batches.map(|batches| batches as f64 * program.flops() as f64),
     }
@@ -268,6 +272,7 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
         host: Bytes(0),
         data: None,
         mapped: None,
+        making: None,
         disk: Bytes(0),
         flops: None,
     }
@@ -322,6 +327,7 @@ fn export(plan: &ExportPlan) -> StageEstimate {
         host: Bytes(0),
         data: None,
         mapped: None,
+        making: None,
         disk: Bytes(plan.dtype.size() * plan.model.n_elements),
         flops: None,
     }

@@ -78,13 +78,16 @@ pub struct Rows {
     pub longest: u64,
     /// Tokens of the longest sequence held out.
     pub longest_holdout: u64,
-    /// What ids, labels and their order take in memory. That depends on the cache: the same plan may need less the next
+    /// What ids, labels and their order take in memory, and of questions their texts. That depends on the cache: the same plan may need less the next
     /// time.
     #[serde(skip)]
     pub memory: Bytes,
     /// What lies in a file that is mapped into memory: the system takes it back where it needs room.
     #[serde(skip)]
     pub mapped: Bytes,
+    /// What is there at the most while the rows are read and made into tokens.
+    #[serde(skip)]
+    pub making: Bytes,
 }
 
 /// The whole run, decided.

@@ -332,7 +332,8 @@ fn phases(text: &mut String, figures: &StageEstimate) {
         (figures.host > Bytes(0)).then(|| format!("{} of what rests away from the device", figures.host));
     let mapped = figures.mapped.filter(|mapped| mapped.0 > 0);
     let mapped = mapped.map_or(String::new(), |mapped| format!("; {mapped} mapped from the token cache"));
-    let data = figures.data.map(|data| format!("{data} for the rows' ids and labels{mapped}"));
+    let making = figures.making.map_or(String::new(), |most| format!("; up to {most} while they are read"));
+    let data = figures.data.map(|data| format!("{data} for the rows' ids and labels{mapped}{making}"));
     let host: Vec<String> = resting.into_iter().chain(data).collect();
     if !host.is_empty() {
         line(text, "host", &host.join(", "));
