@@ -156,6 +156,11 @@ fn a_stage_can_end_early_and_with_its_best_weights() {
     assert_eq!(case.run("run p.hift --json").json()["outcome"], "nothing to do");
     // Interrupted on its way, it ends at the same step with the same weights.
     for sign in ["\"step\":1,", "\"step\":3,"] {
+        // A busy machine may give the signal so late that it was at its end already.
+        let is_there = case.path("again/events.jsonl").exists();
+        if is_there && case.lines("again/events.jsonl").iter().any(|event| event["event"] == "finish") {
+            break;
+        }
         let running = case.start("run p.hift --dir again", &["\"steps\":400", sign]);
         running.signal("TERM");
         running.end();
