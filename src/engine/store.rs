@@ -67,6 +67,8 @@ impl Parameters {
 pub struct Place {
     pub machine: Arc<dyn Machine>,
     pub away: Away,
+    /// Products of 32-bit numbers may round their operands to 19 bits.
+    pub tf32: bool,
 }
 
 /// Parameters by [`ParamId`], and the states of those that have some.
@@ -110,7 +112,7 @@ impl Store {
     /// When the device has no room.
     pub fn at(mut self, place: Option<&Place>) -> Result<Self> {
         let Some(place) = place else { return Ok(self) };
-        let Place { machine, away } = place;
+        let Place { machine, away, tf32: _ } = place;
         self.place = Some(place.clone());
         let mut pins = Vec::new();
         let mut settle = |tensors: &mut [Tensor], is_away: bool| -> Result<()> {
@@ -147,6 +149,10 @@ impl Store {
 
     pub fn away(&self) -> Away {
         self.place.as_ref().map_or_else(Away::default, |place| place.away)
+    }
+
+    pub(super) fn tf32(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| place.tf32)
     }
 
     /// Waits until the host's memory holds what was brought back to it. To be called before it is read.
@@ -226,7 +232,7 @@ impl Store {
                 let states = optimizer::states(algorithm, model, *param);
                 let mut states: Vec<Tensor> =
                     states.iter().map(|state| zeros(&state.shape, state.dtype)).collect::<Result<_>>()?;
-                if let Some(Place { machine, away }) = &self.place {
+                if let Some(Place { machine, away, .. }) = &self.place {
                     for state in &mut states {
                         if away.states {
                             self.pins.extend(machine.pin(state));

@@ -442,6 +442,8 @@ pub struct Model {
     pub task: Setting<Task>,
     pub precision: Setting<Precision>,
     pub recompute: Setting<Recompute>,
+    /// Products of 32-bit numbers may round their operands to 19 bits, where a device gains by it.
+    pub tf32: Setting<bool>,
 }
 
 fn is_auto(task: &Setting<Task>) -> bool {

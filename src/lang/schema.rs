@@ -974,6 +974,14 @@ const MODEL: &[Key] = &[
          this is about the blocks above it.",
     )
     .also(&["gradient_checkpointing", "activation_checkpointing"]),
+    default(
+        "tf32",
+        &[Form::Boolean],
+        "false",
+        "true",
+        "Whether products of `fp32` numbers on a GPU may round their operands to 19 bits: its tensor cores then form \
+         them, several times as fast. On the CPU nothing is rounded.",
+    ),
 ];
 
 /// The type of `mixed` and `mixed_hi`.

@@ -173,6 +173,8 @@ pub struct ModelPlan {
     pub task: Task,
     pub n_elements: u64,
     pub precision: Precision,
+    /// Products of 32-bit numbers may round their operands to 19 bits.
+    pub tf32: bool,
     /// The weights as they are computed with.
     pub bytes: Bytes,
     /// Their 32-bit masters, all of them.
@@ -645,6 +647,7 @@ pub fn read_model(
         weights: block.weights.value.clone(),
         family: model.family,
         task: model.task(),
+        tf32: *block.tf32,
         n_elements: model.n_elements(),
         precision: *block.precision,
         bytes: Bytes(block.precision.dtype().size() * model.n_elements()),

@@ -207,6 +207,7 @@ fn read_stage(plan: &Json, figures: &Json) -> Result<StageFacts, String> {
         facts.take(&mut model, "family", "family", Unit::Text);
         facts.take(&mut model, "n_elements", "parameters", Unit::Count);
         facts.take(&mut model, "precision", "precision", Unit::Text);
+        facts.take(&mut model, "tf32", "products in tf32", Unit::Text);
         facts.take(&mut model, "bytes", "weights", Unit::Bytes);
         facts.take(&mut model, "masters", "masters", Unit::Bytes);
         facts.rest("model", model);

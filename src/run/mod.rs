@@ -414,8 +414,11 @@ fn still(
     device: Device,
 ) -> Result<Store, Problems> {
     let Parameters { weights, masters } = parameters(order, results, stage)?;
-    let place =
-        order.devices.get(device).map(|machine| Place { machine: machine.clone(), away: Away::default() });
+    let place = order.devices.get(device).map(|machine| Place {
+        machine: machine.clone(),
+        away: Away::default(),
+        tf32: stage.model().tf32,
+    });
     // Masters stay where they are.
     let masters = if place.is_some() { Vec::new() } else { masters };
     let store = Store::of(Parameters { weights, masters }).at(place.as_ref());

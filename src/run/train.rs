@@ -91,7 +91,8 @@ pub fn train(
     watch: &mut dyn Watch,
 ) -> Result<End, Problems> {
     let Begin { store, step: begin, owes_evaluation, queue, scale, course } = begin;
-    let place = machine.map(|machine| Place { machine: machine.clone(), away: plan.away() });
+    let place =
+        machine.map(|machine| Place { machine: machine.clone(), away: plan.away(), tf32: plan.model.tf32 });
     let mut store = store.at(place.as_ref()).map_err(|error| store::failed(&error))?;
     let steps = plan.steps.expect("the rows were counted before the run");
     let shuffle = match plan.shuffle {

@@ -219,7 +219,8 @@ impl Machine for Emulator {
     }
 
     fn multiply(&self, product: &Product) -> Result<()> {
-        let Product { m, n, k, a, lda, a_turned, b, ldb, b_turned, dtype, c, ldc, c_dtype, beta } = *product;
+        let Product { m, n, k, a, lda, a_turned, b, ldb, b_turned, dtype, c, ldc, c_dtype, beta, .. } =
+            *product;
         for i in 0..m {
             for j in 0..n {
                 let sum: f32 = (0..k)

@@ -31,7 +31,7 @@
   "path" "patience" "peak" "periods" "power" "precision" "prompt" "prompts" "question" "quotes" "rate"
   "recompute" "redraw" "references" "response" "result" "revision" "roles" "rotate" "run"
   "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size" "source" "spike" "split"
-  "states" "steps" "stop" "stride" "tail" "task" "temperature" "template" "text" "texts" "then"
+  "states" "steps" "stop" "stride" "tail" "task" "temperature" "template" "text" "texts" "tf32" "then"
   "times" "timescale" "to" "tokenizer" "tokens" "too_long" "tools" "top_k" "top_p" "trust" "warmup"
   "weight_decay" "weights"))
 ((argument name: (identifier) @property)
@@ -46,7 +46,7 @@
   "path" "patience" "peak" "periods" "power" "precision" "prompt" "prompts" "question" "quotes" "rate"
   "recompute" "redraw" "references" "response" "result" "revision" "roles" "rotate" "run"
   "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size" "source" "spike" "split"
-  "states" "steps" "stop" "stride" "tail" "task" "temperature" "template" "text" "texts" "then"
+  "states" "steps" "stop" "stride" "tail" "task" "temperature" "template" "text" "texts" "tf32" "then"
   "times" "timescale" "to" "tokenizer" "tokens" "too_long" "tools" "top_k" "top_p" "trust" "warmup"
   "weight_decay" "weights"))
 

@@ -43,8 +43,6 @@ pub struct Cuda {
     /// Major and minor.
     capability: (i32, i32),
     modules: Mutex<HashMap<Module, Loaded>>,
-    /// Products of 32-bit floats may round their operands to 19 bits.
-    pub tf32: bool,
     /// Where compiled modules are kept.
     cache: Option<PathBuf>,
 }
@@ -98,7 +96,6 @@ impl Cuda {
             tickets: AtomicU64::new(0),
             capability,
             modules: Mutex::default(),
-            tf32: false,
             cache,
         };
         // What is freed stays for the next allocation instead of going back at every synchronisation.
@@ -411,12 +408,13 @@ impl Machine for Cuda {
     }
 
     fn multiply(&self, product: &Product) -> Result<()> {
-        let Product { m, n, k, a, lda, a_turned, b, ldb, b_turned, dtype, c, ldc, c_dtype, beta } = *product;
+        let Product { m, n, k, a, lda, a_turned, b, ldb, b_turned, dtype, tf32, c, ldc, c_dtype, beta } =
+            *product;
         let turned = |turned| match turned {
             true => cublas::cublasOperation_t::CUBLAS_OP_T,
             false => cublas::cublasOperation_t::CUBLAS_OP_N,
         };
-        let compute = match (dtype, self.tf32) {
+        let compute = match (dtype, tf32) {
             (Dtype::F32, true) => cublas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => cublas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };

@@ -48,6 +48,8 @@ pub struct Product {
     pub b_turned: bool,
     /// Of `a` and `b`.
     pub dtype: Dtype,
+    /// 32-bit operands may be rounded to 19 bits.
+    pub tf32: bool,
     pub c: u64,
     pub ldc: usize,
     /// Of `c`: as `a` and `b`, or 32-bit floats.

@@ -523,6 +523,7 @@ impl Player<'_> {
             ldb: b.ld,
             b_turned: b.turned,
             dtype,
+            tf32: self.store.tf32(),
             c,
             ldc: n,
             c_dtype,

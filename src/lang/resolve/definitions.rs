@@ -566,6 +566,7 @@ pub(super) fn model(checked: &Checked, problems: &mut Problems) -> Option<Model>
             "auto" => Some(Recompute::Auto),
             _ => None,
         })?,
+        tf32: fields.boolean("tf32")?,
     })
 }
 
