@@ -242,7 +242,7 @@ fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
 fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
     let weights = loaded(&plan.model, plan.from.is_some(), plan.device);
     let (cache, pass) =
-        continuing(&plan.model, &plan.decoding, plan.prompt_tokens, plan.prompts.len(), threads);
+        continuing(&plan.model, &plan.decoding, plan.prompt_tokens, plan.n_prompts(), threads);
     let bytes = weights + cache + pass;
     StageEstimate {
         name: plan.name.clone(),
@@ -254,8 +254,8 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
         groups: Vec::new(),
         peak: bytes,
         host: Bytes(0),
-        data: None,
-        mapped: None,
+        data: plan.rows.map(|rows| rows.memory),
+        mapped: plan.rows.map(|rows| rows.mapped),
         disk: Bytes(0),
         flops: None,
     }
@@ -267,12 +267,12 @@ fn continuing(
     model: &ModelPlan,
     decoding: &Decoding,
     prompt_tokens: Option<u64>,
-    prompts: usize,
+    prompts: Option<u64>,
     threads: usize,
 ) -> (Bytes, Bytes) {
     let positions = model.model.positions as u64;
     let longest = prompt_tokens.unwrap_or(positions).max(1);
-    let cache = decoding.cache(longest, positions, prompts as u64);
+    let cache = decoding.cache(longest, positions, prompts.unwrap_or(decoding.micro_batch));
     let shapes = model.model.caches(cache);
     let kept = shapes.iter().map(|shape| Bytes(4 * shape.iter().product::<usize>() as u64)).sum();
     let pass = |batch, seq| {
