@@ -274,3 +274,38 @@ fn rows_that_cannot_be_continued_are_refused() {
     check(ROWS, "max_length = 5 tokens too_long = split", "hift::data::no_response");
     check(&[("", "w7 w8")], "", "hift::data::no_response");
 }
+
+#[test]
+fn of_a_chat_the_last_answer_is_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), FAMILIES[0].1).unwrap();
+    fs::write(folder.path().join("tokenizer.json"), common::word_tokenizer(40)).unwrap();
+    let template = "{% for m in messages %}{% if m.role == 'user' %} w30 {{ m.content }} w31{% else %} {{ m.content }}\
+                    {% endif %}{% endfor %}";
+    fs::write(folder.path().join("chat.jinja"), template).unwrap();
+    let turn = |role: &str, content: &str| json!({ "role": role, "content": content });
+    let talk =
+        [turn("user", "w5"), turn("assistant", "w6 w7"), turn("user", "w8"), turn("assistant", "w9 w10")];
+    fs::write(folder.path().join("talks.jsonl"), json!({ "messages": talk }).to_string()).unwrap();
+    let texts = |what: &str| {
+        let text = format!(
+            r#"hift 1
+data talks {{ source = json("talks.jsonl") format = chat(template = "chat.jinja") }}
+tokenizer words {{ file = "tokenizer.json" begin = none end = none }}
+model tiny {{ weights = random("config.json", seed = 1) }}
+generate texts {{ model = tiny tokenizer = words {what} max_new_tokens = 6 tokens to = "texts.jsonl" }}
+"#
+        );
+        let run = common::run(folder.path(), &text);
+        run.unwrap_or_else(|problems| panic!("{problems}"));
+        fs::remove_dir_all(folder.path().join("run")).unwrap();
+        let line = fs::read_to_string(folder.path().join("texts.jsonl")).unwrap();
+        serde_json::from_str::<serde_json::Value>(line.trim()).unwrap()
+    };
+    let prompt = "w30 w5 w31 w6 w7 w30 w8 w31";
+    let own = texts(&format!("prompts = [\"{prompt}\"]"));
+    let of_rows = texts("data = talks");
+    assert_eq!((&of_rows["prompt"], &of_rows["reference"]), (&json!(prompt), &json!("w9 w10")));
+    assert_eq!(of_rows["text"], own["text"]);
+    assert!(own["reference"].is_null());
+}

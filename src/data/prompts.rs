@@ -70,7 +70,7 @@ pub fn exercises(
             format!("no row of `{}` has a prompt that can be continued", data.name),
             data.format.span(),
             "rows of this format",
-            "give the rows a prompt before their response; see `hift rows FILE` for what they become",
+            "give the rows a prompt before their response; `hift inspect FILE` shows what they become",
         );
     }
     Ok(found)
