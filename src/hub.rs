@@ -204,6 +204,9 @@ impl Hub {
                 }
                 Stage::Generate(stage) => {
                     fetching.model(&mut stage.model);
+                    if let Some(data) = &mut stage.data {
+                        fetching.data(data);
+                    }
                     fetching.tokenizer(&mut stage.tokenizer);
                 }
                 Stage::Export(stage) => {

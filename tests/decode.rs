@@ -9,6 +9,7 @@ use hift::lang::pipeline::{Algorithm, Weights};
 use hift::model::{Model, Task};
 use hift::program::{BatchShape, CacheShape, forward_only};
 use hift::units::Dtype;
+use serde_json::json;
 
 use common::families::FAMILIES;
 
@@ -171,4 +172,140 @@ generate texts {{
     let (seen, ..) = common::run(folder.path(), &text).unwrap_or_else(|problems| panic!("{problems}"));
     let metrics: Vec<f64> = seen.evaluations[0].1.iter().map(|(_, value)| *value).collect();
     assert_eq!(metrics, [0.5, 0.5]);
+}
+
+/// A data block whose rows have a prompt and a response, and a stage that continues them.
+fn of_rows(rows: &[(&str, &str)], data: &str, tokenizer: &str, stage: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), FAMILIES[0].1).unwrap();
+    fs::write(folder.path().join("tokenizer.json"), common::word_tokenizer(40)).unwrap();
+    let lines: String =
+        rows.iter().map(|(ask, say)| json!({ "ask": ask, "say": say }).to_string() + "\n").collect();
+    fs::write(folder.path().join("rows.jsonl"), lines).unwrap();
+    let text = format!(
+        r#"hift 1
+data rows {{ source = json("rows.jsonl") format = instruct(prompt = "{{ask}}", response = " {{say}}") {data} }}
+tokenizer words {{ file = "tokenizer.json" {tokenizer} }}
+model tiny {{ weights = random("config.json", seed = 1) }}
+generate texts {{ model = tiny tokenizer = words data = rows max_new_tokens = 12 tokens {stage} }}
+"#
+    );
+    (folder, text)
+}
+
+const ROWS: &[(&str, &str)] =
+    &[("w5 w6 w7", "w8"), ("w9", "w10 w11 w12"), ("w30 w20 w10 w11", "w12"), ("w5", "w6 w7")];
+
+#[test]
+fn rows_are_continued_from_where_their_response_begins() {
+    let greedy = texts("");
+    let check = |data: &str, tokenizer: &str, stage: &str, expected: &[usize]| {
+        let (folder, text) = of_rows(ROWS, data, tokenizer, stage);
+        let (seen, ..) = common::run(folder.path(), &text).unwrap_or_else(|problems| panic!("{problems}"));
+        let own: Vec<(String, String)> =
+            expected.iter().map(|row| (ROWS[*row].0.to_owned(), greedy[*row].clone())).collect();
+        assert_eq!(seen.texts, own, "{data} {tokenizer} {stage}");
+    };
+    check("", "end = none", "", &[0, 1, 2, 3]);
+    check("", "end = none", "rows = 2", &[0, 1]);
+    check("", "end = none", "rows = 100 rows", &[0, 1, 2, 3]);
+    // What is held out, in the order of the file, packed or not.
+    check("holdout = 50 % shuffle = none", "end = none", "", &[2, 3]);
+    check("holdout = 50 % shuffle = none", "end = none pack = true", "rows = 1 row", &[2]);
+    // The third row has six tokens. Where rows are cut, those of five may have been longer.
+    check("", "end = none max_length = 5 tokens too_long = cut", "", &[3]);
+    check("", "end = none max_length = 6 tokens too_long = cut", "", &[0, 1, 2, 3]);
+    check("", "end = none max_length = 5 tokens too_long = drop", "", &[0, 1, 3]);
+}
+
+#[test]
+fn the_texts_of_rows_stand_in_a_file_beside_their_references() {
+    let greedy = texts("");
+    let third = greedy[0].split(' ').nth(2).unwrap();
+    let rows = [(ROWS[0].0, greedy[0].as_str()), ROWS[1]];
+    let (folder, text) = of_rows(
+        &rows,
+        "",
+        "end = none",
+        &format!("to = \"out/texts.jsonl\" metrics = [exact_match] stop = [\"{third}\"]"),
+    );
+    let (seen, ..) = common::run(folder.path(), &text).unwrap_or_else(|problems| panic!("{problems}"));
+    let lines = fs::read_to_string(folder.path().join("out/texts.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let cut = &greedy[0][..greedy[0].find(third).unwrap()];
+    let first = json!({
+        "prompt": "w5 w6 w7", "text": cut, "reference": cut, "finish": "stop", "tokens": 3,
+    });
+    assert_eq!(lines[0], first);
+    assert_eq!(lines[1]["reference"], "w10 w11 w12");
+    assert_eq!(lines.len(), 2);
+    let metrics: Vec<f64> = seen.evaluations[0].1.iter().map(|(_, value)| *value).collect();
+    assert_eq!(metrics, [0.5]);
+    assert_eq!(fs::read_dir(folder.path().join("out")).unwrap().count(), 1, "nothing stays beside it");
+}
+
+#[test]
+fn a_file_that_holds_something_else_is_not_replaced() {
+    let check = |to: &str, held: &str, expected: &str| {
+        let (folder, text) = of_rows(ROWS, "", "end = none", &format!("to = \"{to}\""));
+        if !held.is_empty() {
+            fs::write(folder.path().join(to), held).unwrap();
+        }
+        let before = fs::read(folder.path().join(to)).unwrap_or_default();
+        let problems = common::run(folder.path(), &text).expect_err("refused");
+        assert_eq!((problems.0[0].code, problems.0[0].fault.exit_code()), (expected, 73), "{to}");
+        assert_eq!(fs::read(folder.path().join(to)).unwrap_or_default(), before);
+    };
+    check("rows.jsonl", "", "hift::run::not_texts");
+    check("notes.txt", "mine\n", "hift::run::not_texts");
+    check(".", "", "hift::run::not_texts");
+    check("rows.jsonl/texts.jsonl", "", "hift::run::unwritable");
+}
+
+#[test]
+fn rows_that_cannot_be_continued_are_refused() {
+    let check = |rows: &[(&str, &str)], tokenizer: &str, expected: &str| {
+        let (folder, text) = of_rows(rows, "", tokenizer, "");
+        let problems = common::run(folder.path(), &text).expect_err("refused");
+        assert_eq!(problems.0[0].code, expected, "{tokenizer}: {problems}");
+    };
+    check(ROWS, "loss_on = all", "hift::plan::no_response");
+    check(ROWS, "max_length = 5 tokens too_long = split", "hift::data::no_response");
+    check(&[("", "w7 w8")], "", "hift::data::no_response");
+}
+
+#[test]
+fn of_a_chat_the_last_answer_is_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), FAMILIES[0].1).unwrap();
+    fs::write(folder.path().join("tokenizer.json"), common::word_tokenizer(40)).unwrap();
+    let template = "{% for m in messages %}{% if m.role == 'user' %} w30 {{ m.content }} w31{% else %} {{ m.content }}\
+                    {% endif %}{% endfor %}";
+    fs::write(folder.path().join("chat.jinja"), template).unwrap();
+    let turn = |role: &str, content: &str| json!({ "role": role, "content": content });
+    let talk =
+        [turn("user", "w5"), turn("assistant", "w6 w7"), turn("user", "w8"), turn("assistant", "w9 w10")];
+    fs::write(folder.path().join("talks.jsonl"), json!({ "messages": talk }).to_string()).unwrap();
+    let texts = |what: &str| {
+        let text = format!(
+            r#"hift 1
+data talks {{ source = json("talks.jsonl") format = chat(template = "chat.jinja") }}
+tokenizer words {{ file = "tokenizer.json" begin = none end = none }}
+model tiny {{ weights = random("config.json", seed = 1) }}
+generate texts {{ model = tiny tokenizer = words {what} max_new_tokens = 6 tokens to = "texts.jsonl" }}
+"#
+        );
+        let run = common::run(folder.path(), &text);
+        run.unwrap_or_else(|problems| panic!("{problems}"));
+        fs::remove_dir_all(folder.path().join("run")).unwrap();
+        let line = fs::read_to_string(folder.path().join("texts.jsonl")).unwrap();
+        serde_json::from_str::<serde_json::Value>(line.trim()).unwrap()
+    };
+    let prompt = "w30 w5 w31 w6 w7 w30 w8 w31";
+    let own = texts(&format!("prompts = [\"{prompt}\"]"));
+    let of_rows = texts("data = talks");
+    assert_eq!((&of_rows["prompt"], &of_rows["reference"]), (&json!(prompt), &json!("w9 w10")));
+    assert_eq!(of_rows["text"], own["text"]);
+    assert!(own["reference"].is_null());
 }

@@ -488,6 +488,9 @@ fn file_with(kind: &str, part: Option<&str>, key: &str, value: &str) -> String {
                     entries = entries.replace("tokenizer = bpe", "");
                 }
             }
+            if (kind, key) == ("generate", "data") {
+                entries = entries.replace("prompts = [\"a\"]", "");
+            }
             entries = format!("{entries} {entry}");
         }
         if let (true, Some(part)) = (own == kind, part) {

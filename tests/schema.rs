@@ -147,6 +147,8 @@ impl Text {
             ("train", "epochs") => "steps",
             ("train", "steps") => "epochs",
             (_, "from") => "model",
+            ("generate", "prompts") => "data",
+            ("generate", "data") => "prompts",
             ("evaluate" | "generate" | "export", "model") => "from",
             _ => return,
         };
@@ -266,7 +268,13 @@ fn contexts(kind: &str) -> Vec<Text> {
         "generate" => {
             let mut measured = alone.clone();
             measured.blocks.get_mut("generate").unwrap().insert("references", "[\"b\"]".to_owned());
-            all.extend([alone, measured]);
+            let mut of_rows = alone.clone();
+            let format = "instruct(prompt = \"{a}\", response = \"{b}\")";
+            of_rows.blocks.get_mut("data").unwrap().insert("format", format.to_owned());
+            let stage = of_rows.blocks.get_mut("generate").unwrap();
+            stage.remove("prompts");
+            stage.insert("data", "one".to_owned());
+            all.extend([alone, measured, of_rows]);
         }
         "export" => all.push(alone),
         "optimizer" => {

@@ -7,6 +7,8 @@ use crate::lang::Pipeline;
 use crate::lang::pipeline::Generate;
 use crate::lang::pipeline::{Data, Tokenizer};
 use crate::model::Model;
+#[cfg(feature = "run")]
+use crate::plan::Prompts;
 use crate::plan::{Rows, World};
 use crate::problem::{Fault, Problem, Problems};
 use crate::weights::Directory;
@@ -67,12 +69,18 @@ impl World for Disk<'_, '_> {
         pipeline: &Pipeline,
         stage: &Generate,
         model: &Model,
-    ) -> Result<Option<u64>, Problems> {
-        if self.library.is_none() {
-            return Ok(None);
-        }
+    ) -> Result<Option<Prompts>, Problems> {
+        let Some(library) = &mut self.library else { return Ok(None) };
         let limits = crate::run::limits(model);
-        crate::data::check_prompts(&pipeline.folder, &stage.tokenizer, &stage.prompts, &limits).map(Some)
+        let (folder, tokenizer) = (&pipeline.folder, &stage.tokenizer);
+        let (n, longest) = match &stage.data {
+            None => crate::data::check_prompts(folder, tokenizer, &stage.prompts, &limits)?,
+            Some(data) => {
+                let dataset = library.get(data, tokenizer, &limits)?;
+                crate::data::check_exercises(folder, (&dataset, data), tokenizer, *stage.rows, &limits)?
+            }
+        };
+        Ok(Some(Prompts { n, longest }))
     }
 
     #[cfg(not(feature = "run"))]

@@ -96,7 +96,10 @@ impl Inspect {
             pipeline.stages.iter().filter_map(|stage| match stage {
                 Stage::Train(stage) => Some((&stage.data, &stage.tokenizer, &stage.model)),
                 Stage::Evaluate(stage) => Some((&stage.data, &stage.tokenizer, &stage.model)),
-                Stage::Generate(_) | Stage::Export(_) => None,
+                Stage::Generate(stage) => {
+                    stage.data.as_ref().map(|data| (data, &stage.tokenizer, &stage.model))
+                }
+                Stage::Export(_) => None,
             })
         };
         // The blocks of a mix can be looked at by themselves, too.

@@ -109,7 +109,11 @@ pub(crate) fn row_warnings(plan: &Plan, library: &mut crate::data::Library<'_>) 
         let (data, tokenizer, model) = match stage {
             StagePlan::Train(stage) => (&stage.data, &stage.tokenizer, &stage.model.model),
             StagePlan::Evaluate(stage) => (&stage.data, &stage.tokenizer, &stage.model.model),
-            StagePlan::Generate(_) | StagePlan::Export(_) => continue,
+            StagePlan::Generate(stage) => match &stage.data {
+                Some(data) => (data, &stage.tokenizer, &stage.model.model),
+                None => continue,
+            },
+            StagePlan::Export(_) => continue,
         };
         let limits = crate::run::limits(model);
         // The plan has read them, so they are there.
@@ -182,7 +186,11 @@ pub(crate) fn audits(plan: &Plan, library: &mut crate::data::Library<'_>) -> Vec
         let (data, tokenizer, model) = match stage {
             StagePlan::Train(stage) => (&stage.data, &stage.tokenizer, &stage.model.model),
             StagePlan::Evaluate(stage) => (&stage.data, &stage.tokenizer, &stage.model.model),
-            StagePlan::Generate(_) | StagePlan::Export(_) => continue,
+            StagePlan::Generate(stage) => match &stage.data {
+                Some(data) => (data, &stage.tokenizer, &stage.model.model),
+                None => continue,
+            },
+            StagePlan::Export(_) => continue,
         };
         let Ok(dataset) = library.get(data, tokenizer, &crate::run::limits(model)) else { continue };
         let text = report::rows::audit(&data.name, &dataset.audit) + &report::rows::cached(&dataset.cached);

@@ -39,7 +39,7 @@ pub fn inputs(pipeline: &Pipeline) -> Vec<Wanted> {
         let (data, tokenizer) = match stage {
             Stage::Train(stage) => (Some(&stage.data), Some(&stage.tokenizer)),
             Stage::Evaluate(stage) => (Some(&stage.data), Some(&stage.tokenizer)),
-            Stage::Generate(stage) => (None, Some(&stage.tokenizer)),
+            Stage::Generate(stage) => (stage.data.as_ref(), Some(&stage.tokenizer)),
             Stage::Export(stage) => (None, stage.tokenizer.as_ref()),
         };
         for data in data.iter().flat_map(|data| data.parts()) {
@@ -75,7 +75,8 @@ pub fn check_files(pipeline: &Pipeline) -> Problems {
     let data = pipeline.stages.iter().filter_map(|stage| match stage {
         Stage::Train(stage) => Some(&stage.data),
         Stage::Evaluate(stage) => Some(&stage.data),
-        Stage::Generate(_) | Stage::Export(_) => None,
+        Stage::Generate(stage) => stage.data.as_ref(),
+        Stage::Export(_) => None,
     });
     let mut unlisted = Vec::new();
     for data in data.flat_map(|data| data.parts()) {

@@ -69,7 +69,7 @@ pub use host::Host;
 pub use library::Library;
 pub use pack::pack;
 pub use preview::{Preview, Seen, Segment, preview};
-pub use prompts::check_prompts;
+pub use prompts::{Exercise, check_exercises, check_prompts, exercises};
 pub use question::{Asked, Passage};
 pub use read::read;
 pub use render::{Layout, Rendered};

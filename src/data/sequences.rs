@@ -243,6 +243,18 @@ impl Sequences {
         })
     }
 
+    /// The ids and labels of each row, by itself, in the order in which the files have them.
+    pub(super) fn in_files(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
+        let mut rows: Vec<usize> = (0..self.len()).flat_map(|i| self.rows_of(i)).collect();
+        rows.sort_unstable();
+        // A mix may take a row several times.
+        rows.dedup();
+        rows.into_iter().map(|row| {
+            let (stretch, range) = self.place(row);
+            (&stretch.ids[range.clone()], &stretch.labels[range])
+        })
+    }
+
     /// All tokens.
     pub fn tokens(&self) -> u64 {
         match &self.rows {

@@ -256,7 +256,7 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
         &plan.model,
         &plan.decoding,
         plan.prompt_tokens,
-        plan.prompts.len(),
+        plan.n_prompts(),
         backend(plan.device, threads),
     );
     let bytes = weights + cache + pass;
@@ -270,9 +270,9 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
         groups: Vec::new(),
         peak: bytes,
         host: Bytes(0),
-        data: None,
-        mapped: None,
-        making: None,
+        data: plan.rows.map(|rows| rows.memory),
+        mapped: plan.rows.map(|rows| rows.mapped),
+        making: plan.rows.map(|rows| rows.making),
         disk: Bytes(0),
         flops: None,
     }
@@ -284,12 +284,12 @@ fn continuing(
     model: &ModelPlan,
     decoding: &Decoding,
     prompt_tokens: Option<u64>,
-    prompts: usize,
+    prompts: Option<u64>,
     backend: Backend,
 ) -> (Bytes, Bytes) {
     let positions = model.model.positions as u64;
     let longest = prompt_tokens.unwrap_or(positions).max(1);
-    let cache = decoding.cache(longest, positions, prompts as u64);
+    let cache = decoding.cache(longest, positions, prompts.unwrap_or(decoding.micro_batch));
     let shapes = model.model.caches(cache);
     let kept = shapes.iter().map(|shape| Bytes(4 * shape.iter().product::<usize>() as u64)).sum();
     let pass = |batch, seq| {

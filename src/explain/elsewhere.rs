@@ -244,6 +244,11 @@ pub(super) const TABLE: &[Explanation] = &[
         "The data has no such column.",
         "The format or a template names a column that no row has. The message lists those that are there.",
     ),
+    told(
+        "data::no_response",
+        "Rows are to be continued, and none can be.",
+        "A `generate` stage with `data` needs whole rows with a prompt before their response. Rows that were cut are left out; where rows were split, a piece does not say whether its prompt is whole.",
+    ),
     told("data::no_rows", "A file holds no rows.", "It is empty, or holds nothing but white space."),
     told(
         "data::no_tokenizer",
@@ -369,6 +374,11 @@ pub(super) const TABLE: &[Explanation] = &[
         "run::not_finite",
         "A loss or gradient is not a number.",
         "The weights have diverged: mostly the rate is too high, or a row is damaged. The last checkpoint is from before.",
+    ),
+    told(
+        "run::not_texts",
+        "The file named for texts holds something else.",
+        "`to` of a `generate` stage replaces the texts of an earlier run and nothing else, least of all a file that the pipeline reads.",
     ),
     told(
         "run::nothing_to_resume",

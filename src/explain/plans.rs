@@ -56,6 +56,13 @@ pub(super) const TABLE: &[Explanation] = &[
         "schedule hift { order = [\"head\", \"block.3\", \"block.2\", \"block.1\", \"block.0\"]  rate = constant(1e-5) }",
         "schedule hift { order = [\"head\", \"block.3\", \"block.2\", \"block.1\", \"block.0\", \"embedding\"]  rate = constant(1e-5) }",
     ),
+    shown(
+        "plan::no_response",
+        "Rows are to be continued, and nothing says from where.",
+        "A `generate` stage with `data` continues each row from where its response begins, and the response is the reference. So rows must have one (`instruct`, `chat`, or `tokens` with `labels`), and the tokenizer must learn it alone: `loss_on = response`.",
+        "generate talk { from = sft  data = rows }",
+        "generate talk { from = sft  prompts = [\"a\"] }",
+    ),
     told(
         "plan::no_config",
         "A model's `config.json` cannot be read.",

@@ -1090,7 +1090,12 @@ pub struct Generate {
     pub from: Option<String>,
     pub model: Model,
     pub tokenizer: Tokenizer,
+    /// Nothing where the rows of a data block are continued.
     pub prompts: Setting<Vec<Setting<String>>>,
+    /// The block whose held-out rows are continued if it has some, else all of them.
+    pub data: Option<Data>,
+    /// At most so many of them.
+    pub rows: Setting<Option<u64>>,
     /// What would be right, for each prompt; or nothing.
     pub references: Setting<Vec<Setting<String>>>,
     /// Of the texts against their references.
@@ -1110,6 +1115,8 @@ pub struct Generate {
     /// Prompts that are continued at once.
     pub micro_batch: Setting<u64>,
     pub seed: Setting<u64>,
+    /// The file for the texts, as JSON lines.
+    pub to: Setting<Option<String>>,
     pub device: Setting<Device>,
 }
 

@@ -1848,13 +1848,36 @@ const GENERATE: &[Key] = &[
     FROM,
     ALONE,
     OWN_TOKENIZER,
-    required(
+    depends(
         "prompts",
         &[Form::List(&[Form::Text], None)],
+        "either this or `data` is needed",
         "[\"Once upon a time\"]",
         "The texts to continue.",
     )
     .also(&["prompt", "input", "inputs"]),
+    depends(
+        "data",
+        DATA_NAME,
+        "either this or `prompts` is needed",
+        "NAME",
+        "The `data` block whose rows are continued from where their response begins (of a chat, the last answer), which \
+         is their reference: its holdout if it has one, else all of it. Rows that `too_long = cut` has shortened are \
+         left out.",
+    )
+    .also(&["dataset", "test_data", "eval_data"]),
+    default(
+        "rows",
+        &[
+            Form::Word("all", "Every row."),
+            Form::Whole(FROM_1),
+            Form::Amount(&[(Unit::Rows, FROM_1)]),
+        ],
+        "all",
+        "100 rows",
+        "How many rows of `data`, the first ones in the order of its files.",
+    )
+    .also(&["max_rows", "n_rows", "limit"]),
     default(
         "references",
         &[Form::Word("none", "Nothing to measure against."), Form::List(&[Form::Text], None)],
@@ -1884,7 +1907,7 @@ const GENERATE: &[Key] = &[
         )],
         "[]",
         "[bleu, rouge_l]",
-        "What is measured of the texts against their `references`.",
+        "What is measured of the texts against their `references`, or against the responses of `data`.",
     )
     .also(&["metric"]),
     default(
@@ -1958,6 +1981,15 @@ const GENERATE: &[Key] = &[
     )
     .also(&["batch_size", "batch"]),
     default("seed", SEED, "0", "42", "What tokens are drawn from."),
+    default(
+        "to",
+        &[Form::Word("none", "The events of the run hold the texts, and nothing else does."), Form::Path],
+        "none",
+        "\"out/texts.jsonl\"",
+        "The file to write: a JSON line for each prompt with `prompt`, `text`, `reference` (if there is one), `finish` \
+         (`end`: an end mark, `stop`: a text of `stop`, `length`: no room) and `tokens`. It appears when all are written.",
+    )
+    .also(&["output", "output_file", "path"]),
     OWN_DEVICE,
 ];
 

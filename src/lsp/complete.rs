@@ -517,15 +517,12 @@ fn brief(doc: &str) -> &str {
 /// The keys that a new block should have: those that are required, and one of several that are.
 fn needed(kind: &Kind) -> Vec<&Key> {
     let mut needed: Vec<&Key> = Vec::new();
-    let mut either = false;
     for key in kind.keys {
+        let known = |on: &str| needed.iter().any(|key| on.contains(&format!("`{}`", key.name)));
         match key.need {
             Need::Required => needed.push(key),
             Need::Depends(on) if on.starts_with("needed") => needed.push(key),
-            Need::Depends(on) if on.starts_with("either") && !either => {
-                either = true;
-                needed.push(key);
-            }
+            Need::Depends(on) if on.starts_with("either") && !known(on) => needed.push(key),
             Need::Depends(_) | Need::Default(_) | Need::Soon => {}
         }
     }

@@ -24,8 +24,9 @@ use serde::Serialize;
 
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{
-    Algorithm, Data, Device, Evaluate, Export, Format, Generate, Hook, Interval, Length, Metric, Precision,
-    Recompute, Residence, Rest, RollBack, Setting, Shuffle, Stage, Task as Ask, Tokenizer, Train, Weights,
+    Algorithm, Data, Device, Evaluate, Export, Format, Generate, Hook, Interval, Length, LossOn, Metric,
+    Precision, Recompute, Residence, Rest, RollBack, Setting, Shuffle, Stage, Task as Ask, Tokenizer, Train,
+    Weights,
 };
 use crate::model::{Kind, Model, Target, Task};
 use crate::problem::{Fault, Problem, Problems, Span};
@@ -57,11 +58,18 @@ pub trait World {
         tokenizer: &Tokenizer,
         model: &Model,
     ) -> Result<Option<Rows>, Problems>;
-    /// Holds the prompts of a stage against the tokenizer and the model, and gives the tokens of the longest; None where
-    /// nobody wants to look.
-    fn check_prompts(&mut self, _: &Pipeline, _: &Generate, _: &Model) -> Result<Option<u64>, Problems> {
+    /// Holds the prompts of a stage against the tokenizer and the model; None where nobody wants to look.
+    fn check_prompts(&mut self, _: &Pipeline, _: &Generate, _: &Model) -> Result<Option<Prompts>, Problems> {
         Ok(None)
     }
+}
+
+/// What is known about the prompts of a generate stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prompts {
+    pub n: u64,
+    /// Tokens of the longest.
+    pub longest: u64,
 }
 
 /// What is known about the rows of a data block.
@@ -342,7 +350,19 @@ pub struct GeneratePlan {
     pub from: Option<String>,
     pub model: ModelPlan,
     pub tokenizer: Tokenizer,
+    /// Nothing where rows of `data` are continued.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub prompts: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Data>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Rows>,
+    /// How many rows are continued at the most; all, if nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<u64>,
+    /// How many rows there are to continue. None if there are none, or nobody has looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continued: Option<u64>,
     /// What would be right, for each prompt; or nothing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<String>,
@@ -354,7 +374,20 @@ pub struct GeneratePlan {
     pub decoding: Decoding,
     /// Texts that end an answer, and do not belong to it.
     pub stop: Vec<String>,
+    /// The file for the texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
     pub device: Device,
+}
+
+impl GeneratePlan {
+    /// How many prompts there are; None where they are rows that nobody has counted.
+    pub fn n_prompts(&self) -> Option<u64> {
+        match self.data {
+            Some(_) => self.continued.or(self.at_most),
+            None => Some(self.prompts.len() as u64),
+        }
+    }
 }
 
 /// How texts are continued.
@@ -563,9 +596,9 @@ pub fn compile(pipeline: &Pipeline, world: &mut dyn World) -> Result<Plan, Probl
                 "remove the stage, or use a model whose config.json names a class that ends in `ForCausalLM`",
             )
             .into()),
-            Stage::Generate(stage) => world
-                .check_prompts(pipeline, stage, &model.model)
-                .map(|longest| StagePlan::Generate(Box::new(generate(stage, model, longest)))),
+            Stage::Generate(stage) => {
+                generate(pipeline, stage, model, world).map(|p| StagePlan::Generate(Box::new(p)))
+            }
             Stage::Export(stage) => Ok(StagePlan::Export(Box::new(export(stage, model)))),
         };
         match planned {
@@ -1008,16 +1041,77 @@ fn evaluate(
     })
 }
 
-fn generate(stage: &Generate, model: ModelPlan, prompt_tokens: Option<u64>) -> GeneratePlan {
-    GeneratePlan {
+/// Makes sure that the rows of a data block have a prompt and a response that can be told apart.
+///
+/// # Errors
+/// Rows that are learned whole, by their format or by `loss_on`.
+fn check_responses(data: &Data, tokenizer: &Tokenizer) -> Result<(), Problem> {
+    let whole = |message: String, span, label: &str, help: &str| {
+        Err(Problem::new("hift::plan::no_response", message).label_at(span, label).help(help))
+    };
+    let has_response = |part: &&Data| match &part.format.value {
+        Format::Instruct { .. } | Format::Chat { .. } | Format::Tokens { labels: Some(_), .. } => true,
+        Format::Text { .. } | Format::Tokens { .. } | Format::OfParts => false,
+        Format::Classify { .. } | Format::TokenLabels { .. } | Format::Question { .. } => false,
+    };
+    let parts = data.parts();
+    let Some(part) = parts.iter().find(|part| has_response(part)) else {
+        return whole(
+            format!("the rows of `{}` have no response, so nothing says where to go on from", data.name),
+            parts.first().and_then(|part| part.format.span()),
+            "is one text",
+            "use a data block with `format = instruct(...)` or `chat`, or write `prompts = [...]`",
+        );
+    };
+    let of_tokens = matches!(part.format.value, Format::Tokens { .. });
+    match &tokenizer.loss_on.value {
+        LossOn::All if !of_tokens => whole(
+            format!(
+                "the rows of `{}` are learned whole, so nothing says where their responses begin",
+                data.name
+            ),
+            tokenizer.loss_on.span(),
+            "prompts, too",
+            "write `loss_on = response` in the tokenizer block",
+        ),
+        LossOn::Roles(roles) if roles.iter().any(|role| role != "assistant") => whole(
+            format!("the rows of `{}` are not learned for their responses alone", data.name),
+            tokenizer.loss_on.span(),
+            "others are learned, too",
+            "write `loss_on = response` in the tokenizer block of the stage, which are the turns of the assistant",
+        ),
+        LossOn::All | LossOn::Response | LossOn::Last | LossOn::Roles(_) => Ok(()),
+    }
+}
+
+fn generate(
+    pipeline: &Pipeline,
+    stage: &Generate,
+    model: ModelPlan,
+    world: &mut dyn World,
+) -> Result<GeneratePlan, Problems> {
+    let rows = match &stage.data {
+        None => None,
+        Some(data) => {
+            check_task(data, &stage.tokenizer, &model.model)?;
+            check_responses(data, &stage.tokenizer)?;
+            world.rows(pipeline, data, &stage.tokenizer, &model.model)?
+        }
+    };
+    let prompts = world.check_prompts(pipeline, stage, &model.model)?;
+    Ok(GeneratePlan {
         name: stage.name.clone(),
         from: stage.from.clone(),
         model,
         tokenizer: stage.tokenizer.clone(),
         prompts: stage.prompts.iter().map(|prompt| prompt.value.clone()).collect(),
+        data: stage.data.clone(),
+        rows,
+        at_most: *stage.rows,
+        continued: prompts.filter(|_| stage.data.is_some()).map(|prompts| prompts.n),
         references: stage.references.iter().map(|text| text.value.clone()).collect(),
         metrics: stage.metrics.value.clone(),
-        prompt_tokens,
+        prompt_tokens: prompts.map(|prompts| prompts.longest),
         decoding: Decoding {
             max_new_tokens: *stage.max_new_tokens,
             temperature: *stage.temperature,
@@ -1030,8 +1124,9 @@ fn generate(stage: &Generate, model: ModelPlan, prompt_tokens: Option<u64>) -> G
             micro_batch: *stage.micro_batch,
         },
         stop: stage.stop.iter().map(|text| text.value.clone()).collect(),
+        to: stage.to.value.clone(),
         device: *stage.device,
-    }
+    })
 }
 
 fn export(stage: &Export, model: ModelPlan) -> ExportPlan {

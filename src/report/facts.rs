@@ -215,6 +215,8 @@ fn read_stage(plan: &Json, figures: &Json) -> Result<StageFacts, String> {
     let rows = data(&mut facts, &mut plan);
     for (key, name, unit) in [
         ("prompts", "prompts", Unit::Text),
+        ("at_most", "rows continued, at most", Unit::Count),
+        ("continued", "rows continued", Unit::Count),
         ("references", "references", Unit::Text),
         ("max_new_tokens", "new tokens, at most", Unit::Count),
         ("temperature", "temperature", Unit::Number),

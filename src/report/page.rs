@@ -283,7 +283,11 @@ fn samples(record: &Record) -> String {
         .events_of("generate")
         .map(|event| {
             let text = |key: &str| escape(event[key].as_str().unwrap_or_default());
-            format!("<p class=\"sample\"><b>{}</b>{}</p>", text("prompt"), text("text"))
+            let reference = match &event["reference"] {
+                Json::String(reference) => format!(" <i>({})</i>", escape(reference)),
+                _ => String::new(),
+            };
+            format!("<p class=\"sample\"><b>{}</b>{}{reference}</p>", text("prompt"), text("text"))
         })
         .collect();
     if samples.is_empty() { samples } else { section("Samples", &samples) }
@@ -299,7 +303,7 @@ fn events(record: &Record) -> String {
         let mut what: Vec<String> = Vec::new();
         for (key, value) in event.as_object().into_iter().flatten() {
             match (key.as_str(), value) {
-                ("time" | "event" | "prompt", _) => {}
+                ("time" | "event" | "prompt" | "reference", _) => {}
                 ("seconds", value) => what.push(duration(value.as_f64().unwrap_or(0.0))),
                 (_, Json::String(text)) => what.push(text.clone()),
                 (key, value) => what.push(format!("{key} {value}")),

@@ -353,10 +353,15 @@ fn evaluate(text: &mut String, plan: &EvaluatePlan, figures: &StageEstimate) {
 fn generate(text: &mut String, plan: &GeneratePlan, figures: &StageEstimate) {
     line(text, "", &format!("generate {}", plan.name));
     line(text, "model", &from(plan.from.as_deref(), &plan.model));
+    let prompts = match (&plan.data, plan.n_prompts()) {
+        (None, n) => Count(n.unwrap_or(0)).to_string(),
+        (Some(data), Some(n)) => format!("{} rows of {}", Count(n), data.name),
+        (Some(data), None) => format!("the rows of {}", data.name),
+    };
     line(
         text,
         "prompts",
-        &format!("{}, up to {} new tokens each", plan.prompts.len(), Count(plan.decoding.max_new_tokens)),
+        &format!("{prompts}, up to {} new tokens each", Count(plan.decoding.max_new_tokens)),
     );
     let how = &plan.decoding;
     let cut = [
@@ -373,8 +378,14 @@ fn generate(text: &mut String, plan: &GeneratePlan, figures: &StageEstimate) {
     line(
         text,
         "tokens",
-        &format!("{words}; {} prompts at a time", how.micro_batch.min(plan.prompts.len() as u64)),
+        &format!(
+            "{words}; {} prompts at a time",
+            how.micro_batch.min(plan.n_prompts().unwrap_or(how.micro_batch))
+        ),
     );
+    if let Some(to) = &plan.to {
+        line(text, "to", to);
+    }
     phases(text, figures);
 }
 

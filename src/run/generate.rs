@@ -1,37 +1,90 @@
-//! A generate stage: prompts to texts.
+//! A generate stage: prompts to texts, and the file that holds them.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use crate::data::Encoder;
+use serde::Serialize;
+
+use crate::data::{Dataset, Encoder, exercises};
 use crate::engine::Store;
-use crate::plan::GeneratePlan;
-use crate::problem::Problems;
+use crate::plan::{GeneratePlan, StagePlan};
+use crate::problem::{Fault, Problem, Problems};
 
 use super::decode::{Ends, Prompt, continue_all};
+use super::directory::write_whole;
+use super::{Order, export, unwritable};
 
-/// Continues each prompt until an end mark, a text that ends it, `max_new_tokens`, or the end of the model's positions. None
-/// when interrupted: a text cut short would pass for the whole.
+/// How a prompt was continued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Written {
+    pub prompt: String,
+    pub text: String,
+    /// What would have been right, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    pub finish: Finish,
+    /// New tokens, without the one that ends them.
+    pub tokens: u64,
+}
+
+/// Why a text is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// An end mark came.
+    End,
+    /// A text that ends an answer.
+    Stop,
+    /// `max_new_tokens`, or the end of the model's positions.
+    Length,
+}
+
+/// Continues each prompt until an end mark, a text that ends it, `max_new_tokens`, or the end of the model's positions.
+/// `dataset` is that of the plan's `data`. None when interrupted: a text cut short would pass for the whole.
 ///
 /// # Errors
-/// When the tokenizer cannot be read, or an operation fails.
+/// When the tokenizer cannot be read, no row can be continued, or an operation fails.
 pub fn generate(
     plan: &GeneratePlan,
     store: &mut Store,
     folder: &Path,
-) -> Result<Option<Vec<(String, String)>>, Problems> {
+    dataset: Option<&Dataset>,
+) -> Result<Option<Vec<Written>>, Problems> {
     let encoder = Encoder::open(folder, &plan.tokenizer)?;
     let marks = encoder.marks(&plan.tokenizer.begin, &plan.tokenizer.end)?;
     let model = &plan.model.model;
-    let prompt = |text: &String| {
-        let text = encoder.encode(text, false)?;
-        Ok::<_, Problems>(Prompt { ids: marks.begin.iter().chain(&text).map(|id| u64::from(*id)).collect() })
-    };
-    let prompts = plan.prompts.iter().map(prompt).collect::<Result<Vec<_>, _>>()?;
+    let text = |ids: &[u64]| encoder.decode(&ids.iter().map(|id| *id as u32).collect::<Vec<_>>());
     let mut tokens: Vec<u64> = model.eos.iter().chain(&marks.end).map(|id| u64::from(*id)).collect();
     tokens.sort_unstable();
     tokens.dedup();
+    let first_stop = |text: &str| plan.stop.iter().filter_map(|stop| text.find(stop)).min();
+
+    let mut prompts = Vec::new();
+    let mut shown: Vec<(String, Option<String>)> = Vec::new();
+    match dataset.zip(plan.data.as_ref()) {
+        None => {
+            for (at, prompt) in plan.prompts.iter().enumerate() {
+                let ids = encoder.encode(prompt, false)?;
+                let ids = marks.begin.iter().chain(&ids).map(|id| u64::from(*id)).collect();
+                prompts.push(Prompt { ids });
+                shown.push((prompt.clone(), plan.references.get(at).cloned()));
+            }
+        }
+        Some((dataset, data)) => {
+            let found = exercises(dataset, data, &plan.tokenizer, &marks, model.positions, plan.at_most)?;
+            let begin: Vec<u64> = marks.begin.iter().map(|id| u64::from(*id)).collect();
+            for exercise in found {
+                let own = exercise.prompt.strip_prefix(&begin[..]).unwrap_or(&exercise.prompt);
+                // As far as a text that is written would go.
+                let end = exercise.answer.iter().position(|id| tokens.contains(id));
+                let mut reference = text(&exercise.answer[..end.unwrap_or(exercise.answer.len())]);
+                reference.truncate(first_stop(&reference).unwrap_or(reference.len()));
+                shown.push((text(own), Some(reference)));
+                prompts.push(Prompt { ids: exercise.prompt });
+            }
+        }
+    }
     drop(marks);
-    let text = |ids: &[u64]| encoder.decode(&ids.iter().map(|id| *id as u32).collect::<Vec<_>>());
     // Each token is a letter at the least, so the end of a text is enough to look at.
     let longest = plan.stop.iter().map(String::len).max().unwrap_or(0);
     let stops = |ids: &[u64]| {
@@ -44,12 +97,124 @@ pub fn generate(
     let Some(found) = continue_all(&plan.model, store, &prompts, &plan.decoding, &ends)? else {
         return Ok(None);
     };
-    let texts = found.iter().map(|ids| {
+    let written = found.iter().zip(&prompts).zip(shown).map(|((ids, asked), (prompt, reference))| {
         let mut text = text(ids);
-        if let Some(at) = plan.stop.iter().filter_map(|stop| text.find(stop)).min() {
-            text.truncate(at);
-        }
-        text
+        let room = model.positions.saturating_sub(asked.ids.len()) as u64;
+        let finish = match first_stop(&text) {
+            Some(at) => {
+                text.truncate(at);
+                Finish::Stop
+            }
+            None if ids.len() as u64 >= plan.decoding.max_new_tokens.min(room) => Finish::Length,
+            None => Finish::End,
+        };
+        Written { prompt, text, reference, finish, tokens: ids.len() as u64 }
     });
-    Ok(Some(plan.prompts.iter().cloned().zip(texts).collect()))
+    Ok(Some(written.collect()))
+}
+
+/// Writes texts as JSON lines, beside the file and then in its place.
+///
+/// # Errors
+/// When it cannot be written (73).
+pub fn write(to: &Path, texts: &[Written]) -> Result<(), Problem> {
+    let mut lines = String::new();
+    for text in texts {
+        lines += &serde_json::to_string(text).expect("texts are JSON");
+        lines.push('\n');
+    }
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).map_err(|error| unwritable(to, &error))?;
+    }
+    write_whole(to, &lines)
+}
+
+/// Where the texts of a stage go, if it says so, with links followed as far as the path exists.
+pub fn target(order: &Order<'_>, plan: &GeneratePlan) -> Option<PathBuf> {
+    plan.to.as_ref().map(|to| export::resolved(&order.folder.join(to)))
+}
+
+/// Makes sure, before anything is trained, that the texts of every stage can be written in the end.
+///
+/// # Errors
+/// A place that cannot be written, or that holds anything but texts of an earlier run (73).
+pub fn check_targets(order: &Order<'_>) -> Result<(), Problems> {
+    let mut problems = Problems::default();
+    for stage in &order.plan.stages {
+        let StagePlan::Generate(plan) = stage else { continue };
+        let Some(to) = target(order, plan) else { continue };
+        if let Err(problem) = check_target(order, &to) {
+            problems.push(problem);
+        }
+    }
+    if problems.has_errors() { Err(problems) } else { Ok(()) }
+}
+
+fn check_target(order: &Order<'_>, to: &Path) -> Result<(), Problem> {
+    let refused = |what: String| {
+        Err(Problem::of(Fault::Output, "hift::run::not_texts", what)
+            .help("choose another file for `to`, or move away what is there"))
+    };
+    if order.inputs.files.iter().any(|file| export::resolved(&file.place) == to) {
+        return refused(format!(
+            "the texts for {} would replace a file that the pipeline reads",
+            to.display()
+        ));
+    }
+    if to.exists() && !holds_texts(to) {
+        return refused(format!("{} is there already and holds no texts of an earlier run", to.display()));
+    }
+    let probe = to.with_extension("writing");
+    let folder = to.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&probe, ""))
+        .and_then(|()| fs::remove_file(&probe))
+        .map_err(|error| unwritable(to, &error))
+}
+
+/// Whether a file is empty, or begins with a line as [`write`] writes them.
+fn holds_texts(path: &Path) -> bool {
+    use std::io::{BufRead, BufReader};
+    let Ok(file) = fs::File::open(path) else { return false };
+    let mut line = String::new();
+    match BufReader::new(file).read_line(&mut line) {
+        Ok(0) => true,
+        Ok(_) => {
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            ["prompt", "text", "finish", "tokens"].iter().all(|key| !line[*key].is_null())
+        }
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_texts_are_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("texts.jsonl");
+        let check = |held: &str, expected: bool| {
+            fs::write(&path, held).unwrap();
+            assert_eq!(holds_texts(&path), expected, "{held}");
+        };
+        check("", true);
+        check("{\"prompt\":\"a\",\"text\":\"b\",\"finish\":\"end\",\"tokens\":1}\n", true);
+        check("{\"prompt\":\"a\",\"completion\":\"b\"}\n", false);
+        check("anything\n", false);
+        check("3\n", false);
+        let text = Written {
+            prompt: "a".into(),
+            text: "b\n".into(),
+            reference: None,
+            finish: Finish::Length,
+            tokens: 2,
+        };
+        write(&path, &[text]).unwrap();
+        assert!(holds_texts(&path));
+        let line = "{\"prompt\":\"a\",\"text\":\"b\\n\",\"finish\":\"length\",\"tokens\":2}\n";
+        assert_eq!(fs::read_to_string(&path).unwrap(), line);
+        assert!(!holds_texts(folder.path()));
+    }
 }

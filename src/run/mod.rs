@@ -123,6 +123,7 @@ pub fn execute(
 ) -> Result<Ending, Problems> {
     let began = Instant::now();
     export::check_targets(order)?;
+    generate::check_targets(order)?;
     space::check(order)?;
     check_weights(order, watch)?;
     let lock = take(order, library)?;
@@ -244,18 +245,26 @@ fn stages(
                 watch.evaluated(&plan.name, None, &metrics);
             }
             StagePlan::Generate(plan) => {
-                let mut store = still(order, results, stage, plan.device)?;
-                let Some(texts) = generate::generate(plan, &mut store, &order.folder)? else {
-                    return Ok(Reached::Interrupted { checkpoint: None });
+                let dataset = match &plan.data {
+                    Some(data) => Some(library.get(data, &plan.tokenizer, &limits(&plan.model.model))?),
+                    None => None,
                 };
-                for (prompt, text) in &texts {
-                    directory
-                        .event("generate", json!({ "stage": plan.name, "prompt": prompt, "text": text }))?;
-                    watch.generated(&plan.name, prompt, text);
+                let mut store = still(order, results, stage, plan.device)?;
+                let texts = generate::generate(plan, &mut store, &order.folder, dataset.as_deref())?;
+                let Some(texts) = texts else { return Ok(Reached::Interrupted { checkpoint: None }) };
+                for text in &texts {
+                    let mut event = json!(text);
+                    event["stage"] = json!(plan.name);
+                    directory.event("generate", event)?;
+                    watch.generated(&plan.name, &text.prompt, &text.text);
                 }
-                if !plan.metrics.is_empty() && !plan.references.is_empty() {
-                    let references = plan.references.iter().map(|reference| vec![reference.clone()]);
-                    let pairs: Vec<_> = texts.into_iter().map(|(_, text)| text).zip(references).collect();
+                if let Some(to) = generate::target(order, plan) {
+                    generate::write(&to, &texts)?;
+                    watch.note(&format!("wrote {}", to.display()));
+                }
+                let pair = |text: generate::Written| Some((text.text, vec![text.reference?]));
+                let pairs: Vec<_> = texts.into_iter().filter_map(pair).collect();
+                if !plan.metrics.is_empty() && !pairs.is_empty() {
                     let metrics = metrics::texts::metrics(&pairs, &plan.metrics);
                     directory.event(
                         "evaluate",
@@ -354,7 +363,11 @@ fn take(order: &Order<'_>, library: &mut Library<'_>) -> Result<Lock, Problems> 
             StagePlan::Evaluate(plan) => {
                 library.get(&plan.data, &plan.tokenizer, &limits(&plan.model.model))?
             }
-            StagePlan::Generate(_) | StagePlan::Export(_) => continue,
+            StagePlan::Generate(plan) => match &plan.data {
+                Some(data) => library.get(data, &plan.tokenizer, &limits(&plan.model.model))?,
+                None => continue,
+            },
+            StagePlan::Export(_) => continue,
         };
         listing.remember(&dataset.hashes);
     }

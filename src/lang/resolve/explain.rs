@@ -96,6 +96,8 @@ impl<'e, 'f> Explainer<'e, 'f> {
     /// What applies where a stage leaves out a key: that of the train stage it goes on from.
     fn taken(&self, stage: &Checked, key: &Key) -> Option<(&'e Checked<'f>, &'e Setting<Datum>)> {
         match key.need {
+            // What a stage continues is its own affair.
+            Need::Depends(_) if (stage.kind.name, key.name) == ("generate", "data") => None,
             // The stage stands for the model, which is not named beside it.
             Need::Depends(_) if key.name != "model" && stage.fields.get(key.name).is_none() => {
                 let from = self.from(stage)?;
@@ -348,6 +350,7 @@ fn has_use(checked: &Checked, key: &Key) -> bool {
         ("schedule", "horizon") => {
             checked.fields.get("advance").and_then(|advance| advance.value.word()) != Some("per_step")
         }
+        ("generate", "rows") => checked.fields.get("data").is_some(),
         // Of a mix, its blocks say it.
         ("data", "filter" | "holdout") => {
             !matches!(checked.fields.get("source").map(|source| &source.value), Some(Datum::Call("mix", _)))

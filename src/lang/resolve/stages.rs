@@ -27,7 +27,7 @@ pub(super) struct Builder<'b, 'f> {
     pub sources: &'b Sources,
     pub problems: &'b mut Problems,
     pub trained: HashMap<String, Train>,
-    /// The directories that exports write, and where they say so.
+    /// What stages write, and where they say so.
     pub written: HashMap<String, Span>,
 }
 
@@ -394,14 +394,30 @@ impl<'b, 'f> Builder<'b, 'f> {
     fn generate(&mut self, checked: &Checked<'f>) -> Option<Generate> {
         let origin = self.origin(checked);
         let train = origin.as_ref().and_then(|origin| origin.train.as_ref());
-        let tokenizer = self.tokenizer(checked, None, train);
+        let data = self.continued(checked)?;
+        // Texts are made of tokens, whatever the rows are.
+        let of_text = |data: &&Data| {
+            !data.parts().iter().all(|part| matches!(part.format.value, Format::Tokens { .. }))
+        };
+        let tokenizer = self.tokenizer(checked, data.as_ref().filter(of_text), train);
         let fields = &checked.fields;
+        let to = fields.read("to", |to| match to {
+            Datum::Word("none") => Some(None),
+            path => Some(Some(path.text()?)),
+        })?;
+        self.writes(&to.value, to.span());
+        let prompts = match &data {
+            None => fields.read("prompts", Datum::texts)?,
+            Some(_) => Setting::default(Vec::new()),
+        };
         let generate = Generate {
             name: checked.name.clone(),
             span: checked.head(),
             from: train.map(|train| train.name.clone()),
             tokenizer: tokenizer?,
-            prompts: fields.read("prompts", Datum::texts)?,
+            prompts,
+            data,
+            rows: fields.read("rows", |rows| Some(rows.whole()))?,
             references: fields.read("references", |references| match references {
                 Datum::Word("none") => Some(Vec::new()),
                 texts => texts.texts(),
@@ -420,11 +436,20 @@ impl<'b, 'f> Builder<'b, 'f> {
             })?,
             micro_batch: fields.whole("micro_batch")?,
             seed: fields.whole("seed")?,
+            to,
             device: inherited_device(fields, train)?,
             model: origin?.model,
         };
         let (prompts, references) = (generate.prompts.len(), generate.references.len());
-        if references > 0 && references != prompts {
+        if references > 0 && generate.data.is_some() {
+            let place = checked.block.entries.iter().find(|entry| entry.name.text == "data");
+            self.problems.push(
+                Problem::new("hift::lang::conflict", "the rows of `data` have references of their own")
+                    .label_at(generate.references.span(), "others")
+                    .label_at(place.map(|entry| entry.name.span), "the rows")
+                    .help("remove `references`"),
+            );
+        } else if references > 0 && references != prompts {
             self.problems.push(
                 Problem::new(
                     "hift::lang::conflict",
@@ -447,23 +472,59 @@ impl<'b, 'f> Builder<'b, 'f> {
         Some(generate)
     }
 
+    /// The data block whose rows a stage continues; Some(None) where it has prompts of its own.
+    fn continued(&mut self, checked: &Checked<'f>) -> Option<Option<Data>> {
+        let place = |key: &str| checked.block.entries.iter().find(|entry| entry.name.text == key);
+        if slipped(checked, &["prompts", "data"]) {
+            return None;
+        }
+        match (place("prompts"), place("data")) {
+            (Some(prompts), Some(data)) => {
+                self.problems.push(
+                    Problem::new("hift::lang::conflict", "`prompts` and `data` both say what is continued")
+                        .label(prompts.name.span, "these texts")
+                        .label(data.name.span, "rows of a data block")
+                        .help("keep one of them"),
+                );
+                None
+            }
+            (None, None) => {
+                if !checked.block.damaged {
+                    self.problems.push(missing_both(
+                        checked.block,
+                        "prompts",
+                        "data",
+                        "add `prompts = [\"...\"]`, or `data = NAME` to continue its held-out rows",
+                    ));
+                }
+                None
+            }
+            (Some(_), None) => Some(None),
+            (None, Some(_)) => self.data(checked).map(Some),
+        }
+    }
+
+    /// Remembers what a stage writes; two that write to the same place are a mistake.
+    fn writes(&mut self, to: &Option<String>, span: Option<Span>) {
+        let (Some(to), Some(span)) = (to, span) else { return };
+        match self.written.get(to) {
+            Some(other) => self.problems.push(
+                Problem::new("hift::lang::conflict", format!("two stages write to `{to}`"))
+                    .label(span.max(*other), "the second one")
+                    .label(span.min(*other), "the first one")
+                    .help("give each a place of its own"),
+            ),
+            None => {
+                self.written.insert(to.clone(), span);
+            }
+        }
+    }
+
     fn export(&mut self, checked: &Checked<'f>) -> Option<Export> {
         let origin = self.origin(checked);
         let fields = &checked.fields;
         let to = fields.text("to")?;
-        if let Some(span) = to.span() {
-            match self.written.get(&to.value) {
-                Some(other) => self.problems.push(
-                    Problem::new("hift::lang::conflict", format!("two exports write to `{}`", to.value))
-                        .label(span.max(*other), "the second one")
-                        .label(span.min(*other), "the first one")
-                        .help("give each a directory of its own"),
-                ),
-                None => {
-                    self.written.insert(to.value.clone(), span);
-                }
-            }
-        }
+        self.writes(&Some(to.value.clone()), to.span());
         let origin = origin?;
         Some(Export {
             name: checked.name.clone(),

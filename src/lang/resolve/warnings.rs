@@ -231,7 +231,18 @@ pub(super) fn generate(stage: &Generate, problems: &mut Problems) {
             }
         }
     }
-    if stage.references.is_empty() && !stage.metrics.is_empty() {
+    if stage.data.is_none() && stage.rows.is_some() {
+        no_effect(
+            "`rows` counts nothing without `data`",
+            stage.rows.span(),
+            "does nothing",
+            stage.prompts.span().or(Some(stage.span)),
+            "the prompts are written here",
+            "remove `rows`, or write `data = NAME` instead of `prompts`",
+            problems,
+        );
+    }
+    if stage.references.is_empty() && stage.data.is_none() && !stage.metrics.is_empty() {
         no_effect(
             "`metrics` measure nothing without `references`",
             stage.metrics.span(),
