@@ -122,7 +122,11 @@ pub fn train(
     if let Some(every) = evaluates(begin).filter(|_| owes_evaluation) {
         let held_out = stage.held_out(&every.metrics, begin, &mut store)?;
         owes = held_out == HeldOut::CutShort;
-        if held_out == HeldOut::Best {
+        let ends = !owes && stage.course.is_out_of_patience(plan) && begin < steps;
+        if ends {
+            stage.end_early(begin)?;
+        }
+        if held_out == HeldOut::Best || (ends && (keep_end || plan.checkpoint.is_some())) {
             stage.save(begin, false, &store, &stepper)?;
         }
     }
