@@ -9,13 +9,13 @@ use crate::plan::Plan;
 use crate::problem::{Fault, Problem};
 
 /// Gives the stages whose device is `auto` the first GPU, if there is one. Otherwise they stay with the processors; the
-/// reason is said where this program could have used a GPU.
+/// reason is said where this program could have used a GPU. Opens no device: a plan takes no memory there.
 pub(crate) fn choose(plan: &mut Plan) -> Option<String> {
     let mut open = plan.stages.iter_mut().filter_map(|stage| stage.device_mut());
     let mut auto = open.by_ref().filter(|device| **device == Device::Auto).peekable();
     auto.peek()?;
-    match cuda(0) {
-        Ok(_) => {
+    match is_there() {
+        Ok(()) => {
             auto.for_each(|device| *device = Device::Cuda(0));
             None
         }
@@ -44,6 +44,18 @@ pub(crate) fn open(plan: &Plan) -> Result<Devices, Problem> {
         }
     }
     Ok(devices)
+}
+
+/// Whether there is a GPU, or why there is none.
+#[cfg(not(feature = "cuda"))]
+fn is_there() -> Result<(), String> {
+    cuda(0).map(drop)
+}
+
+/// Whether there is a GPU, or why there is none.
+#[cfg(feature = "cuda")]
+fn is_there() -> Result<(), String> {
+    crate::engine::gpu::cuda::is_there().map_err(|error| absent(&error.to_string()))
 }
 
 /// The GPU with this number, or why there is none.

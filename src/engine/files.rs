@@ -103,7 +103,8 @@ impl View for &Outgoing<'_> {
             // The codes are bytes already: a word is no number whose bytes had an order.
             (Numbers::U32(words), _) => Cow::Borrowed(bytemuck::cast_slice(words)),
             (Numbers::Elsewhere(tensor), _) => {
-                let here = tensor.to_device(&Device::Cpu).expect("a device that has computed can be read");
+                let here =
+                    tensor.to_device(&Device::Cpu).expect("what was asked of the device was waited for");
                 Cow::Owned((&Outgoing::new(&here, Some(self.dtype))).data().into_owned())
             }
             (Numbers::F32(x), _) => self.converted(x),

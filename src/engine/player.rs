@@ -57,7 +57,7 @@ pub struct Knobs<'a> {
 /// What a program leaves behind.
 #[derive(Debug, Default)]
 pub struct Played {
-    /// Loss, norm or logits, in the order of the program's outputs.
+    /// Loss, norm or logits, in the order of the program's outputs; in the host's memory.
     pub results: Vec<Tensor>,
     /// Gradients that are not used up, for the next micro-batch or the update.
     pub gradients: Vec<(ParamId, Tensor)>,
@@ -66,8 +66,7 @@ pub struct Played {
 impl Played {
     /// The numbers of the n-th result.
     pub fn numbers(&self, n: usize) -> Vec<f32> {
-        floats(&self.results[n].to_device(&Device::Cpu).expect("a device that has computed can be read"))
-            .to_vec()
+        floats(&self.results[n]).to_vec()
     }
 }
 
@@ -80,7 +79,12 @@ pub fn play(
     knobs: &Knobs<'_>,
 ) -> Result<Played> {
     if let Some(machine) = store.machine().cloned() {
-        return gpu::play(&*machine, program, store, inputs, carried, knobs);
+        let mut played = gpu::play(&*machine, program, store, inputs, carried, knobs)?;
+        for result in &mut played.results {
+            // What a launch came to, is told here at the latest.
+            *result = result.to_device(&Device::Cpu)?;
+        }
+        return Ok(played);
     }
     let mut values: Vec<Option<Tensor>> = vec![None; program.values.len()];
     for id in &program.inputs {

@@ -71,6 +71,20 @@ pub struct Place {
     pub tf32: bool,
 }
 
+impl Place {
+    /// Moves tensors to where they belong, one at a time.
+    fn settle(&self, tensors: &mut [Tensor], is_away: bool, pins: &mut Vec<Pin>) -> Result<()> {
+        for tensor in tensors {
+            if is_away {
+                pins.extend(self.machine.pin(tensor));
+            } else {
+                *tensor = tensor.to_device(self.machine.device())?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Parameters by [`ParamId`], and the states of those that have some.
 pub struct Store {
     /// Let go before the tensors that they hold in their place.
@@ -112,25 +126,12 @@ impl Store {
     /// When the device has no room.
     pub fn at(mut self, place: Option<&Place>) -> Result<Self> {
         let Some(place) = place else { return Ok(self) };
-        let Place { machine, away, tf32: _ } = place;
         self.place = Some(place.clone());
-        let mut pins = Vec::new();
-        let mut settle = |tensors: &mut [Tensor], is_away: bool| -> Result<()> {
-            for tensor in tensors {
-                if is_away {
-                    pins.extend(machine.pin(tensor));
-                } else {
-                    *tensor = tensor.to_device(machine.device())?;
-                }
-            }
-            Ok(())
-        };
-        settle(&mut self.weights, away.weights)?;
-        settle(&mut self.masters, away.masters)?;
+        place.settle(&mut self.weights, place.away.weights, &mut self.pins)?;
+        place.settle(&mut self.masters, place.away.masters, &mut self.pins)?;
         for states in &mut self.states {
-            settle(states, away.states)?;
+            place.settle(states, place.away.states, &mut self.pins)?;
         }
-        self.pins = pins;
         Ok(self)
     }
 
@@ -232,14 +233,8 @@ impl Store {
                 let states = optimizer::states(algorithm, model, *param);
                 let mut states: Vec<Tensor> =
                     states.iter().map(|state| zeros(&state.shape, state.dtype)).collect::<Result<_>>()?;
-                if let Some(Place { machine, away, .. }) = &self.place {
-                    for state in &mut states {
-                        if away.states {
-                            self.pins.extend(machine.pin(state));
-                        } else {
-                            *state = state.to_device(machine.device())?;
-                        }
-                    }
+                if let Some(place) = &self.place {
+                    place.settle(&mut states, place.away.states, &mut self.pins)?;
                 }
                 self.states[param.0] = states;
             }
@@ -328,7 +323,8 @@ pub const DEVICE_FULL: &str = "hift::engine::device_full";
 /// A failure of the tensor library, as a problem of the run.
 pub fn failed(error: &candle_core::Error) -> Problem {
     let told = error.to_string();
-    if told.starts_with(NO_ROOM) {
+    // The driver's own words come from copies that the tensor library makes.
+    if told.starts_with(NO_ROOM) || told.contains("CUDA_ERROR_OUT_OF_MEMORY") {
         return Problem::of(Fault::Failed, DEVICE_FULL, told).help(
             "end what else takes the device's memory and call the same command again, or plan for less: `memory_limit` \
              with `recompute = auto`, `weights = host`, or a smaller `micro_batch`",

@@ -36,89 +36,41 @@ impl Op {
     /// Scratch in bytes that is held while the operation runs, beyond its inputs and outputs. `dtype` is what it
     /// computes on: half numbers are summed in 32 bits.
     pub fn workspace(&self, inputs: &[&[usize]], dtype: Dtype, backend: Backend) -> Bytes {
-        match backend {
-            Backend::Cpu { threads } => self.on_cpu(inputs, dtype, threads),
-            Backend::Gpu => self.on_gpu(inputs, dtype),
-        }
-    }
-
-    fn on_cpu(&self, inputs: &[&[usize]], dtype: Dtype, threads: usize) -> Bytes {
         let half = dtype.size() < 4;
+        let elements = |i: usize| inputs[i].iter().product::<usize>();
+        // What each thread of a processor needs, and what a GPU needs.
+        let on = |of_thread: usize, on_gpu: usize| match backend {
+            Backend::Cpu { threads } => threads * of_thread,
+            Backend::Gpu => on_gpu,
+        };
         let floats = match self {
-            Op::Attention(spec) => threads * (spec.scratch() + if half { spec.sums() } else { 0 }),
+            Op::Attention(spec) => on(spec.scratch() + if half { spec.sums() } else { 0 }, 0),
+            // On a GPU what each query's gradient and result have in common.
             Op::AttentionGrad(spec) => {
-                threads * (spec.grad_scratch() + if half { spec.grad_sums() } else { 0 })
+                let of_thread = spec.grad_scratch() + if half { spec.grad_sums() } else { 0 };
+                on(of_thread, spec.batch * spec.seq * spec.heads)
             }
             // The scores of a query, and the query and its result in 32 bits.
-            Op::CachedAttention(spec) => threads * (spec.capacity + 2 * spec.head_dim),
-            // A half weight without a master is widened, changed, and rounded at random.
-            Op::Update { master: false, .. } if half => inputs[0].iter().product(),
+            Op::CachedAttention(spec) => on(spec.capacity + 2 * spec.head_dim, 0),
+            // The logits; on a GPU each row's loss, too, and whether it is right.
             Op::LinearCrossEntropy { chunk, .. } | Op::LinearCrossEntropyGrad { chunk, .. } => {
-                chunk.min(&inputs[0][0]) * inputs[1][0]
-            }
-            Op::Embed { .. }
-            | Op::EmbedGrad { .. }
-            | Op::Linear { .. }
-            | Op::LinearGradInput { .. }
-            | Op::LinearGradWeight { .. }
-            | Op::LinearGradBias { .. }
-            | Op::RmsNorm { .. }
-            | Op::RmsNormGradInput { .. }
-            | Op::RmsNormGradWeight { .. }
-            | Op::LayerNorm { .. }
-            | Op::LayerNormGradInput { .. }
-            | Op::LayerNormGradWeight { .. }
-            | Op::RopeTable { .. }
-            | Op::Rope { .. }
-            | Op::Fetch
-            | Op::Evict
-            | Op::CacheWrite
-            | Op::Columns { .. }
-            | Op::ColumnsGrad { .. }
-            | Op::Activate(_)
-            | Op::ActivateGrad(_)
-            | Op::Gated(_)
-            | Op::GatedGrad(_)
-            | Op::Scale { .. }
-            | Op::Add
-            | Op::Copy
-            | Op::Cast { .. }
-            | Op::CrossEntropy
-            | Op::CrossEntropyGrad
-            | Op::SquaredError
-            | Op::SquaredErrorGrad
-            | Op::SpanCrossEntropy { .. }
-            | Op::SpanCrossEntropyGrad { .. }
-            | Op::SumSquares { .. }
-            | Op::GradFactor { .. }
-            | Op::Update { .. } => 0,
-        };
-        Bytes(4 * floats as u64)
-    }
-
-    fn on_gpu(&self, inputs: &[&[usize]], dtype: Dtype) -> Bytes {
-        let elements = |i: usize| inputs[i].iter().product::<usize>();
-        let floats = match self {
-            // What each query's gradient and result have in common.
-            Op::AttentionGrad(spec) => spec.batch * spec.seq * spec.heads,
-            // The frequencies.
-            Op::RopeTable { inv_freq } => inv_freq.len(),
-            // Mean and scale of each row.
-            Op::RmsNormGradWeight { width, .. } => 2 * elements(0) / width,
-            Op::LayerNormGradWeight { .. } => 2 * inputs[0][0],
-            // The logits, and each row's loss and whether it is right.
-            Op::LinearCrossEntropy { chunk, .. } | Op::LinearCrossEntropyGrad { chunk, .. } => {
-                chunk.min(&inputs[0][0]) * inputs[1][0] + 2 * inputs[0][0]
+                chunk.min(&inputs[0][0]) * inputs[1][0] + on(0, 2 * inputs[0][0])
             }
             Op::CrossEntropy | Op::CrossEntropyGrad | Op::SquaredError | Op::SquaredErrorGrad => {
-                2 * inputs[0][0]
+                on(0, 2 * inputs[0][0])
             }
-            Op::SpanCrossEntropy { .. } | Op::SpanCrossEntropyGrad { .. } => 2 * inputs[1][0] / 3,
+            Op::SpanCrossEntropy { .. } | Op::SpanCrossEntropyGrad { .. } => on(0, 2 * inputs[1][0] / 3),
+            // The frequencies.
+            Op::RopeTable { inv_freq } => on(0, inv_freq.len()),
+            // Mean and scale of each row.
+            Op::RmsNormGradWeight { width, .. } => on(0, 2 * elements(0) / width),
+            Op::LayerNormGradWeight { .. } => on(0, 2 * inputs[0][0]),
             // A double for each part.
-            Op::SumSquares { .. } => 2 * gpu_blocks(elements(0)),
+            Op::SumSquares { .. } => on(0, 2 * gpu_blocks(elements(0))),
+            // A half weight without a master is widened, changed, and rounded at random.
             Op::Update { master, .. } => {
-                let widened = if *master || dtype.size() == 4 { 0 } else { elements(0) };
-                widened + GPU_UPDATE / 4
+                let widened = if half && !master { elements(0) } else { 0 };
+                widened + on(0, GPU_UPDATE / 4)
             }
             Op::Embed { .. }
             | Op::EmbedGrad { .. }
@@ -131,11 +83,9 @@ impl Op {
             | Op::LayerNorm { .. }
             | Op::LayerNormGradInput { .. }
             | Op::Rope { .. }
-            | Op::Attention(_)
             | Op::Fetch
             | Op::Evict
             | Op::CacheWrite
-            | Op::CachedAttention(_)
             | Op::Columns { .. }
             | Op::ColumnsGrad { .. }
             | Op::Activate(_)

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use crate::engine::access::floats;
-use crate::engine::{Device, Inputs, Store, Tensor, play, store};
+use crate::engine::{Inputs, Store, Tensor, play, store};
 use crate::plan::{Decoding, ModelPlan};
 use crate::problem::Problem;
 use crate::program::{BatchShape, CacheShape, Program, forward_only};
@@ -140,8 +140,7 @@ impl<'a> Session<'a> {
             .entry((batch, seq))
             .or_insert_with(|| forward_only(&model.continuation(shape, cache), backend));
         let played = play(program, self.store, inputs, Vec::new(), &STILL).map_err(|e| store::failed(&e))?;
-        let logits = played.results.into_iter().next().expect("a pass gives its logits");
-        logits.to_device(&Device::Cpu).map_err(|e| store::failed(&e))
+        Ok(played.results.into_iter().next().expect("a pass gives its logits"))
     }
 
     /// Takes a prompt in, at the rows of the cache from `first_row` on: the logits of the token behind it, `[1, vocab]`.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::data::{Batch, IGNORE, Sequences, in_order};
 use crate::engine::access::floats;
-use crate::engine::{Device, Inputs, Knobs, Store, play, store};
+use crate::engine::{Inputs, Knobs, Store, play, store};
 use crate::lang::pipeline::Algorithm;
 use crate::model::{Head, Model, Target};
 use crate::plan::ModelPlan;
@@ -96,11 +96,7 @@ pub fn evaluate(
         scores.correct += f64::from(sums[1]);
         if let Some(logits) = played.results.get(1) {
             let own = (first..first + shape.batch).map(|row| sequences.get(row));
-            scores.add(
-                own,
-                &floats(&logits.to_device(&Device::Cpu).map_err(|e| store::failed(&e))?),
-                shape.seq,
-            );
+            scores.add(own, &floats(logits), shape.seq);
         }
         first += shape.batch;
     }

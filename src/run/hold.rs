@@ -5,7 +5,7 @@
 //! is held in the same way.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -36,10 +36,17 @@ pub fn take(
 ) -> Result<File, Problem> {
     let began = Instant::now();
     let mut options = OpenOptions::new();
-    options.create(true).truncate(false).read(true).write(true);
+    options.read(true).write(true);
+    // In a folder of all users a system may refuse to make a file that is there already and another user's.
+    let open = || match options.open(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            options.clone().create(true).truncate(false).open(file)
+        }
+        known => known,
+    };
     let mut waits = false;
     loop {
-        let mut lock = options.open(file).map_err(|error| unwritable(file, &error))?;
+        let mut lock = open().map_err(|error| unwritable(file, &error))?;
         if FileExt::try_lock_exclusive(&lock).map_err(|error| unwritable(file, &error))? {
             let who = format!("process {}{}, since {}", std::process::id(), host(), now());
             lock.set_len(0)

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys as cublas};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaEvent, CudaFunction, CudaModule, CudaStream, DevicePtr, LaunchConfig, PushKernelArg, result, sys,
+    CudaContext, CudaEvent, CudaFunction, CudaModule, CudaStream, DevicePtr, LaunchConfig, PushKernelArg,
+    result, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
 use candle_core::op::BackpropOp;
@@ -66,6 +67,18 @@ pub struct About {
 
 fn failed(what: &str, error: impl std::fmt::Display) -> Error {
     Error::Msg(format!("{what}: {error}"))
+}
+
+/// Asks the driver for a device, and opens none.
+///
+/// # Errors
+/// When there is no driver or no device.
+pub fn is_there() -> Result<()> {
+    match CudaContext::device_count() {
+        Ok(1..) => Ok(()),
+        Ok(_) => Err(Error::Msg("CUDA_ERROR_NO_DEVICE".to_owned())),
+        Err(error) => Err(failed("asking for devices", error)),
+    }
 }
 
 impl Cuda {
