@@ -105,6 +105,20 @@ fn memory_does_not_grow_with_the_data() {
     assert!(large_made < 64 << 20, "{large_made} B while tokens are made");
 }
 
+/// What is held once that changes no more: threads that have encoded forget their words when they end, which is soon.
+fn at_rest() -> usize {
+    let patience = Instant::now() + Duration::from_secs(10);
+    let (mut held, mut since) = (HELD.load(Relaxed), Instant::now());
+    while since.elapsed() < Duration::from_millis(200) && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(5));
+        let now = HELD.load(Relaxed);
+        if now != held {
+            (held, since) = (now, Instant::now());
+        }
+    }
+    held
+}
+
 /// Blocks of a dataset that is loaded three times: without a cache, into an empty one, and out of it.
 fn check_host(name: &str, folder: &Path, data: &str, tokenizer: &str, limits: &Limits) {
     let text = format!(
@@ -122,18 +136,12 @@ fn check_host(name: &str, folder: &Path, data: &str, tokenizer: &str, limits: &L
     // Some tables are made once in a process.
     drop(load(None));
     for (way, cache) in [("no cache", None), ("made", Some(&cache)), ("read", Some(&cache))] {
-        let before = HELD.load(Relaxed);
+        let before = at_rest();
         let (most, dataset) = peak(|| load(cache));
         let host = dataset.host;
         // What threads leave behind and what the account of the rows takes; and the order of an epoch, which is drawn later.
         let beside = 256 * 1024 + 4 * dataset.train.len();
-        // Threads that have encoded forget their words when they end, which is soon.
-        let held = || HELD.load(Relaxed) - before;
-        let patience = Instant::now() + Duration::from_secs(10);
-        while held() > host.rows.0 as usize + beside && Instant::now() < patience {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let held = held();
+        let held = at_rest().saturating_sub(before);
         eprintln!(
             "{name}, {way}: {most} B at the most, {} foretold; {held} B stay, {} foretold, {} mapped",
             host.making, host.rows, host.mapped
