@@ -12,10 +12,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hift::engine::gpu::Machine;
+use hift::engine::gpu::{Machine, Room, Usage};
 use hift::engine::{Devices, memory};
 use hift::problem::Fault;
 use hift::run::Ending;
+use hift::units::Bytes;
 use safetensors::SafeTensors;
 
 use common::run_on;
@@ -124,6 +125,62 @@ fn no_room(emulator: &Emulator, device: &Devices) {
     assert!(weights(folder.path()) == weights(whole.path()));
 }
 
+/// What a device says of its memory: before anything is loaded it must have room, and what a step took is held against
+/// what was foretold.
+fn told_room(emulator: &Emulator, device: &Devices) {
+    let text = pipeline("cuda(0)", "", "", "");
+    let mebibytes = |n: u64| Bytes(n << 20);
+    let room = |total, free, own| Room {
+        total,
+        free,
+        own: Some(own),
+        others: vec![("python3 (process 4711)".to_string(), mebibytes(40))],
+    };
+    let tell = |room| *emulator.room.lock().unwrap() = room;
+    let refused = |code: &str, fault: Fault, parts: &[&str]| {
+        let folder = folder();
+        let problems = run_on(device, folder.path(), &text).unwrap_err();
+        assert_eq!((problems.0[0].code, problems.0[0].fault), (code, fault), "{problems}");
+        let said = problems.to_string();
+        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+        assert!(!folder.path().join("run").exists(), "nothing was begun");
+    };
+    tell(Some(room(Bytes(100 << 10), Bytes(50 << 10), Bytes(50 << 10))));
+    refused(
+        "hift::run::device_too_small",
+        Fault::Limit,
+        &["stage `t` needs ", "of cuda(0), which has 100.00 KiB"],
+    );
+    tell(Some(room(mebibytes(41), Bytes(40 << 10), Bytes(60 << 10))));
+    let parts = [
+        "stage `t` needs ",
+        "where 100.00 KiB of 41.00 MiB are free",
+        "python3 (process 4711) has 40.00 MiB",
+    ];
+    refused("hift::run::device_taken", Fault::Again, &parts);
+
+    tell(Some(room(mebibytes(64), mebibytes(20), mebibytes(4))));
+    for (above, warnings) in [(1.0, 0), (1.01, 0), (1.05, 1)] {
+        let folder = folder();
+        let (_, estimate, _) = run_on(device, folder.path(), &text).unwrap();
+        let foretold = estimate.stages[0].groups.iter().map(|group| group.peak.0).min().unwrap();
+        let used = Bytes((foretold as f64 * above) as u64);
+        // All groups are said to take as much as the one that takes the least is foretold to, or more.
+        *emulator.usage.lock().unwrap() = Some(Usage { used, reserved: used * 2 });
+        fs::remove_dir_all(folder.path().join("run")).unwrap();
+        fs::remove_dir_all(folder.path().join("final")).unwrap();
+        let (seen, ..) = run_on(device, folder.path(), &text).unwrap();
+        *emulator.usage.lock().unwrap() = None;
+        assert_eq!(seen.warnings.len(), warnings, "{:?}", seen.warnings);
+        let events = fs::read_to_string(folder.path().join("run/events.jsonl")).unwrap();
+        let memory = events.lines().find(|line| line.contains("\"memory\"")).unwrap();
+        let memory: serde_json::Value = serde_json::from_str(memory).unwrap();
+        assert_eq!(memory["measured"], used.0);
+        assert_eq!((&memory["reserved"], &memory["process"]), (&(2 * used.0).into(), &(4 << 20).into()));
+    }
+    tell(None);
+}
+
 /// The texts that a small random model writes.
 fn texts(devices: &Devices, device: &str, search: &str) -> Vec<String> {
     let folder = folder();
@@ -148,6 +205,7 @@ fn a_stage_on_a_device_ends_as_on_the_cpu_in_the_memory_that_was_foretold() {
     let emulator = Arc::new(emulator);
     let device = Devices::default().with(0, emulator.clone() as Arc<dyn Machine>);
     no_room(&emulator, &device);
+    told_room(&emulator, &device);
     for search in ["", "beams = 3", "temperature = 1.1 seed = 4"] {
         let here = texts(&Devices::default(), "cpu", search);
         assert_eq!(texts(&device, "cuda(0)", search), here, "{search}");

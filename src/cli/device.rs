@@ -86,16 +86,6 @@ fn cuda(number: u32) -> Result<Arc<dyn Machine>, String> {
 /// Why there is no device, in a line.
 #[cfg(feature = "cuda")]
 pub(crate) fn absent(error: &str) -> String {
-    let line = error.lines().next().unwrap_or_default();
-    let known = [
-        ("CUDA_ERROR_NO_DEVICE", "there is no driver for a GPU, or it finds none"),
-        ("CUDA_ERROR_INVALID_DEVICE", "there is no GPU with this number"),
-        (
-            "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
-            "the driver was changed while it was in use: start the machine anew",
-        ),
-        ("CUDA_ERROR_UNKNOWN", "the driver does not answer; `nvidia-smi` may say why"),
-        ("CUDA_ERROR_DEVICE_UNAVAILABLE", "another process has the GPU for itself"),
-    ];
-    known.iter().find(|(code, _)| line.contains(code)).map_or(line, |(_, what)| what).to_owned()
+    let known = crate::engine::gpu::words::words(error).map(|words| words.what);
+    known.unwrap_or_else(|| error.lines().next().unwrap_or_default()).to_owned()
 }

@@ -9,8 +9,7 @@ use serde_json::Value as Json;
 
 use super::git::{Object, Revision};
 use super::hub::{self, Purpose};
-use super::{Failure, Machine, Sets, plan, print, threads};
-use crate::estimate;
+use super::{Failure, Machine, Sets, plan, print, profile};
 use crate::lang::{Outside, Pipeline, Sources};
 use crate::lock::Lock;
 use crate::problem::{Fault, Problem};
@@ -103,7 +102,7 @@ impl Diff {
         hub::settle(&mut pipeline, &place, Purpose::Plan { rows: !self.no_data })
             .map_err(|found| Failure::of(found, &sources))?;
         let plan = plan::compile(&pipeline, self.no_data).map_err(|found| Failure::of(found, &sources))?;
-        let estimate = estimate::estimate(&plan, threads());
+        let estimate = profile::estimated(&plan);
         let json = serde_json::to_string(&plan::json(&plan, &estimate)).expect("a plan is JSON");
         Ok(Side { pipeline: Some((pipeline, sources)), ..Side::of_plan(name, &json)? })
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use lsp_server::Connection;
 
 use super::hub::{self, Purpose};
-use super::{Failure, Machine, disk::Disk, plan::check_limits, threads};
-use crate::estimate::{self, Estimate};
+use super::{Failure, Machine, disk::Disk, plan::check_limits, profile};
+use crate::estimate::Estimate;
 use crate::lang::Pipeline;
 use crate::lsp;
 use crate::plan::{self, Plan};
@@ -61,7 +61,7 @@ fn plan(pipeline: &Pipeline, rows: bool, stop: &dyn Fn() -> bool) -> (Problems, 
             return (problems, None);
         }
     };
-    let estimate = estimate::estimate(&plan, threads());
+    let estimate = profile::estimated(&plan);
     for mut problem in check_limits(pipeline, &plan, &estimate).err().unwrap_or_default().0 {
         if !rows {
             // Rows may turn out to be shorter.

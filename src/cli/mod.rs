@@ -4,6 +4,8 @@
 
 #[cfg(feature = "run")]
 pub mod cache;
+#[cfg(feature = "run")]
+mod calibrate;
 pub mod check;
 pub mod completions;
 #[cfg(feature = "run")]
@@ -26,6 +28,7 @@ pub mod lsp;
 pub mod man;
 pub mod new;
 pub mod plan;
+mod profile;
 #[cfg(feature = "run")]
 pub mod progress;
 pub mod render;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value as Json, json};
 
 use super::hub::{self, Purpose};
-use super::{Failure, Sets, disk::Disk, open, print, show, threads};
+use super::{Failure, Sets, disk::Disk, open, print, profile, show, threads};
 use crate::estimate::{self, Estimate};
 use crate::lang::{Pipeline, pipeline::Stage};
 use crate::plan::{self, Plan, StagePlan};
@@ -51,7 +51,7 @@ impl Show {
             print(&program(&plan, group)?)?;
             return Ok(());
         }
-        let estimate = estimate::estimate(&plan, threads());
+        let estimate = profile::estimated(&plan);
         if self.json {
             let json = json(&plan, &estimate);
             print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("a plan is JSON")))?;
@@ -209,6 +209,6 @@ pub(crate) fn prepare(
     library: &mut crate::data::Library<'_>,
 ) -> Result<(Plan, Estimate, Option<String>), Problems> {
     let (plan, notice) = settled(plan::compile(pipeline, &mut Disk { library: Some(library) })?);
-    let estimate = estimate::estimate(&plan, threads());
+    let estimate = profile::estimated(&plan);
     Ok((plan, estimate, notice))
 }

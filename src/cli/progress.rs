@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 use crate::estimate::Estimate;
 use crate::lang::pipeline::Metric;
 use crate::plan::StagePlan;
-use crate::report::{self, record::duration};
+use crate::report::{self, duration};
 use crate::run::metrics;
 use crate::run::{StepReport, Watch};
 use crate::units::{Bytes, Count};

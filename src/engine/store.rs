@@ -20,6 +20,7 @@ use crate::weights::{Directory, Entry, FileDtype};
 use super::access::{Stored, bytes, floats, fresh, with_floats, zeros};
 use super::cpu::number::Number;
 use super::cpu::reduce;
+use super::gpu::words::words;
 use super::gpu::{Machine, NO_ROOM, Pin};
 
 /// The parameters of a model, by [`ParamId`]. Cloning them shares their storage.
@@ -329,6 +330,14 @@ pub fn failed(error: &candle_core::Error) -> Problem {
             "end what else takes the device's memory and call the same command again, or plan for less: `memory_limit` \
              with `recompute = auto`, `weights = host`, or a smaller `micro_batch`",
         );
+    }
+    if let Some(words) = words(&told) {
+        let line = told.lines().next().unwrap_or_default();
+        let (fault, code) = match words.gone {
+            true => (Fault::Device, "hift::engine::device_lost"),
+            false => (Fault::Failed, "hift::engine::failed"),
+        };
+        return Problem::of(fault, code, format!("{} ({line})", words.what)).help(words.help);
     }
     Problem::of(Fault::Failed, "hift::engine::failed", format!("an operation failed: {error}"))
 }

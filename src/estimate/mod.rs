@@ -10,10 +10,13 @@
 //! A peak is that of the device. On the CPU the device's memory is the host's: masters and states that rest between
 //! turns are in it, whatever group trains, and the figures are exact: the engine allocates what the programs say and
 //! nothing else. On a device with memory of its own what rests on the host is
-//! there for as long as a step's programs say, and the host's memory of it is a figure of its own. Left out are the program itself, its libraries' scratch, and what an allocator rounds up.
+//! there for as long as a step's programs say, and the host's memory of it is a figure of its own. Left out are the
+//! program itself, its libraries' scratch, and what an allocator rounds up; what a GPU takes for these is told
+//! by [`beside`].
 //!
 //! This room must not know tensors or files.
 
+pub mod beside;
 pub mod budget;
 pub mod paper;
 pub mod play;
@@ -28,6 +31,7 @@ use crate::program::builder::BatchShape;
 use crate::program::{Backend, StepPrograms, forward_only};
 use crate::units::Bytes;
 
+pub use beside::{Beside, Profile};
 pub use budget::settle;
 pub use play::{Breakdown, Peak, left_over, play};
 
@@ -54,6 +58,8 @@ pub struct StageEstimate {
     /// For a train stage: one entry per group, in the order of their turns.
     pub groups: Vec<GroupEstimate>,
     pub peak: Bytes,
+    /// On a GPU, what its memory holds beside the tensors.
+    pub beside: Option<Beside>,
     /// Masters and states that rest in the host's memory between turns, where that is not the device's.
     pub host: Bytes,
     /// Host memory beside the tensors: token ids and labels of all rows, their order, and of questions the texts with
@@ -67,6 +73,8 @@ pub struct StageEstimate {
     pub disk: Bytes,
     /// Floating-point operations of the whole stage, where its length is known.
     pub flops: Option<f64>,
+    /// What they take about, where the device's speed has been measured.
+    pub seconds: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -217,6 +225,7 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
         peak: phases.iter().map(|phase| phase.bytes).max().unwrap_or_default(),
         phases,
         groups,
+        beside: None,
         host: host(plan),
         data: plan.rows.map(|rows| rows.memory),
         mapped: plan.rows.map(|rows| rows.mapped),
@@ -224,6 +233,7 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
         // Masters say what their weights are.
         disk: Bytes(plan.model.precision.kept().size() * plan.model.n_elements) + states,
         flops,
+        seconds: None,
     }
 }
 
@@ -240,6 +250,7 @@ fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
         name: plan.name.clone(),
         phases: vec![Phase { name: "load", bytes: weights }, Phase { name: "evaluate", bytes }],
         groups: Vec::new(),
+        beside: None,
         peak: bytes,
         host: Bytes(0),
         data: plan.rows.map(|rows| rows.memory),
@@ -247,6 +258,7 @@ fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
         making: plan.rows.map(|rows| rows.making),
         disk: Bytes(0),
         flops: batches.map(|batches| batches as f64 * program.flops() as f64),
+        seconds: None,
     }
 }
 
@@ -268,6 +280,7 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
             Phase { name: "generate", bytes },
         ],
         groups: Vec::new(),
+        beside: None,
         peak: bytes,
         host: Bytes(0),
         data: plan.rows.map(|rows| rows.memory),
@@ -275,6 +288,7 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
         making: plan.rows.map(|rows| rows.making),
         disk: Bytes(0),
         flops: None,
+        seconds: None,
     }
 }
 
@@ -323,6 +337,7 @@ fn export(plan: &ExportPlan) -> StageEstimate {
             Phase { name: "export", bytes: weights + staged },
         ],
         groups: Vec::new(),
+        beside: None,
         peak: weights + staged,
         host: Bytes(0),
         data: None,
@@ -330,5 +345,6 @@ fn export(plan: &ExportPlan) -> StageEstimate {
         making: None,
         disk: Bytes(plan.dtype.size() * plan.model.n_elements),
         flops: None,
+        seconds: None,
     }
 }

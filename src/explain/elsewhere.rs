@@ -346,6 +346,21 @@ pub(super) const TABLE: &[Explanation] = &[
         "The plan says what a step takes; what it cannot know is what other processes take meanwhile. A checkpoint is written where no weight had changed in that step yet; otherwise the last one is what the run goes on from.",
     ),
     told(
+        "engine::device_lost",
+        "The device, its driver or one of its libraries does not do its part, at the start or in the middle of a run.",
+        "The message says which and why. The exit code is 69. Checkpoints on the disk are untouched: the same command goes on from the last one when the device answers.",
+    ),
+    told(
+        "run::device_too_small",
+        "The device of a stage has less memory than the plan foretells.",
+        "`hift plan` says what makes up the peak, and what driver and libraries take beside the tensors. Less is needed with `memory_limit` and `recompute = auto`, with `weights = host`, or with a smaller `micro_batch`.",
+    ),
+    told(
+        "run::device_taken",
+        "The device of a stage has room for the plan, but others are using it.",
+        "The message names the processes where the driver tells them. The exit code is 75: cron may call again.",
+    ),
+    told(
         "run::no_device",
         "The device that a stage asks for is not there.",
         "`device = auto` takes CUDA where this program has it and finds a device, and else the CPU.",

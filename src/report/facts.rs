@@ -260,6 +260,9 @@ fn read_stage(plan: &Json, figures: &Json) -> Result<StageFacts, String> {
         facts.take(&mut phase, "bytes", &name, Unit::Bytes);
         facts.rest(&name, phase);
     }
+    // What stands beside tensors, and time, are properties of the machine.
+    figures.take("beside");
+    figures.take("seconds");
     facts.take(&mut figures, "host", "host memory of what rests", Unit::Bytes);
     facts.take(&mut figures, "data", "host memory of the rows", Unit::Bytes);
     facts.take(&mut figures, "mapped", "rows in the token cache", Unit::Bytes);

@@ -46,6 +46,17 @@ pub fn flops(flops: f64) -> String {
     format!("{value:.2} {}", units[unit])
 }
 
+/// `3 h 12 min`, `4.2 s`
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..10 => format!("{seconds:.1} s"),
+        10..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
 /// The ends of a list of names: `embedding`, `block.0 + block.1`, `embedding ... head (10 layers)`.
 pub fn names(names: &[String]) -> String {
     match names {

@@ -7,9 +7,10 @@ use serde_json::Value as Json;
 use crate::units::{Bytes, Count};
 
 use super::chart::{Drawn, Series, bars, escape, lines, shares};
+use super::duration;
 use super::facts::{Fact, Summary, short};
 use super::rate;
-use super::record::{Record, State, Step, duration, foretold};
+use super::record::{Record, State, Step, foretold};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -146,6 +147,13 @@ fn summary(record: &Record, plan: &Json, steps: &[&Step]) -> String {
         (steps.iter().map(|step| step.peak).max(), foretold(record.estimate(name)))
     {
         numbers.push((format!("peak memory, {} foretold", Bytes(foretold)), Bytes(peak).to_string()));
+    }
+    if let (Some(process), Some(foretold)) = (
+        record.memory(name).and_then(|memory| memory["process"].as_u64()),
+        record.estimate(name)["beside"]["process"].as_u64(),
+    ) {
+        let name = format!("the process on the device, {} foretold", Bytes(foretold));
+        numbers.push((name, Bytes(process).to_string()));
     }
     cards(numbers.into_iter())
 }

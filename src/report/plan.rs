@@ -11,7 +11,7 @@ use crate::plan::{
 use crate::units::{Bytes, Count};
 
 use super::table::table;
-use super::{flops, names, rate};
+use super::{duration, flops, names, rate};
 
 /// The whole plan.
 pub fn plan(plan: &Plan, estimate: &Estimate) -> String {
@@ -281,9 +281,15 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
     } else {
         line(text, "disk", &format!("{} if the run is interrupted", figures.disk));
     }
-    if let Some(work) = figures.flops {
-        line(text, "work", &flops(work));
-    }
+    work(text, figures);
+}
+
+fn work(text: &mut String, figures: &StageEstimate) {
+    let Some(work) = figures.flops else { return };
+    let time = figures.seconds.map_or(String::new(), |seconds| {
+        format!(", {} at the {}/s of `hift doctor --calibrate`", duration(seconds), flops(work / seconds))
+    });
+    line(text, "work", &format!("{}{time}", flops(work)));
 }
 
 /// Groups that are all shown, and those that are where there are more.
@@ -328,6 +334,16 @@ fn phases(text: &mut String, figures: &StageEstimate) {
     let list: Vec<String> =
         figures.phases.iter().map(|phase| format!("{} {}", phase.name, phase.bytes)).collect();
     line(text, "phases", &list.join(" · "));
+    if let Some(beside) = &figures.beside {
+        let parts: Vec<String> =
+            beside.parts().into_iter().map(|(name, bytes)| format!("{name} {bytes}")).collect();
+        let source = if beside.measured { "measured" } else { "a guess: `hift doctor --calibrate` measures" };
+        line(
+            text,
+            "process",
+            &format!("{} with what stands beside tensors: {} ({source})", beside.process, parts.join(", ")),
+        );
+    }
     let resting =
         (figures.host > Bytes(0)).then(|| format!("{} of what rests away from the device", figures.host));
     let mapped = figures.mapped.filter(|mapped| mapped.0 > 0);

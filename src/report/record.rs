@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 use crate::units::{Bytes, Count};
 
 use super::table::columns;
-use super::{names, rate};
+use super::{duration, names, rate};
 
 /// The files of a run directory, read.
 #[derive(Debug, Clone, Default)]
@@ -130,6 +130,11 @@ impl Record {
         of_stage.last().map(|event| &event["metrics"])
     }
 
+    /// What the memory of a stage came to when it ended, beside what was foretold.
+    pub fn memory(&self, stage: &str) -> Option<&Json> {
+        self.events_of("memory").filter(|event| event["stage"] == stage).last()
+    }
+
     /// How the run stands, for machines.
     pub fn status(&self) -> Json {
         let stages = self.stages("train").map(|plan| {
@@ -145,6 +150,8 @@ impl Record {
                 "held_out": self.last_metrics(name),
                 "peak_bytes": self.steps(name).map(|step| step.peak).max(),
                 "foretold_peak_bytes": foretold(self.estimate(name)),
+                "process_bytes": self.memory(name).and_then(|memory| memory["process"].as_u64()),
+                "foretold_process_bytes": self.estimate(name)["beside"]["process"].as_u64(),
             })
         });
         let last = self.events.last().map(|event| &event["time"]);
@@ -206,17 +213,6 @@ pub fn foretold(estimate: &Json) -> Option<u64> {
     estimate["groups"].as_array()?.iter().filter_map(|group| group["peak"].as_u64()).max()
 }
 
-/// `3 h 12 min`, `4.2 s`
-pub fn duration(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    match whole {
-        0..10 => format!("{seconds:.1} s"),
-        10..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
-    }
-}
-
 /// How a run stands, for people.
 pub fn status(record: &Record) -> String {
     let json = record.status();
@@ -255,6 +251,9 @@ pub fn status(record: &Record) -> String {
         }
         if let (Some(peak), Some(foretold)) = (count("peak_bytes"), count("foretold_peak_bytes")) {
             row("memory", format!("peak {}, foretold {}", Bytes(peak), Bytes(foretold)));
+        }
+        if let (Some(process), Some(foretold)) = (count("process_bytes"), count("foretold_process_bytes")) {
+            row("", format!("the process {}, foretold {}", Bytes(process), Bytes(foretold)));
         }
     }
     let text = |key: &str| json[key].as_str().map(str::to_owned);

@@ -176,6 +176,9 @@ impl RunDirectory {
             "device_peak_bytes": report.memory.peak.0,
             "host_peak_bytes": report.memory.resident.0,
         });
+        if report.memory.reserved.0 > 0 {
+            line["device_reserved_bytes"] = report.memory.reserved.0.into();
+        }
         if let Some(scale) = report.loss_scale {
             line["loss_scale"] = scale.into();
         }

@@ -18,6 +18,7 @@ mod identity;
 pub mod inputs;
 pub mod loss_scale;
 pub mod metrics;
+mod room;
 pub mod signals;
 mod space;
 pub mod tensorboard;
@@ -124,6 +125,7 @@ pub fn execute(
     let began = Instant::now();
     export::check_targets(order)?;
     generate::check_targets(order)?;
+    room::check(order)?;
     space::check(order)?;
     check_weights(order, watch)?;
     let lock = take(order, library)?;

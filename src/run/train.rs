@@ -1,6 +1,6 @@
 //! The loop: one optimizer update after the other, each of the group whose turn it is.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +33,9 @@ use super::{metrics as scores, signals};
 
 /// Programs that are kept for batches of other shapes; compiling one costs less than a step.
 const PROGRAMS_KEPT: usize = 64;
+
+/// A step that takes by so large a share more memory than was foretold is told of.
+const WORTH_A_WARNING: f64 = 0.02;
 
 /// What a stage starts from: fresh weights, or a checkpoint.
 pub struct Begin {
@@ -114,7 +117,7 @@ pub fn train(
     }
     let mut stepper = Stepper::new(plan).with(queue, scale).until(&signals::interrupted);
     stepper.prepare(&mut store, begin)?;
-    let mut stage = Stage { plan, stage_index, dataset, course, directory, watch };
+    let mut stage = Stage { plan, stage_index, dataset, course, directory, watch, met: BTreeMap::new() };
     stage.link_best()?;
     let evaluates =
         |now: u64| plan.evaluate.as_ref().filter(|every| now.is_multiple_of(every.steps) || now == steps);
@@ -209,6 +212,7 @@ pub fn train(
         };
         stage.directory.metric(&report)?;
         stage.watch.step(&report);
+        stage.met(group, done.memory);
 
         let now = step + 1;
         made = now;
@@ -249,6 +253,7 @@ pub fn train(
         // What must be possible before the time is up: one more step, and a checkpoint.
         signals::reserve(began.elapsed().mul_f64(1.5) + stage.saving());
     }
+    stage.say_memory(machine)?;
     stage.prune()?;
     let best = plan.checkpoint.as_ref().filter(|every| every.ends_with_best).and(stage.course.best);
     if let Some(best) = best.filter(|best| best.step != made) {
@@ -276,6 +281,8 @@ struct Stage<'a> {
     course: Course,
     directory: &'a mut RunDirectory,
     watch: &'a mut dyn Watch,
+    /// For each group that had its turn, the memory of the step that took the most.
+    met: BTreeMap<usize, Measured>,
 }
 
 impl Stage<'_> {
@@ -375,6 +382,50 @@ impl Stage<'_> {
         self.watch.note(&format!("{}: ends with the weights of step {}", self.plan.name, best.step));
         let store = point.load(&self.plan.model)?.store;
         Ok(Store::of(store.into_parameters().map_err(|error| store::failed(&error))?))
+    }
+
+    fn met(&mut self, group: usize, memory: Measured) {
+        let most = self.met.entry(group).or_default();
+        if memory.peak > most.peak {
+            *most = Measured { reserved: most.reserved.max(memory.reserved), ..memory };
+        }
+        most.reserved = most.reserved.max(memory.reserved);
+    }
+
+    /// Sets beside each other what was foretold and what was met, of the group that went the furthest above it; much more
+    /// than was foretold is worth a warning.
+    fn say_memory(&mut self, machine: Option<&Arc<dyn Machine>>) -> Result<(), Problem> {
+        let Self { plan, directory, watch, met, .. } = self;
+        let threads = rayon::current_num_threads();
+        let mut worst = None;
+        let mut off = f64::NEG_INFINITY;
+        for (group, most) in met.iter() {
+            let foretold = estimate::step(plan, *group, threads).peak;
+            let more = most.peak.0 as f64 / foretold.0.max(1) as f64 - 1.0;
+            if more > off {
+                (worst, off) = (Some((*group, foretold, most)), more);
+            }
+        }
+        let Some((group, foretold, most)) = worst else { return Ok(()) };
+        let reserved = met.values().map(|met| met.reserved).max().filter(|bytes| bytes.0 > 0);
+        let process = machine.and_then(|machine| machine.room()?.own);
+        directory.event(
+            "memory",
+            json!({
+                "stage": plan.name, "group": plan.groups[group].names, "foretold": foretold, "measured": most.peak,
+                "reserved": reserved, "process": process,
+            }),
+        )?;
+        if off > WORTH_A_WARNING {
+            watch.warn(&format!(
+                "{}: a step of group {} took {}, {:.1} % more than the {foretold} that were foretold",
+                plan.name,
+                plan.groups[group].names.join(", "),
+                most.peak,
+                100.0 * off
+            ));
+        }
+        Ok(())
     }
 
     /// Measures the held-out rows and says so.
@@ -681,7 +732,9 @@ impl<'a> Stepper<'a> {
         };
         let memory = Measured {
             live,
-            peak: counted.unwrap_or_else(|| live + Bytes(memory::peak().saturating_sub(before))),
+            peak: counted
+                .map_or_else(|| live + Bytes(memory::peak().saturating_sub(before)), |counted| counted.used),
+            reserved: counted.unwrap_or_default().reserved,
             resident: Bytes(memory::peak_resident()),
         };
         let loss_scale = self.scale.is_some().then_some(scale);

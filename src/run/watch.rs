@@ -34,6 +34,8 @@ pub struct Measured {
     pub live: Bytes,
     /// The most that existed at a time during the step.
     pub peak: Bytes,
+    /// What a device's pool held for them at the most; 0 where there is none.
+    pub reserved: Bytes,
     /// The highest resident memory of the process so far.
     pub resident: Bytes,
 }

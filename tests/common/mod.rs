@@ -91,6 +91,7 @@ pub struct Seen {
     pub peaks: Vec<u64>,
     pub evaluations: Vec<Evaluation>,
     pub texts: Vec<(String, String)>,
+    pub warnings: Vec<String>,
 }
 
 impl Watch for Seen {
@@ -113,6 +114,10 @@ impl Watch for Seen {
     }
 
     fn note(&mut self, _: &str) {}
+
+    fn warn(&mut self, text: &str) {
+        self.warnings.push(text.to_string());
+    }
 }
 
 /// Runs a pipeline in `folder` to its end.

@@ -12,8 +12,8 @@ use candle_core::{CpuStorage, Device, Result, Storage, Tensor};
 use half::{bf16, f16};
 use hift::engine::access::place;
 use hift::engine::gpu::kernels::{names, source};
-use hift::engine::gpu::{Arg, Launch, Machine, Module, NO_ROOM, Pin, Product, Ticket};
-use hift::units::{Bytes, Dtype};
+use hift::engine::gpu::{Arg, Launch, Machine, Module, NO_ROOM, Pin, Product, Room, Ticket, Usage};
+use hift::units::Dtype;
 use libloading::Library;
 use tempfile::TempDir;
 
@@ -38,6 +38,9 @@ pub struct Emulator {
     tickets: AtomicU64,
     /// How many more it has room for.
     pub tensors_left: AtomicI64,
+    /// What it says of its memory.
+    pub room: Mutex<Option<Room>>,
+    pub usage: Mutex<Option<Usage>>,
     /// The threads of a block take their turns from the last to the first: a missing barrier shows.
     pub backwards: bool,
 }
@@ -60,6 +63,8 @@ impl Emulator {
             under_way: Mutex::default(),
             tickets: AtomicU64::new(0),
             tensors_left: AtomicI64::new(i64::MAX),
+            room: Mutex::default(),
+            usage: Mutex::default(),
             backwards: false,
         })
     }
@@ -210,8 +215,12 @@ impl Machine for Emulator {
         None
     }
 
-    fn peak(&self) -> Result<Option<Bytes>> {
-        Ok(None)
+    fn peak(&self) -> Result<Option<Usage>> {
+        Ok(*self.usage.lock().unwrap())
+    }
+
+    fn room(&self) -> Option<Room> {
+        self.room.lock().unwrap().clone()
     }
 
     fn reset_peak(&self) -> Result<()> {

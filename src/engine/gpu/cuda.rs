@@ -26,7 +26,8 @@ use crate::units::{Bytes, Dtype};
 
 use super::super::access::place;
 use super::kernels::{DEVICE, Module, source};
-use super::machine::{Arg, Launch, Machine, NO_ROOM, Pin, Product, Ticket};
+use super::machine::{Arg, Launch, Machine, NO_ROOM, Pin, Product, Room, Ticket, Usage};
+use super::management::Management;
 
 /// Shared memory that a kernel has without asking.
 const USUAL_SHARED: u32 = 48 << 10;
@@ -46,6 +47,19 @@ pub struct Cuda {
     modules: Mutex<HashMap<Module, Loaded>>,
     /// Where compiled modules are kept.
     cache: Option<PathBuf>,
+    /// Who shares the device, where that can be asked.
+    management: Option<Management>,
+    taken: Taken,
+}
+
+/// What is taken of a device's memory, by all processes, while it is being opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    pub before: Option<Bytes>,
+    /// With the driver's context.
+    pub context: Option<Bytes>,
+    /// With the library for products too.
+    pub opened: Option<Bytes>,
 }
 
 struct Loaded {
@@ -69,6 +83,22 @@ fn failed(what: &str, error: impl std::fmt::Display) -> Error {
     Error::Msg(format!("{what}: {error}"))
 }
 
+/// Which device it is, as `nvidia-smi` writes it.
+fn uuid_of(uuid: sys::CUuuid) -> String {
+    let hex: String = uuid.bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
+    format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// What the `ordinal`-th device is called. Opens none.
+///
+/// # Errors
+/// When there is no driver or no such device.
+pub fn name(ordinal: usize) -> Result<String> {
+    let told = |error| failed("asking for devices", error);
+    result::init().map_err(told)?;
+    result::device::get(ordinal as i32).and_then(result::device::get_name).map_err(told)
+}
+
 /// Asks the driver for a device, and opens none.
 ///
 /// # Errors
@@ -87,7 +117,18 @@ impl Cuda {
     /// # Errors
     /// When there is no driver, no such device, or a library is missing.
     pub fn new(ordinal: usize, cache: Option<PathBuf>) -> Result<Self> {
+        // Whether there is a device is told by opening it.
+        let uuid = result::init().and_then(|()| result::device::get(ordinal as i32));
+        let uuid = uuid.and_then(result::device::get_uuid).map(uuid_of).ok();
+        let management = uuid.and_then(Management::of);
+        let used = || management.as_ref().and_then(Management::used);
+        let mut taken = Taken { before: used(), ..Taken::default() };
+        // It is the device's own, and stays as long as somebody has it.
+        let primary = CudaContext::new(ordinal).map_err(|e| failed("opening the device", e))?;
+        taken.context = used();
         let device = Device::new_cuda_with_stream(ordinal)?;
+        drop(primary);
+        taken.opened = used();
         let Device::Cuda(cuda) = &device else { unreachable!("a CUDA device was asked for") };
         let cuda = cuda.clone();
         #[allow(unsafe_code, reason = "events of every use are for several streams; here one computes")]
@@ -110,6 +151,8 @@ impl Cuda {
             capability,
             modules: Mutex::default(),
             cache,
+            management,
+            taken,
         };
         // What is freed stays for the next allocation instead of going back at every synchronisation.
         machine.set_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, u64::MAX)?;
@@ -126,8 +169,7 @@ impl Cuda {
         let context = self.cuda.cuda_stream().context().clone();
         let say = |e| failed("asking the driver", e);
         let (free, total) = context.mem_get_info().map_err(say)?;
-        let uuid = context.uuid().map_err(say)?;
-        let hex: String = uuid.bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
+        let uuid = context.uuid().map(uuid_of).map_err(say)?;
         let mut driver = 0;
         #[allow(unsafe_code, reason = "a call of the driver")]
         // SAFETY: it writes one integer.
@@ -135,7 +177,7 @@ impl Cuda {
         Ok(About {
             name: context.name().map_err(say)?,
             capability: self.capability,
-            uuid: format!("GPU-{hex}"),
+            uuid,
             driver,
             free: Bytes(free as u64),
             total: Bytes(total as u64),
@@ -169,12 +211,52 @@ impl Cuda {
         Ok(value)
     }
 
-    /// What the pool has taken from the device at most since [`Cuda::reset_peak`].
+    /// What was taken of its memory while it was being opened.
+    pub fn taken(&self) -> Taken {
+        self.taken
+    }
+
+    /// Multiplies small matrices of each type, so that what the library needs for that is there.
+    ///
+    /// # Errors
+    /// When the library refuses.
+    pub fn warm_up(&self) -> Result<()> {
+        const N: usize = 256;
+        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+            let [a, b, c] =
+                [self.fresh(&[N, N], dtype)?, self.fresh(&[N, N], dtype)?, self.fresh(&[N, N], dtype)?];
+            for (a_turned, b_turned) in [(false, false), (false, true), (true, false)] {
+                self.multiply(&Product {
+                    m: N,
+                    n: N,
+                    k: N,
+                    a: self.address(&a)?,
+                    lda: N,
+                    a_turned,
+                    b: self.address(&b)?,
+                    ldb: N,
+                    b_turned,
+                    dtype,
+                    tf32: false,
+                    c: self.address(&c)?,
+                    ldc: N,
+                    c_dtype: dtype,
+                    beta: 0.0,
+                })?;
+            }
+        }
+        self.settle()
+    }
+
+    /// What is taken of the device's memory by all processes, without what this one's pool holds for tensors.
     ///
     /// # Errors
     /// When the driver does not say.
-    pub fn reserved_peak(&self) -> Result<Bytes> {
-        self.ask_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH).map(Bytes)
+    pub fn beside_tensors(&self) -> Result<Option<Bytes>> {
+        self.settle()?;
+        let own = self.ask_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+        let used = self.management.as_ref().and_then(Management::used);
+        Ok(used.map(|used| Bytes(used.0.saturating_sub(own))))
     }
 
     /// What an allocation that failed means, and what takes the room.
@@ -182,15 +264,9 @@ impl Cuda {
         if !error.to_string().contains("OUT_OF_MEMORY") {
             return error;
         }
-        let context = self.cuda.cuda_stream().context().clone();
         let own = self.ask_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT).unwrap_or(0);
-        let taken = context.mem_get_info().map_or(String::new(), |(free, total)| {
-            let others = Bytes((total as u64).saturating_sub(free as u64 + own));
-            format!(
-                "; of {} this run's tensors have {}, the driver and other processes {others}",
-                Bytes(total as u64),
-                Bytes(own)
-            )
+        let taken = self.room().map_or(String::new(), |room| {
+            format!("; of {} this run's tensors have {}, {}", room.total, Bytes(own), room.others())
         });
         Error::Msg(format!("{NO_ROOM} for another {wanted}{taken}"))
     }
@@ -410,9 +486,18 @@ impl Machine for Cuda {
         done.ok().map(|()| Box::new(Registered(at)) as Pin)
     }
 
-    fn peak(&self) -> Result<Option<Bytes>> {
+    fn peak(&self) -> Result<Option<Usage>> {
         let used = self.ask_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?;
-        Ok(Some(Bytes(used)))
+        let reserved = self.ask_pool(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH)?;
+        Ok(Some(Usage { used: Bytes(used), reserved: Bytes(reserved) }))
+    }
+
+    fn room(&self) -> Option<Room> {
+        let asked = self.management.as_ref().and_then(|management| management.room(self.taken.before));
+        asked.or_else(|| {
+            let (free, total) = self.cuda.cuda_stream().context().mem_get_info().ok()?;
+            Some(Room { total: Bytes(total as u64), free: Bytes(free as u64), ..Room::default() })
+        })
     }
 
     fn reset_peak(&self) -> Result<()> {

@@ -64,6 +64,39 @@ pub const NO_ROOM: &str = "the device has no room";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
 
+/// What tensors have taken of a device's memory, at the most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// What they had.
+    pub used: Bytes,
+    /// What was taken from the device to give it to them.
+    pub reserved: Bytes,
+}
+
+/// How a device's memory is shared out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Room {
+    pub total: Bytes,
+    pub free: Bytes,
+    /// Of this process, with what the driver and libraries take for it, where that can be told.
+    pub own: Option<Bytes>,
+    /// Other processes, such as `python3 (process 4711)`, and what they have, the largest first.
+    pub others: Vec<(String, Bytes)>,
+}
+
+impl Room {
+    /// Who else takes the device's memory, in words.
+    pub fn others(&self) -> String {
+        let known: Vec<String> =
+            self.others.iter().map(|(who, bytes)| format!("{who} has {bytes}")).collect();
+        if known.is_empty() {
+            "other processes and the driver have the rest".to_owned()
+        } else {
+            known.join(", ")
+        }
+    }
+}
+
 /// Host memory that a device reads and writes by itself, until this is dropped.
 pub type Pin = Box<dyn Any + Send + Sync>;
 
@@ -135,7 +168,10 @@ pub trait Machine: Send + Sync {
     ///
     /// # Errors
     /// When the driver does not say.
-    fn peak(&self) -> Result<Option<Bytes>>;
+    fn peak(&self) -> Result<Option<Usage>>;
+
+    /// How its memory is shared out now; None where nobody says.
+    fn room(&self) -> Option<Room>;
 
     /// # Errors
     /// When the driver refuses.

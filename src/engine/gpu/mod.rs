@@ -9,16 +9,19 @@
 //!
 //! All launches of a program go to one stream, in its order. No kernel uses atomics, so two runs give the same bits.
 //!
-//! This room must not know models, plans or files; only [`cuda`] knows that there is a driver.
+//! This room must not know models, plans or files; only [`cuda`] and `management` know that there is a driver.
 
 pub mod check;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod kernels;
 pub mod machine;
+#[cfg(feature = "cuda")]
+mod management;
 pub mod player;
 pub mod update;
+pub mod words;
 
 pub use kernels::Module;
-pub use machine::{Arg, Launch, Machine, NO_ROOM, Pin, Product, Ticket};
+pub use machine::{Arg, Launch, Machine, NO_ROOM, Pin, Product, Room, Ticket, Usage};
 pub use player::play;
