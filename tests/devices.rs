@@ -16,6 +16,7 @@ use hift::engine::gpu::{Machine, Room, Usage};
 use hift::engine::{Devices, memory};
 use hift::problem::Fault;
 use hift::run::Ending;
+use hift::run::generate::Written;
 use hift::units::Bytes;
 use safetensors::SafeTensors;
 
@@ -199,6 +200,32 @@ generate texts {{
     seen.texts.into_iter().map(|(_, text)| text).collect()
 }
 
+/// Rows that are answered while training evaluates, beside weights that rest on the host or the device.
+fn samples(devices: &Devices, device: &str, schedule: &str) -> (Vec<(u64, Vec<Written>)>, Vec<f64>) {
+    let folder = folder();
+    fs::write(folder.path().join("tokenizer.json"), common::word_tokenizer(40)).unwrap();
+    let row = |i: u32| format!("{{\"a\": \"w{} w{}\", \"b\": \"w{}\"}}\n", 5 + i, 20 + i, 6 + i);
+    fs::write(folder.path().join("asked.jsonl"), (0..12).map(row).collect::<String>()).unwrap();
+    let text = format!(
+        r#"hift 1
+data rows {{
+    source = json("asked.jsonl") format = instruct(prompt = "{{a}}", response = " {{b}}") holdout = 3 rows
+}}
+tokenizer words {{ file = "tokenizer.json" end = none }}
+model tiny {{ weights = random("config.json", seed = 1) }}
+groups g {{ split = by_layer(1) }}
+schedule s {{ rate = constant(1e-3) {schedule} }}
+optimizer adamw {{ }}
+train t {{
+    data = rows tokenizer = words model = tiny groups = g schedule = s optimizer = adamw device = {device}
+    steps = 4 micro_batch = 2 evaluate {{ every = 2 steps samples = 3 max_new_tokens = 9 tokens }}
+}}
+"#
+    );
+    let (seen, ..) = run_on(devices, folder.path(), &text).unwrap_or_else(|problems| panic!("{problems}"));
+    (seen.samples, seen.losses)
+}
+
 #[test]
 fn a_stage_on_a_device_ends_as_on_the_cpu_in_the_memory_that_was_foretold() {
     let Some(emulator) = Emulator::new() else { return };
@@ -209,6 +236,13 @@ fn a_stage_on_a_device_ends_as_on_the_cpu_in_the_memory_that_was_foretold() {
     for search in ["", "beams = 3", "temperature = 1.1 seed = 4"] {
         let here = texts(&Devices::default(), "cpu", search);
         assert_eq!(texts(&device, "cuda(0)", search), here, "{search}");
+    }
+    for schedule in ["", "weights = host"] {
+        let (here, losses) = samples(&Devices::default(), "cpu", "");
+        let (there, again) = samples(&device, "cuda(0)", schedule);
+        assert_eq!(here.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 2, 4]);
+        assert_eq!(there, here, "{schedule}");
+        assert_near(&again, &losses, 1e-5, schedule);
     }
     for (model, schedule, train, apart) in CASES {
         let name = format!("{model}, {schedule}, {train}");

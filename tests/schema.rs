@@ -262,7 +262,12 @@ fn contexts(kind: &str) -> Vec<Text> {
                 text.parts = best_kept.parts.clone();
                 all.push(text);
             }
-            all.extend([evaluated, best_kept]);
+            // Rows with a prompt can be answered.
+            let mut sampled = evaluated.clone();
+            let format = "instruct(prompt = \"{a}\", response = \"{b}\")";
+            sampled.blocks.get_mut("data").unwrap().insert("format", format.to_owned());
+            sampled.parts.get_mut("evaluate").unwrap().insert("samples", "2".to_owned());
+            all.extend([evaluated, best_kept, sampled]);
         }
         "evaluate" => all.extend([alone, tagger, reader, two, number]),
         "generate" => {

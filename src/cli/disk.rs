@@ -70,16 +70,31 @@ impl World for Disk<'_, '_> {
         stage: &Generate,
         model: &Model,
     ) -> Result<Option<Prompts>, Problems> {
+        if let Some(data) = &stage.data {
+            return self.check_rows(pipeline, (data, &stage.tokenizer), *stage.rows, model);
+        }
+        if self.library.is_none() {
+            return Ok(None);
+        }
+        let limits = crate::run::limits(model);
+        let (n, longest) =
+            crate::data::check_prompts(&pipeline.folder, &stage.tokenizer, &stage.prompts, &limits)?;
+        Ok(Some(Prompts { n, longest }))
+    }
+
+    #[cfg(feature = "run")]
+    fn check_rows(
+        &mut self,
+        pipeline: &Pipeline,
+        (data, tokenizer): (&Data, &Tokenizer),
+        at_most: Option<u64>,
+        model: &Model,
+    ) -> Result<Option<Prompts>, Problems> {
         let Some(library) = &mut self.library else { return Ok(None) };
         let limits = crate::run::limits(model);
-        let (folder, tokenizer) = (&pipeline.folder, &stage.tokenizer);
-        let (n, longest) = match &stage.data {
-            None => crate::data::check_prompts(folder, tokenizer, &stage.prompts, &limits)?,
-            Some(data) => {
-                let dataset = library.get(data, tokenizer, &limits)?;
-                crate::data::check_exercises(folder, (&dataset, data), tokenizer, *stage.rows, &limits)?
-            }
-        };
+        let dataset = library.get(data, tokenizer, &limits)?;
+        let (n, longest) =
+            crate::data::check_exercises(&pipeline.folder, (&dataset, data), tokenizer, at_most, &limits)?;
         Ok(Some(Prompts { n, longest }))
     }
 

@@ -137,16 +137,34 @@ pub(crate) fn check_limits(pipeline: &Pipeline, plan: &Plan, estimate: &Estimate
             Stage::Train(written) if written.name == train.name => written.memory_limit.span(),
             Stage::Train(_) | Stage::Evaluate(_) | Stage::Generate(_) | Stage::Export(_) => None,
         });
+        let over = figures.peak - limit;
         let highest = figures.groups.iter().max_by_key(|group| group.peak);
-        let group = highest.map_or(String::new(), |group| report::names(&group.names));
+        let (what, help) = match highest.filter(|group| group.peak == figures.peak) {
+            Some(group) => (
+                format!("group {} needs {over} more", report::names(&group.names)),
+                "lower `micro_batch` or `max_length`, write `recompute = blocks`, or raise the limit",
+            ),
+            // Something beside the steps needs more than any of them.
+            None => {
+                let phase = figures.phases.iter().max_by_key(|phase| phase.bytes);
+                let name = phase.map_or("", |phase| phase.name);
+                (
+                    format!("`{name}` needs {over} more"),
+                    match name {
+                        "sample" => "lower `samples`, `max_new_tokens` or `micro_batch`, or raise the limit",
+                        _ => "lower `micro_batch` or `max_length`, or raise the limit",
+                    },
+                )
+            }
+        };
         problems.push(
             Problem::of(
                 Fault::Limit,
                 "hift::estimate::over_limit",
                 format!("stage `{}` needs {}, more than its limit of {limit}", train.name, figures.peak),
             )
-            .label_at(span, format!("group {group} needs {} more", figures.peak - limit))
-            .help("lower `micro_batch` or `max_length`, write `recompute = blocks`, or raise the limit"),
+            .label_at(span, what)
+            .help(help),
         );
     }
     if problems.has_errors() { Err(problems) } else { Ok(()) }

@@ -19,6 +19,7 @@ use crate::estimate::Estimate;
 use crate::lang::pipeline::Metric;
 use crate::plan::StagePlan;
 use crate::report::{self, duration};
+use crate::run::generate::Written;
 use crate::run::metrics;
 use crate::run::{StepReport, Watch};
 use crate::units::{Bytes, Count};
@@ -315,6 +316,33 @@ impl Progress {
     }
 }
 
+/// What a row was answered, and what would be right: `385 = → 5 · 8 3 (right: 5 8 3)`. Of each text no more than its
+/// share of a line; of a prompt the end, which is what is answered.
+fn in_a_line(sample: &Written) -> String {
+    const SHARE: usize = 36;
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let begin = |text: &str| {
+        let text = words(text);
+        match text.char_indices().nth(SHARE) {
+            Some((at, _)) => format!("{}…", text[..at].trim_end()),
+            None => text,
+        }
+    };
+    let end = |text: &str| {
+        let text = words(text);
+        match text.char_indices().rev().nth(SHARE - 1) {
+            Some((at, _)) if at > 0 => format!("…{}", text[at..].trim_start()),
+            Some(_) | None => text,
+        }
+    };
+    let right = match &sample.reference {
+        Some(reference) if words(reference) == words(&sample.text) => ", as it should be".to_owned(),
+        Some(reference) => format!(" (right: {})", begin(reference)),
+        None => String::new(),
+    };
+    format!("{} → {}{right}", end(&sample.prompt), begin(&sample.text))
+}
+
 fn number(metric: Metric, value: f64) -> String {
     match metric {
         Metric::Loss => format!("{value:.4}"),
@@ -421,6 +449,12 @@ impl Watch for Progress {
     fn generated(&mut self, stage: &str, prompt: &str, text: &str) {
         self.texts.push((prompt.to_string(), text.to_string()));
         self.line(&json!({ "stage": stage, "prompt": prompt, "text": text }));
+    }
+
+    fn sampled(&mut self, stage: &str, step: u64, samples: &[Written]) {
+        let told: Vec<String> = samples.iter().map(|sample| format!("  {}", in_a_line(sample))).collect();
+        self.say(&told.join("\n"));
+        self.line(&json!({ "stage": stage, "step": step, "samples": samples }));
     }
 
     fn note(&mut self, text: &str) {

@@ -179,8 +179,7 @@ pub fn load_through(
     let mut problems = Problems::default();
     let mut halves = Vec::new();
     for part in data.parts() {
-        let dedup = *part.dedup || *data.dedup;
-        halves.extend(keep(&mut problems, reading.halves(part, dedup, *data.shuffle)));
+        halves.extend(keep(&mut problems, reading.halves(part)));
     }
     let mut said: Vec<Problem> = Vec::new();
     // What is wrong with the tokenizer every block of a mix says.
@@ -195,34 +194,33 @@ pub fn load_through(
     }
     let max_length = tokenize::max_length(tokenizer, limits)?;
 
+    if *data.dedup && data.parts().len() > 1 {
+        once(&mut halves);
+    }
     let mut repeated = 0;
     if let Source::Mix { parts, by, stop } = &data.source.value {
-        let trains: Vec<&Sequences> = halves.iter().map(|half| &half.train).collect();
+        let trains: Vec<&Sequences> = halves.iter().map(|half| &half.train.rows).collect();
         let weights: Vec<Option<f64>> = parts.iter().map(|part| part.weight).collect();
         let drawn = mix::draw(&trains, &weights, *by, *stop, *data.shuffle);
         for (half, drawn) in halves.iter_mut().zip(drawn) {
             let distinct = drawn.iter().collect::<HashSet<_>>().len();
-            half.counts.dropped.unmixed += (half.train.len() - distinct) as u64;
+            half.counts.dropped.unmixed += (half.train.rows.len() - distinct) as u64;
             repeated += (drawn.len() - distinct) as u64;
-            half.train = half.train.select(&drawn);
+            half.train.rows = half.train.rows.select(&drawn);
         }
     }
     let first = halves[0].path.clone();
     let mut all = halves.into_iter();
     let mut whole = all.next().expect("a block, or those of a mix");
     for half in all {
-        whole.train.append(half.train);
-        whole.holdout.append(half.holdout);
+        whole.train.rows.append(half.train.rows);
+        whole.holdout.rows.append(half.holdout.rows);
         whole.counts.add(&half.counts);
         whole.hashes.extend(half.hashes);
         whole.cached = whole.cached.and(half.cached);
     }
-    if *data.dedup && data.parts().len() > 1 {
-        let (kept, gone) = distinct(&whole.train, &[]);
-        whole.train = whole.train.select(&kept);
-        whole.counts.dropped.repeats += gone;
-    }
     let Halves { train, holdout, counts, hashes, cached, .. } = whole;
+    let (train, holdout) = (train.rows, holdout.rows);
     let path = if data.parts().len() > 1 { data.name.clone() } else { first };
     if train.is_empty() {
         return Err(audit::nothing_trained(&counts, data, tokenizer, &path, max_length).into());
@@ -273,12 +271,61 @@ pub fn load_through(
 
 /// The two sides of a data block that has files of its own.
 struct Halves {
-    train: Sequences,
-    holdout: Sequences,
+    train: Side,
+    holdout: Side,
     counts: audit::Counts,
     hashes: Vec<Hashed>,
     cached: Cached,
     path: String,
+}
+
+/// What is trained on, or what is held out.
+struct Side {
+    rows: Sequences,
+    /// Sequences that go on with the row of the one before, in their order.
+    continues: Vec<u32>,
+}
+
+impl Side {
+    /// These sequences of `rows`, in their order; `continues` is of all of them.
+    fn of(rows: &Sequences, continues: &[u32], own: &[u32]) -> Self {
+        let goes_on = |at: &u32| continues.binary_search(&own[*at as usize]).is_ok();
+        let continues = (0..own.len() as u32).filter(goes_on).collect();
+        Self { rows: rows.select(own), continues }
+    }
+
+    /// How many rows there are, however many pieces each has.
+    fn n_rows(&self) -> u64 {
+        (self.rows.len() - self.continues.len()) as u64
+    }
+}
+
+/// Leaves out rows that came before, in the same block of a mix or in another. What is held out comes first, so that
+/// no row is on both sides.
+fn once(halves: &mut [Halves]) {
+    let (mut all, mut continues) = (Sequences::default(), Vec::new());
+    let held_out = halves.iter().map(|half| &half.holdout);
+    for side in held_out.chain(halves.iter().map(|half| &half.train)) {
+        let first = all.len() as u32;
+        continues.extend(side.continues.iter().map(|at| first + at));
+        all.append(side.rows.clone());
+    }
+    let (kept, _) = distinct(&all, &continues);
+    let (mut kept, mut first) = (kept.into_iter().peekable(), 0);
+    // How many rows of a side go.
+    let mut keep = |side: &mut Side| {
+        let (before, end) = (side.n_rows(), first + side.rows.len() as u32);
+        let own = std::iter::from_fn(|| kept.next_if(|at| *at < end)).map(|at| at - first);
+        *side = Side::of(&side.rows, &side.continues, &own.collect::<Vec<_>>());
+        first = end;
+        before - side.n_rows()
+    };
+    for half in halves.iter_mut() {
+        half.counts.dropped.repeats += keep(&mut half.holdout);
+    }
+    for half in halves.iter_mut() {
+        half.counts.dropped.repeats += keep(&mut half.train);
+    }
 }
 
 /// The rows of one source.
@@ -299,8 +346,9 @@ struct Reading<'r> {
 }
 
 impl Reading<'_> {
-    /// A block's rows, what is held out set apart.
-    fn halves(&self, data: &Data, dedup: bool, shuffle: Shuffle) -> Result<Halves, Problems> {
+    /// A block's rows, what is held out set apart. That depends on nothing but the block: what is held out of it alone is
+    /// held out of every mix.
+    fn halves(&self, data: &Data) -> Result<Halves, Problems> {
         let path = files::of_source(self.folder, &data.source.value, data.source.span())
             .map_or_else(|_| String::new(), |listed| listed.written);
         let held = data.held_source().map(|source| self.rows(data, &source));
@@ -318,22 +366,27 @@ impl Reading<'_> {
             let max_length = tokenize::max_length(self.tokenizer, self.limits)?;
             return Err(audit::nothing_trained(&counts, data, self.tokenizer, &path, max_length).into());
         }
-        if dedup {
+        if *data.dedup {
             let (kept, gone) = distinct(&rows, &counts.continues);
             counts.dropped.repeats += gone;
             let at = |old: &u32| kept.binary_search(old).ok().map(|new| new as u32);
             counts.continues = counts.continues.iter().filter_map(at).collect();
             rows = rows.select(&kept);
         }
+        // Sides share what they are selected from.
+        let rows = rows.share();
         let (train, holdout, cached) = match held {
             Some(held) => {
+                let train = Side { rows, continues: counts.continues.clone() };
+                let holdout = Side { rows: held.rows.share(), continues: held.counts.continues.clone() };
                 counts.add(&held.counts);
                 hashes.extend(held.hashes);
-                (rows, held.rows, cached.and(held.cached))
+                (train, holdout, cached.and(held.cached))
             }
             None => {
-                let (train, holdout) = split(rows.len(), &counts.continues, &data.holdout, shuffle)?;
-                (rows.select(&train), rows.select(&holdout), cached)
+                let continues = &counts.continues;
+                let (train, holdout) = split(rows.len(), continues, &data.holdout, *data.shuffle)?;
+                (Side::of(&rows, continues, &train), Side::of(&rows, continues, &holdout), cached)
             }
         };
         Ok(Halves { train, holdout, counts, hashes, cached, path })

@@ -28,6 +28,7 @@ use crate::plan::{
     Decoding, EvaluatePlan, ExportPlan, GeneratePlan, Group, ModelPlan, Plan, StagePlan, TrainPlan, backend,
 };
 use crate::program::builder::BatchShape;
+use crate::program::residency::{Away, bring};
 use crate::program::{Backend, StepPrograms, forward_only};
 use crate::units::Bytes;
 
@@ -210,6 +211,17 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
         let program = plan.evaluation(shape, threads);
         phases.push(Phase { name: "evaluate", bytes: resting + play(&program).by.total() });
     }
+    if let Some(samples) = plan.evaluate.as_ref().and_then(|evaluate| evaluate.samples.as_ref()) {
+        let (decoding, backend) = (&samples.decoding, backend(plan.device, threads));
+        let (cache, pass) = continuing(
+            &plan.model,
+            decoding,
+            samples.prompt_tokens,
+            Some(samples.rows),
+            (backend, plan.away()),
+        );
+        phases.push(Phase { name: "sample", bytes: resting + cache + pass });
+    }
     // Tensors are written from where they lie.
     phases.push(Phase { name: "save", bytes: resting });
     let flops = plan.steps.map(|steps| {
@@ -269,7 +281,7 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
         &plan.decoding,
         plan.prompt_tokens,
         plan.n_prompts(),
-        backend(plan.device, threads),
+        (backend(plan.device, threads), Away::default()),
     );
     let bytes = weights + cache + pass;
     StageEstimate {
@@ -292,14 +304,14 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
     }
 }
 
-/// What continuing texts takes beside the weights: the keys and values that are kept, and the higher of the longest prompt's
+/// What continuing texts takes beside what rests on the device: the keys and values that are kept, and the higher of the longest prompt's
 /// pass and a pass of one token for each text. Without a look at the prompts, one may be as long as the model has positions.
 fn continuing(
     model: &ModelPlan,
     decoding: &Decoding,
     prompt_tokens: Option<u64>,
     prompts: Option<u64>,
-    backend: Backend,
+    (backend, away): (Backend, Away),
 ) -> (Bytes, Bytes) {
     let positions = model.model.positions as u64;
     let longest = prompt_tokens.unwrap_or(positions).max(1);
@@ -308,7 +320,7 @@ fn continuing(
     let kept = shapes.iter().map(|shape| Bytes(4 * shape.iter().product::<usize>() as u64)).sum();
     let pass = |batch, seq| {
         let shape = BatchShape { batch, seq, packed: false };
-        play(&forward_only(&model.continuation(shape, cache), backend)).by.total()
+        play(&bring(forward_only(&model.continuation(shape, cache), backend), away)).by.total()
     };
     (kept, pass(1, longest as usize).max(pass(cache.sequences, 1)))
 }

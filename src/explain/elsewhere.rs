@@ -247,7 +247,7 @@ pub(super) const TABLE: &[Explanation] = &[
     told(
         "data::no_response",
         "Rows are to be continued, and none can be.",
-        "A `generate` stage with `data` needs whole rows with a prompt before their response. Rows that were cut are left out; where rows were split, a piece does not say whether its prompt is whole.",
+        "A `generate` stage with `data`, or `samples` of an evaluation, needs whole rows with a prompt before their response. Rows that were cut are left out; where rows were split, a piece does not say whether its prompt is whole.",
     ),
     told("data::no_rows", "A file holds no rows.", "It is empty, or holds nothing but white space."),
     told(

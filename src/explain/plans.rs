@@ -59,7 +59,7 @@ pub(super) const TABLE: &[Explanation] = &[
     shown(
         "plan::no_response",
         "Rows are to be continued, and nothing says from where.",
-        "A `generate` stage with `data` continues each row from where its response begins, and the response is the reference. So rows must have one (`instruct`, `chat`, or `tokens` with `labels`), and the tokenizer must learn it alone: `loss_on = response`.",
+        "A `generate` stage with `data`, and `samples` while training evaluates, continue each row from where its response begins, and the response is the reference. So rows must have one (`instruct`, `chat`, or `tokens` with `labels`), and the tokenizer must learn it alone: `loss_on = response`.",
         "generate talk { from = sft  data = rows }",
         "generate talk { from = sft  prompts = [\"a\"] }",
     ),

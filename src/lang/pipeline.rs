@@ -935,6 +935,16 @@ pub struct EvaluateDuring {
     pub metrics: Setting<Vec<Metric>>,
     /// Evaluations in a row without a better one, after which training ends.
     pub patience: Setting<Option<u64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples: Option<Samples>,
+}
+
+/// Held-out rows that are answered at each evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Samples {
+    pub rows: Setting<u64>,
+    /// Of each answer, at most.
+    pub max_new_tokens: Setting<u64>,
 }
 
 /// `checkpoint { ... }` inside `train`.

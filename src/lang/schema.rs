@@ -505,7 +505,8 @@ const DATA: &[Key] = &[
                         "When the mix is complete.",
                     ),
                 ],
-                doc: "The rows of other data blocks; what each holds out is held out.",
+                doc: "The rows of other data blocks. What each holds out by itself, with its own `shuffle`, is held \
+                      out.",
             }),
             HUB_ROWS,
         ],
@@ -1712,6 +1713,30 @@ const TRAIN_PARTS: &[Kind] = &[
                  ends early. Better is judged by `best` of `checkpoint`, else by the first of `metrics`.",
             )
             .also(&["early_stopping", "early_stopping_patience"]),
+            default(
+                "samples",
+                &[
+                    Form::Word("none", "No text is written."),
+                    Form::Whole(FROM_1),
+                    Form::Amount(&[(Unit::Rows, FROM_1)]),
+                ],
+                "none",
+                "3",
+                "How many of the held-out rows, the first ones in the order of its files, are answered at each \
+                 evaluation, with the most probable token each time: the same prompts over and over, so that one \
+                 can read what the model learns. The rows need a prompt before their response, as `instruct` and \
+                 `chat` have. The texts stand in `events.jsonl` and in the report, beside the responses.",
+            )
+            .also(&["n_samples", "num_samples", "generations", "eval_samples"]),
+            default(
+                "max_new_tokens",
+                &[Form::Whole(FROM_1), Form::Amount(&[(Unit::Tokens, FROM_1)])],
+                "64 tokens",
+                "32 tokens",
+                "The most tokens of a sample. It also ends with the end mark of the tokenizer, or where the model \
+                 has no more positions.",
+            )
+            .also(&["max_tokens"]),
         ],
         parts: &[],
     },

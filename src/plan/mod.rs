@@ -25,8 +25,8 @@ use serde::Serialize;
 use crate::lang::Pipeline;
 use crate::lang::pipeline::{
     Algorithm, Data, Device, Evaluate, Export, Format, Generate, Hook, Interval, Length, LossOn, Metric,
-    Precision, Recompute, Residence, Rest, RollBack, Setting, Shuffle, Stage, Task as Ask, Tokenizer, Train,
-    Weights,
+    Precision, Recompute, Residence, Rest, RollBack, Samples as AskedSamples, Setting, Shuffle, Stage,
+    Task as Ask, Tokenizer, Train, Weights,
 };
 use crate::model::{Kind, Model, Target, Task};
 use crate::problem::{Fault, Problem, Problems, Span};
@@ -62,9 +62,19 @@ pub trait World {
     fn check_prompts(&mut self, _: &Pipeline, _: &Generate, _: &Model) -> Result<Option<Prompts>, Problems> {
         Ok(None)
     }
+    /// The same for the rows of `data` that are to be continued, the first `at_most` of them.
+    fn check_rows(
+        &mut self,
+        _: &Pipeline,
+        _: (&Data, &Tokenizer),
+        _at_most: Option<u64>,
+        _: &Model,
+    ) -> Result<Option<Prompts>, Problems> {
+        Ok(None)
+    }
 }
 
-/// What is known about the prompts of a generate stage.
+/// What is known about the prompts that a stage continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prompts {
     pub n: u64,
@@ -305,6 +315,19 @@ pub struct EvaluateEvery {
     pub metrics: Vec<Metric>,
     /// Evaluations in a row without a better one, after which training ends.
     pub patience: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples: Option<Samples>,
+}
+
+/// Held-out rows that are answered at each evaluation, the same ones each time.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Samples {
+    /// The first ones in the order of the files: so many, or as many as there are.
+    pub rows: u64,
+    /// Tokens of the longest prompt. None if nobody has looked.
+    pub prompt_tokens: Option<u64>,
+    #[serde(flatten)]
+    pub decoding: Decoding,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -412,6 +435,21 @@ pub struct Decoding {
 }
 
 impl Decoding {
+    /// The most probable token each time, so that two answers to a prompt can be compared.
+    fn greedy(max_new_tokens: u64, micro_batch: u64) -> Self {
+        Self {
+            max_new_tokens,
+            temperature: 0.0,
+            top_k: None,
+            top_p: 1.0,
+            beams: 1,
+            length_penalty: 1.0,
+            early_stopping: false,
+            seed: 0,
+            micro_batch,
+        }
+    }
+
     /// The keys and values to keep for prompts of which the longest has so many tokens.
     pub fn cache(&self, longest: u64, positions: u64, prompts: u64) -> CacheShape {
         let capacity = longest.saturating_add(self.max_new_tokens).min(positions.max(longest));
@@ -899,6 +937,10 @@ fn train(
     if let Some(evaluate) = &stage.evaluate {
         check_metrics(&evaluate.metrics, &model)?;
     }
+    let asked = stage.evaluate.as_ref().and_then(|evaluate| evaluate.samples.as_ref());
+    if let Some(asked) = asked {
+        check_samples(stage, asked, &model)?;
+    }
     if let Some(best) = stage.checkpoint.as_ref().and_then(|checkpoint| checkpoint.best.as_ref()) {
         check_metrics(&Setting { value: vec![best.value], origin: best.origin }, &model)?;
     }
@@ -943,6 +985,10 @@ fn train(
         .help(format!("write `holdout = 2 %` in `data {}`", stage.data.name))
         .into());
     }
+    let samples = match asked {
+        Some(asked) => Some(samples(pipeline, stage, asked, &model, micro_batch, world)?),
+        None => None,
+    };
     // What hides packed rows from each other hides padding, too.
     let packed = *stage.tokenizer.pack || model.model.both_ways;
     Ok(TrainPlan {
@@ -997,6 +1043,7 @@ fn train(
             steps: interval(*e.every),
             metrics: e.metrics.value.clone(),
             patience: *e.patience,
+            samples,
         }),
         checkpoint: stage.checkpoint.as_ref().map(|c| CheckpointEvery {
             steps: interval(*c.every),
@@ -1008,6 +1055,46 @@ fn train(
             .divergence
             .as_ref()
             .map(|d| Divergence { spike: *d.spike, roll_back: *d.roll_back }),
+    })
+}
+
+/// Makes sure that a train stage has rows that can be answered, and a model that answers.
+///
+/// # Errors
+/// A model that writes no text; rows without a prompt.
+fn check_samples(stage: &Train, asked: &AskedSamples, model: &ModelPlan) -> Result<(), Problem> {
+    match model.model.task() {
+        Task::NextToken => {
+            check_responses(&stage.data, &stage.tokenizer, &Continued::AsSamples(asked.rows.span()))
+        }
+        Task::Sequence(_) | Task::Tokens(_) | Task::Span => Err(Problem::new(
+            "hift::plan::task",
+            format!("`{}` writes samples, which this model cannot", stage.name),
+        )
+        .label_at(asked.rows.span(), "asks for text")
+        .label_at(model.span, "it labels what is written")
+        .help("remove `samples`; `metrics` measure what it labels")),
+    }
+}
+
+/// The held-out rows that a train stage answers at each evaluation.
+///
+/// # Errors
+/// Rows of which none can be continued.
+fn samples(
+    pipeline: &Pipeline,
+    stage: &Train,
+    asked: &AskedSamples,
+    model: &ModelPlan,
+    micro_batch: u64,
+    world: &mut dyn World,
+) -> Result<Samples, Problems> {
+    let rows = (&stage.data, &stage.tokenizer);
+    let found = world.check_rows(pipeline, rows, Some(*asked.rows), &model.model)?;
+    Ok(Samples {
+        rows: found.map_or(*asked.rows, |found| found.n),
+        prompt_tokens: found.map(|found| found.longest),
+        decoding: Decoding::greedy(*asked.max_new_tokens, micro_batch),
     })
 }
 
@@ -1041,13 +1128,27 @@ fn evaluate(
     })
 }
 
+/// What rows are continued for.
+enum Continued {
+    ByStage,
+    /// While training evaluates; where the pipeline says so.
+    AsSamples(Option<Span>),
+}
+
 /// Makes sure that the rows of a data block have a prompt and a response that can be told apart.
 ///
 /// # Errors
 /// Rows that are learned whole, by their format or by `loss_on`.
-fn check_responses(data: &Data, tokenizer: &Tokenizer) -> Result<(), Problem> {
+fn check_responses(data: &Data, tokenizer: &Tokenizer, why: &Continued) -> Result<(), Problem> {
+    let (asked, otherwise) = match why {
+        Continued::ByStage => (None, "write `prompts = [...]`"),
+        Continued::AsSamples(span) => (*span, "remove `samples`"),
+    };
     let whole = |message: String, span, label: &str, help: &str| {
-        Err(Problem::new("hift::plan::no_response", message).label_at(span, label).help(help))
+        Err(Problem::new("hift::plan::no_response", message)
+            .label_at(span, label)
+            .label_at(asked, "asks for answers to them")
+            .help(help))
     };
     let has_response = |part: &&Data| match &part.format.value {
         Format::Instruct { .. } | Format::Chat { .. } | Format::Tokens { labels: Some(_), .. } => true,
@@ -1060,7 +1161,7 @@ fn check_responses(data: &Data, tokenizer: &Tokenizer) -> Result<(), Problem> {
             format!("the rows of `{}` have no response, so nothing says where to go on from", data.name),
             parts.first().and_then(|part| part.format.span()),
             "is one text",
-            "use a data block with `format = instruct(...)` or `chat`, or write `prompts = [...]`",
+            &format!("use a data block with `format = instruct(...)` or `chat`, or {otherwise}"),
         );
     };
     let of_tokens = matches!(part.format.value, Format::Tokens { .. });
@@ -1094,7 +1195,7 @@ fn generate(
         None => None,
         Some(data) => {
             check_task(data, &stage.tokenizer, &model.model)?;
-            check_responses(data, &stage.tokenizer)?;
+            check_responses(data, &stage.tokenizer, &Continued::ByStage)?;
             world.rows(pipeline, data, &stage.tokenizer, &model.model)?
         }
     };

@@ -2,11 +2,11 @@
 //! tell is told by the language.
 
 use crate::lang::pipeline::{Generate, Interval, Length, Setting, Stage, Train, Warmup};
-use crate::problem::Problem;
+use crate::problem::{Problem, Span};
 use crate::units::{Bytes, Count};
 
 use super::rate::Shape;
-use super::{GeneratePlan, StagePlan, TrainPlan};
+use super::{GeneratePlan, ModelPlan, StagePlan, TrainPlan};
 
 /// What is odd about a stage, as it is written and as it is planned.
 pub(super) fn stage(written: &Stage, planned: &StagePlan) -> Vec<Problem> {
@@ -63,6 +63,12 @@ fn train(written: &Train, plan: &TrainPlan) -> Vec<Problem> {
                 .help("a few percent are enough to measure on, for example `holdout = 2 %`"),
             );
         }
+    }
+    if let Some(part) = &written.evaluate
+        && let Some(samples) = &part.samples
+    {
+        let span = samples.max_new_tokens.span().unwrap_or(part.span);
+        warnings.extend(long_answer(*samples.max_new_tokens, span, &plan.model));
     }
     let Some(steps) = plan.steps else { return warnings };
     let cycle = plan.steps_per_cycle();
@@ -127,22 +133,25 @@ fn train(written: &Train, plan: &TrainPlan) -> Vec<Problem> {
 }
 
 fn generate(written: &Generate, plan: &GeneratePlan) -> Vec<Problem> {
-    let positions = plan.model.model.positions as u64;
-    if plan.decoding.max_new_tokens <= positions {
-        return Vec::new();
-    }
-    vec![
+    let span = written.max_new_tokens.span().unwrap_or(written.span);
+    long_answer(plan.decoding.max_new_tokens, span, &plan.model).into_iter().collect()
+}
+
+/// Answers that are to be longer than the model has positions.
+fn long_answer(max_new_tokens: u64, span: Span, model: &ModelPlan) -> Option<Problem> {
+    let positions = model.model.positions as u64;
+    (max_new_tokens > positions).then(|| {
         Problem::warning(
             "hift::plan::long_answer",
             format!(
                 "{} new tokens are more than fit a model with {} positions: an answer ends before",
-                Count(plan.decoding.max_new_tokens),
+                Count(max_new_tokens),
                 Count(positions)
             ),
         )
-        .label_at(written.max_new_tokens.span().or(Some(written.span)), "never so many")
-        .help(format!("write less than {} tokens, the prompt's own included", Count(positions))),
-    ]
+        .label(span, "never so many")
+        .help(format!("write less than {} tokens, the prompt's own included", Count(positions)))
+    })
 }
 
 /// An amount in the largest unit that the language has for it, rounded up.

@@ -367,6 +367,12 @@ fn train(
         let mut entries = Entries::maybe(plan.take(key));
         facts.take(&mut entries, "steps", every, Unit::Count);
         facts.take(&mut entries, "keep", "checkpoints kept", Unit::Count);
+        let mut samples = Entries::maybe(entries.take("samples"));
+        facts.take(&mut samples, "rows", "rows answered at evaluations", Unit::Count);
+        facts.take(&mut samples, "max_new_tokens", "new tokens of a sample, at most", Unit::Count);
+        facts.take(&mut samples, "prompt_tokens", "tokens of a sample's prompt, at most", Unit::Count);
+        // They are always written in the same way.
+        drop(samples);
         facts.rest(within, entries);
     }
     Ok((groups, estimated))

@@ -265,7 +265,7 @@ fn time(record: &Record) -> String {
     let sum =
         |event: &str| -> f64 { record.events_of(event).filter_map(|event| event["seconds"].as_f64()).sum() };
     let train: f64 = record.metrics.iter().map(|step| step.seconds).sum();
-    let (evaluate, save) = (sum("evaluate"), sum("checkpoint"));
+    let (evaluate, save) = (sum("evaluate") + sum("samples"), sum("checkpoint"));
     let rest = (wall - train - evaluate - save).max(0.0);
     let parts: Vec<(String, String, f64)> = [
         ("training", "var(--c0)", train),
@@ -298,13 +298,40 @@ fn samples(record: &Record) -> String {
             format!("<p class=\"sample\"><b>{}</b>{}{reference}</p>", text("prompt"), text("text"))
         })
         .collect();
-    if samples.is_empty() { samples } else { section("Samples", &samples) }
+    let stages = record.stages("train").map(|stage| stage["name"].as_str().unwrap_or_default());
+    let of_training: String = stages.map(|stage| while_training(&record.samples(stage))).collect();
+    let all = of_training + &samples;
+    if all.is_empty() { all } else { section("Samples", &all) }
 }
 
-/// Events other than evaluations and audits, the last ones.
+/// Each row that evaluations have answered, with its answers from step to step: the first one and the last ones.
+fn while_training(evaluations: &[(u64, &[Json])]) -> String {
+    const LAST: usize = 11;
+    let left_out = evaluations.len().saturating_sub(LAST + 1);
+    let shown = || evaluations.iter().take(1).chain(evaluations.iter().skip(1 + left_out));
+    let Some((_, rows)) = evaluations.last() else { return String::new() };
+    let row = |(at, row): (usize, &Json)| {
+        let text = |value: &Json| escape(value.as_str().unwrap_or_default());
+        let answers = shown().filter_map(|(step, texts)| Some((step, texts.get(at)?)));
+        let answers = answers.map(|(step, sample)| {
+            format!("<tr><td>step {}</td><td>{}</td></tr>", Count(*step), text(&sample["text"]))
+        });
+        let answers: String = answers.collect();
+        let (prompt, reference) = (text(&row["prompt"]), text(&row["reference"]));
+        format!("<div class=\"sample\"><b>{prompt}</b> <i>({reference})</i><table>{answers}</table></div>")
+    };
+    let note = match left_out {
+        0 => String::new(),
+        n => format!("<p class=\"none\">{} more evaluations are in events.jsonl</p>", Count(n as u64)),
+    };
+    rows.iter().enumerate().map(row).collect::<String>() + &note
+}
+
+/// Events other than evaluations, samples and audits, the last ones.
 fn events(record: &Record) -> String {
     const SHOWN: usize = 40;
-    let told = record.events.iter().filter(|event| event["event"] != "audit" && event["event"] != "evaluate");
+    let elsewhere = ["audit", "evaluate", "samples"];
+    let told = record.events.iter().filter(|event| elsewhere.iter().all(|kind| event["event"] != *kind));
     let told: Vec<&Json> = told.collect();
     let rows = told[told.len().saturating_sub(SHOWN)..].iter().map(|event| {
         let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();

@@ -264,6 +264,18 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
         );
     }
     phases(text, figures);
+    if let Some(samples) = plan.evaluate.as_ref().and_then(|evaluate| evaluate.samples.as_ref()) {
+        let rows = if samples.rows == 1 { "row" } else { "rows" };
+        line(
+            text,
+            "samples",
+            &format!(
+                "{} held-out {rows} answered at each evaluation, up to {} new tokens each",
+                Count(samples.rows),
+                Count(samples.decoding.max_new_tokens)
+            ),
+        );
+    }
     if let Some(limit) = plan.memory_limit {
         line(text, "limit", &limit.to_string());
     }

@@ -124,6 +124,18 @@ impl Record {
         found
     }
 
+    /// The held-out rows that evaluations of a stage have answered: step and texts. One that was made again counts once.
+    pub fn samples(&self, stage: &str) -> Vec<(u64, &[Json])> {
+        let mut found: Vec<(u64, &[Json])> = Vec::new();
+        for event in self.events_of("samples").filter(|event| event["stage"] == stage) {
+            if let (Some(step), Some(texts)) = (event["step"].as_u64(), event["samples"].as_array()) {
+                found.retain(|(known, _)| *known < step);
+                found.push((step, texts));
+            }
+        }
+        found
+    }
+
     /// The last metrics that an evaluation of a stage gave.
     pub fn last_metrics(&self, stage: &str) -> Option<&Json> {
         let of_stage = self.events_of("evaluate").filter(|event| event["stage"] == stage);

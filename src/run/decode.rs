@@ -11,6 +11,7 @@ use crate::engine::access::floats;
 use crate::engine::{Inputs, Store, Tensor, play, store};
 use crate::plan::{Decoding, ModelPlan};
 use crate::problem::Problem;
+use crate::program::residency::bring;
 use crate::program::{BatchShape, CacheShape, Program, forward_only};
 use crate::random::Random;
 
@@ -134,11 +135,11 @@ impl<'a> Session<'a> {
         if self.programs.len() > 256 {
             self.programs.clear();
         }
-        let (model, cache, backend) = (self.model, self.cache, self.store.backend());
+        let (model, cache, backend, away) = (self.model, self.cache, self.store.backend(), self.store.away());
         let program = self
             .programs
             .entry((batch, seq))
-            .or_insert_with(|| forward_only(&model.continuation(shape, cache), backend));
+            .or_insert_with(|| bring(forward_only(&model.continuation(shape, cache), backend), away));
         let played = play(program, self.store, inputs, Vec::new(), &STILL).map_err(|e| store::failed(&e))?;
         Ok(played.results.into_iter().next().expect("a pass gives its logits"))
     }

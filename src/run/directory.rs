@@ -5,7 +5,7 @@
 //! plan.json        the plan and its estimate
 //! hift.lock        every input by content, and the program's version
 //! metrics.jsonl    a line a step
-//! events.jsonl     start, audit, evaluate, checkpoint, interrupt, export, finish, with times
+//! events.jsonl     start, audit, evaluate, samples, checkpoint, interrupt, export, finish, with times
 //! checkpoints/     weights, states, position
 //! tensorboard/     the same figures for TensorBoard, where it is asked for
 //! ```

@@ -1,13 +1,15 @@
-//! A generate stage: prompts to texts, and the file that holds them.
+//! Prompts to texts, of a generate stage or while training evaluates, and the file that holds them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::data::{Dataset, Encoder, exercises};
+use crate::data::{Dataset, Encoder, Marks, exercises};
 use crate::engine::Store;
-use crate::plan::{GeneratePlan, StagePlan};
+use crate::lang::pipeline::{Data, Tokenizer};
+use crate::model::Model;
+use crate::plan::{Decoding, GeneratePlan, ModelPlan, Samples, StagePlan, TrainPlan};
 use crate::problem::{Fault, Problem, Problems};
 
 use super::decode::{Ends, Prompt, continue_all};
@@ -39,78 +41,142 @@ pub enum Finish {
     Length,
 }
 
-/// Continues each prompt until an end mark, a text that ends it, `max_new_tokens`, or the end of the model's positions.
-/// `dataset` is that of the plan's `data`. None when interrupted: a text cut short would pass for the whole.
-///
-/// # Errors
-/// When the tokenizer cannot be read, no row can be continued, or an operation fails.
-pub fn generate(
-    plan: &GeneratePlan,
-    store: &mut Store,
-    folder: &Path,
-    dataset: Option<&Dataset>,
-) -> Result<Option<Vec<Written>>, Problems> {
-    let encoder = Encoder::open(folder, &plan.tokenizer)?;
-    let marks = encoder.marks(&plan.tokenizer.begin, &plan.tokenizer.end)?;
-    let model = &plan.model.model;
-    let text = |ids: &[u64]| encoder.decode(&ids.iter().map(|id| *id as u32).collect::<Vec<_>>());
-    let mut tokens: Vec<u64> = model.eos.iter().chain(&marks.end).map(|id| u64::from(*id)).collect();
-    tokens.sort_unstable();
-    tokens.dedup();
-    let first_stop = |text: &str| plan.stop.iter().filter_map(|stop| text.find(stop)).min();
+/// Prompts, ready to be continued, with what would be right, and when an answer is over.
+pub struct Asked {
+    encoder: Encoder,
+    prompts: Vec<Prompt>,
+    /// Each prompt as people read it, and its reference where it has one.
+    shown: Vec<(String, Option<String>)>,
+    /// Tokens that end a text.
+    ends: Vec<u64>,
+    /// Texts that do.
+    stop: Vec<String>,
+}
 
-    let mut prompts = Vec::new();
-    let mut shown: Vec<(String, Option<String>)> = Vec::new();
-    match dataset.zip(plan.data.as_ref()) {
-        None => {
-            for (at, prompt) in plan.prompts.iter().enumerate() {
-                let ids = encoder.encode(prompt, false)?;
-                let ids = marks.begin.iter().chain(&ids).map(|id| u64::from(*id)).collect();
-                prompts.push(Prompt { ids });
-                shown.push((prompt.clone(), plan.references.get(at).cloned()));
-            }
-        }
-        Some((dataset, data)) => {
-            let found = exercises(dataset, data, &plan.tokenizer, &marks, model.positions, plan.at_most)?;
-            let begin: Vec<u64> = marks.begin.iter().map(|id| u64::from(*id)).collect();
-            for exercise in found {
-                let own = exercise.prompt.strip_prefix(&begin[..]).unwrap_or(&exercise.prompt);
-                // As far as a text that is written would go.
-                let end = exercise.answer.iter().position(|id| tokens.contains(id));
-                let mut reference = text(&exercise.answer[..end.unwrap_or(exercise.answer.len())]);
-                reference.truncate(first_stop(&reference).unwrap_or(reference.len()));
-                shown.push((text(own), Some(reference)));
-                prompts.push(Prompt { ids: exercise.prompt });
+impl Asked {
+    /// What a generate stage asks. `dataset` is that of the plan's `data`.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot be read, or no row can be continued.
+    pub fn by(plan: &GeneratePlan, folder: &Path, dataset: Option<&Dataset>) -> Result<Self, Problems> {
+        let model = &plan.model.model;
+        match dataset.zip(plan.data.as_ref()) {
+            Some(rows) => Self::of_rows(rows, &plan.tokenizer, folder, plan.at_most, model, &plan.stop),
+            None => {
+                let (mut asked, marks) = Self::nothing(&plan.tokenizer, folder, model, &plan.stop)?;
+                for (at, prompt) in plan.prompts.iter().enumerate() {
+                    let ids = asked.encoder.encode(prompt, false)?;
+                    let ids = marks.begin.iter().chain(&ids).map(|id| u64::from(*id)).collect();
+                    asked.prompts.push(Prompt { ids });
+                    asked.shown.push((prompt.clone(), plan.references.get(at).cloned()));
+                }
+                Ok(asked)
             }
         }
     }
-    drop(marks);
-    // Each token is a letter at the least, so the end of a text is enough to look at.
-    let longest = plan.stop.iter().map(String::len).max().unwrap_or(0);
-    let stops = |ids: &[u64]| {
-        longest > 0 && {
-            let end = text(&ids[ids.len().saturating_sub(longest + 4)..]);
-            plan.stop.iter().any(|stop| end.contains(stop))
-        }
-    };
-    let ends = Ends { tokens: &tokens, stops: &stops };
-    let Some(found) = continue_all(&plan.model, store, &prompts, &plan.decoding, &ends)? else {
-        return Ok(None);
-    };
-    let written = found.iter().zip(&prompts).zip(shown).map(|((ids, asked), (prompt, reference))| {
-        let mut text = text(ids);
-        let room = model.positions.saturating_sub(asked.ids.len()) as u64;
-        let finish = match first_stop(&text) {
-            Some(at) => {
-                text.truncate(at);
-                Finish::Stop
-            }
-            None if ids.len() as u64 >= plan.decoding.max_new_tokens.min(room) => Finish::Length,
-            None => Finish::End,
+
+    /// The held-out rows that a train stage answers while it evaluates, if it does.
+    ///
+    /// # Errors
+    /// As [`Asked::by`].
+    pub fn while_training(
+        plan: &TrainPlan,
+        folder: &Path,
+        dataset: &Dataset,
+    ) -> Result<Option<Self>, Problems> {
+        let samples = plan.evaluate.as_ref().and_then(|evaluate| evaluate.samples.as_ref());
+        let of = |samples: &Samples| {
+            let rows = (dataset, &plan.data);
+            Self::of_rows(rows, &plan.tokenizer, folder, Some(samples.rows), &plan.model.model, &[])
         };
-        Written { prompt, text, reference, finish, tokens: ids.len() as u64 }
-    });
-    Ok(Some(written.collect()))
+        samples.map(of).transpose()
+    }
+
+    fn nothing(
+        tokenizer: &Tokenizer,
+        folder: &Path,
+        model: &Model,
+        stop: &[String],
+    ) -> Result<(Self, Marks), Problems> {
+        let encoder = Encoder::open(folder, tokenizer)?;
+        let marks = encoder.marks(&tokenizer.begin, &tokenizer.end)?;
+        let mut ends: Vec<u64> = model.eos.iter().chain(&marks.end).map(|id| u64::from(*id)).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        let (prompts, shown) = (Vec::new(), Vec::new());
+        Ok((Self { encoder, prompts, shown, ends, stop: stop.to_vec() }, marks))
+    }
+
+    fn of_rows(
+        (dataset, data): (&Dataset, &Data),
+        tokenizer: &Tokenizer,
+        folder: &Path,
+        at_most: Option<u64>,
+        model: &Model,
+        stop: &[String],
+    ) -> Result<Self, Problems> {
+        let (mut asked, marks) = Self::nothing(tokenizer, folder, model, stop)?;
+        let begin: Vec<u64> = marks.begin.iter().map(|id| u64::from(*id)).collect();
+        for exercise in exercises(dataset, data, tokenizer, &marks, model.positions, at_most)? {
+            let own = exercise.prompt.strip_prefix(&begin[..]).unwrap_or(&exercise.prompt);
+            // As far as a text that is written would go.
+            let end = exercise.answer.iter().position(|id| asked.ends.contains(id));
+            let mut reference = asked.text(&exercise.answer[..end.unwrap_or(exercise.answer.len())]);
+            reference.truncate(asked.first_stop(&reference).unwrap_or(reference.len()));
+            asked.shown.push((asked.text(own), Some(reference)));
+            asked.prompts.push(Prompt { ids: exercise.prompt });
+        }
+        Ok(asked)
+    }
+
+    fn text(&self, ids: &[u64]) -> String {
+        self.encoder.decode(&ids.iter().map(|id| *id as u32).collect::<Vec<_>>())
+    }
+
+    /// Where the first text that ends an answer begins.
+    fn first_stop(&self, text: &str) -> Option<usize> {
+        self.stop.iter().filter_map(|stop| text.find(stop)).min()
+    }
+
+    /// Continues each prompt until an end mark, a text that ends it, `max_new_tokens`, or the end of the model's positions.
+    /// None when interrupted: a text cut short would pass for the whole.
+    ///
+    /// # Errors
+    /// When an operation fails.
+    pub fn answered(
+        &self,
+        model: &ModelPlan,
+        store: &mut Store,
+        decoding: &Decoding,
+    ) -> Result<Option<Vec<Written>>, Problem> {
+        // Each token is a letter at the least, so the end of a text is enough to look at.
+        let longest = self.stop.iter().map(String::len).max().unwrap_or(0);
+        let stops = |ids: &[u64]| {
+            longest > 0 && {
+                let end = self.text(&ids[ids.len().saturating_sub(longest + 4)..]);
+                self.stop.iter().any(|stop| end.contains(stop))
+            }
+        };
+        let ends = Ends { tokens: &self.ends, stops: &stops };
+        let Some(found) = continue_all(model, store, &self.prompts, decoding, &ends)? else {
+            return Ok(None);
+        };
+        let written = found.iter().zip(&self.prompts).zip(&self.shown).map(|((ids, asked), shown)| {
+            let (prompt, reference) = shown.clone();
+            let mut text = self.text(ids);
+            let room = model.model.positions.saturating_sub(asked.ids.len()) as u64;
+            let finish = match self.first_stop(&text) {
+                Some(at) => {
+                    text.truncate(at);
+                    Finish::Stop
+                }
+                None if ids.len() as u64 >= decoding.max_new_tokens.min(room) => Finish::Length,
+                None => Finish::End,
+            };
+            Written { prompt, text, reference, finish, tokens: ids.len() as u64 }
+        });
+        Ok(Some(written.collect()))
+    }
 }
 
 /// Writes texts as JSON lines, beside the file and then in its place.

@@ -63,8 +63,9 @@ fn bare(plan: &Json) -> Json {
         if stage.get("kind").is_none_or(|kind| kind != "train") {
             continue;
         }
-        if !patience && !with_best {
-            stage.shift_remove("evaluate");
+        match stage.get_mut("evaluate").and_then(Json::as_object_mut) {
+            Some(evaluate) if patience || with_best => drop(evaluate.shift_remove("samples")),
+            Some(_) | None => drop(stage.shift_remove("evaluate")),
         }
         match stage.get_mut("checkpoint").and_then(Json::as_object_mut) {
             Some(checkpoint) if patience || with_best => keep_only(checkpoint, &["best", "ends_with_best"]),

@@ -207,12 +207,13 @@ fn stages(
                 };
                 let machine = order.devices.get(plan.device);
                 let (start, mut roll_backs) = (directory.metrics_bytes(), begin.course.roll_backs);
+                let asked = generate::Asked::while_training(plan, &order.folder, &dataset)?;
+                let rows = train::Rows { dataset: &dataset, asked: asked.as_ref() };
                 // A later train stage may begin anew from this one's weights.
                 let keep_end = last_train.is_some_and(|last| index < last);
                 let end = loop {
                     let problems =
-                        match train::train(plan, index, begin, keep_end, machine, &dataset, directory, watch)
-                        {
+                        match train::train(plan, index, begin, keep_end, machine, rows, directory, watch) {
                             Ok(end) => break end,
                             Err(problems) if train::may_roll_back(plan, &problems, roll_backs) => problems,
                             Err(problems) => return Err(problems),
@@ -252,7 +253,8 @@ fn stages(
                     None => None,
                 };
                 let mut store = still(order, results, stage, plan.device)?;
-                let texts = generate::generate(plan, &mut store, &order.folder, dataset.as_deref())?;
+                let asked = generate::Asked::by(plan, &order.folder, dataset.as_deref())?;
+                let texts = asked.answered(&plan.model, &mut store, &plan.decoding)?;
                 let Some(texts) = texts else { return Ok(Reached::Interrupted { checkpoint: None }) };
                 for text in &texts {
                     let mut event = json!(text);

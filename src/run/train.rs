@@ -15,8 +15,8 @@ use crate::engine::gpu::Machine;
 use crate::engine::store::DEVICE_FULL;
 use crate::engine::{Device, Inputs, Knobs, Place, Played, Store, Tensor, memory, play, store};
 use crate::estimate;
-use crate::lang::pipeline::{Metric, Rest, Shuffle};
-use crate::plan::{Queue, TrainPlan, Visits};
+use crate::lang::pipeline::{Rest, Shuffle};
+use crate::plan::{EvaluateEvery, Queue, TrainPlan, Visits};
 use crate::problem::{Fault, Problem, Problems};
 use crate::program::builder::BatchShape;
 use crate::program::{ParamId, Program, StepPrograms};
@@ -27,6 +27,7 @@ use super::checkpoint::{self, Position};
 use super::course::{Best, Course};
 use super::directory::RunDirectory;
 use super::evaluate::{evaluate, inputs};
+use super::generate::Asked;
 use super::loss_scale::LossScale;
 use super::watch::{Measured, StepReport, Watch};
 use super::{metrics as scores, signals};
@@ -71,6 +72,14 @@ impl Begin {
     }
 }
 
+/// What a stage is trained on and measured by.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    pub dataset: &'a Dataset,
+    /// Held-out rows that are answered at each evaluation.
+    pub asked: Option<&'a Asked>,
+}
+
 pub enum End {
     Done {
         store: Store,
@@ -89,11 +98,12 @@ pub fn train(
     begin: Begin,
     keep_end: bool,
     machine: Option<&Arc<dyn Machine>>,
-    dataset: &Dataset,
+    rows: Rows<'_>,
     directory: &mut RunDirectory,
     watch: &mut dyn Watch,
 ) -> Result<End, Problems> {
     let Begin { store, step: begin, owes_evaluation, queue, scale, course } = begin;
+    let dataset = rows.dataset;
     let place =
         machine.map(|machine| Place { machine: machine.clone(), away: plan.away(), tf32: plan.model.tf32 });
     let mut store = store.at(place.as_ref()).map_err(|error| store::failed(&error))?;
@@ -117,13 +127,13 @@ pub fn train(
     }
     let mut stepper = Stepper::new(plan).with(queue, scale).until(&signals::interrupted);
     stepper.prepare(&mut store, begin)?;
-    let mut stage = Stage { plan, stage_index, dataset, course, directory, watch, met: BTreeMap::new() };
+    let mut stage = Stage { plan, stage_index, rows, course, directory, watch, met: BTreeMap::new() };
     stage.link_best()?;
     let evaluates =
         |now: u64| plan.evaluate.as_ref().filter(|every| now.is_multiple_of(every.steps) || now == steps);
     let mut owes = false;
     if let Some(every) = evaluates(begin).filter(|_| owes_evaluation) {
-        let held_out = stage.held_out(&every.metrics, begin, &mut store)?;
+        let held_out = stage.held_out(every, begin, &mut store)?;
         owes = held_out == HeldOut::CutShort;
         let ends = !owes && stage.course.is_out_of_patience(plan) && begin < steps;
         if ends {
@@ -139,9 +149,12 @@ pub fn train(
     if let Some(every) = &plan.evaluate
         && begin == 0
         && stage.course.evaluated.is_none()
-        && stage.held_out(&every.metrics, 0, &mut store)? == HeldOut::Best
     {
-        stage.save(0, false, &store, &stepper)?;
+        match stage.held_out(every, 0, &mut store)? {
+            HeldOut::Best => drop(stage.save(0, false, &store, &stepper)?),
+            HeldOut::Done => {}
+            HeldOut::CutShort => return stage.interrupt(0, true, &store, &stepper),
+        }
     }
     let mut last_good: Option<f64> = None;
     let mut unproven = true;
@@ -223,7 +236,7 @@ pub fn train(
         }
         let held_out = match evaluates(now) {
             Some(every) => {
-                Some(stage.held_out(&every.metrics, now, &mut store).map_err(|mut problem| {
+                Some(stage.held_out(every, now, &mut store).map_err(|mut problem| {
                     let group = plan.groups[group].names.join(", ");
                     problem.message += &format!(
                         " after step {now} of stage `{}`, group {group}; the training loss of that step was {:.4}",
@@ -277,7 +290,7 @@ enum HeldOut {
 struct Stage<'a> {
     plan: &'a TrainPlan,
     stage_index: usize,
-    dataset: &'a Dataset,
+    rows: Rows<'a>,
     course: Course,
     directory: &'a mut RunDirectory,
     watch: &'a mut dyn Watch,
@@ -428,22 +441,37 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Measures the held-out rows and says so.
-    fn held_out(&mut self, metrics: &[Metric], step: u64, store: &mut Store) -> Result<HeldOut, Problem> {
-        let Self { plan, dataset, directory, watch, course, .. } = self;
+    /// Measures the held-out rows, answers some of them, and says so.
+    fn held_out(&mut self, every: &EvaluateEvery, step: u64, store: &mut Store) -> Result<HeldOut, Problem> {
+        let Self { plan, rows, directory, watch, course, .. } = self;
         let began = Instant::now();
-        let Some(sums) = evaluate(&plan.model, store, &dataset.holdout, plan.micro_batch)? else {
+        let Some(sums) = evaluate(&plan.model, store, &rows.dataset.holdout, plan.micro_batch)? else {
             return Ok(HeldOut::CutShort);
         };
-        let metrics = sums.metrics(metrics);
+        let (measuring, began) = (began.elapsed(), Instant::now());
+        let samples = match rows.asked.zip(every.samples.as_ref()) {
+            None => Vec::new(),
+            // Nothing has been told yet, so that an evaluation that is made again is told once.
+            Some((asked, samples)) => match asked.answered(&plan.model, store, &samples.decoding)? {
+                Some(samples) => samples,
+                None => return Ok(HeldOut::CutShort),
+            },
+        };
+        let metrics = sums.metrics(&every.metrics);
         directory.event(
             "evaluate",
             json!({
                 "stage": plan.name, "step": step, "metrics": scores::json(&metrics),
-                "seconds": began.elapsed().as_secs_f64(),
+                "seconds": measuring.as_secs_f64(),
             }),
         )?;
         watch.evaluated(&plan.name, Some(step), &metrics);
+        if !samples.is_empty() {
+            let seconds = began.elapsed().as_secs_f64();
+            let event = json!({ "stage": plan.name, "step": step, "samples": samples, "seconds": seconds });
+            directory.event("samples", event)?;
+            watch.sampled(&plan.name, step, &samples);
+        }
         let better = course.note(plan, step, &sums);
         Ok(if better && self.keeps_best() { HeldOut::Best } else { HeldOut::Done })
     }

@@ -4,6 +4,8 @@ use crate::lang::pipeline::Metric;
 use crate::plan::StagePlan;
 use crate::units::Bytes;
 
+use super::generate::Written;
+
 /// One optimizer update, as it went.
 #[derive(Debug, Clone)]
 pub struct StepReport<'a> {
@@ -46,6 +48,8 @@ pub trait Watch {
     /// `step` is None for an evaluate stage.
     fn evaluated(&mut self, stage: &str, step: Option<u64>, metrics: &[(Metric, f64)]);
     fn generated(&mut self, stage: &str, prompt: &str, text: &str);
+    /// Held-out rows, answered by what training has come to; the same prompts each time.
+    fn sampled(&mut self, stage: &str, step: u64, samples: &[Written]);
     fn note(&mut self, text: &str);
     /// Something that is not as it should be, though the run goes on.
     fn warn(&mut self, text: &str) {

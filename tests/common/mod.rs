@@ -17,6 +17,7 @@ use hift::lang::pipeline::Metric;
 use hift::lang::{Options, Pipeline, Source, check};
 use hift::plan::{Plan, StagePlan, compile};
 use hift::problem::Problems;
+use hift::run::generate::Written;
 use hift::run::inputs::list;
 use hift::run::{Ending, Order, Resume, StepReport, Watch, execute};
 
@@ -92,6 +93,8 @@ pub struct Seen {
     pub evaluations: Vec<Evaluation>,
     pub texts: Vec<(String, String)>,
     pub warnings: Vec<String>,
+    /// The step, and the held-out rows that were answered there.
+    pub samples: Vec<(u64, Vec<Written>)>,
 }
 
 impl Watch for Seen {
@@ -111,6 +114,10 @@ impl Watch for Seen {
 
     fn generated(&mut self, _: &str, prompt: &str, text: &str) {
         self.texts.push((prompt.to_string(), text.to_string()));
+    }
+
+    fn sampled(&mut self, _: &str, step: u64, samples: &[Written]) {
+        self.samples.push((step, samples.to_vec()));
     }
 
     fn note(&mut self, _: &str) {}

@@ -1,5 +1,6 @@
 //! What readers give, for files that pyarrow and Hugging Face's datasets have written (`tests/python/data_files.py`).
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use crate::cases::Case;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use expect_test::{Expect, expect};
 use hift::data::read;
-use hift::data::{Column, Kind};
+use hift::data::{Column, Kind, Sequences};
 use hift::lang::pipeline::{
     Filter, Format, Holdout, Part, Setting, Shuffle, Source, Stop, Test, TooLong, Weigh,
 };
@@ -440,4 +441,57 @@ fn blocks_are_mixed_by_their_weights() {
     assert_eq!((audit.rows, audit.dropped.unmixed, audit.repeated, audit.train.rows), (5, 2, 0, 3));
     let audit = case([Some(2.0), Some(1.0)], Stop::All).load().unwrap().audit;
     assert_eq!((audit.rows, audit.dropped.unmixed, audit.repeated, audit.train.rows), (5, 0, 1, 6));
+}
+
+/// The ids of all rows.
+fn ids(rows: &Sequences) -> Vec<Vec<u32>> {
+    rows.iter().map(|row| row.ids.into_owned()).collect()
+}
+
+#[test]
+fn a_block_holds_out_the_same_rows_alone_and_in_a_mix() {
+    // Rows 5, 10 and 15 of the first block are its row 0; the second block has rows of the first one.
+    let row = |n: u32| format!("{{\"input_ids\": [{0}, {1}], \"labels\": [{0}, {1}]}}\n", n / 10, n % 10);
+    let repeats = |n: u32| if n > 0 && n.is_multiple_of(5) { 0 } else { n };
+    let first = Case::tokens(&(0..20).map(|n| row(repeats(n))).collect::<String>()).with(|case| {
+        case.data.holdout.value = Holdout::Rows(12);
+        case.data.shuffle.value = Shuffle::Seed(7);
+    });
+    let second = Case::tokens(&(12..32).map(row).collect::<String>()).with(|case| {
+        case.data.holdout.value = Holdout::Share(0.5);
+        case.data.shuffle.value = Shuffle::ByLength(0);
+    });
+    let text = fs::read(second.folder.path().join("rows.jsonl")).unwrap();
+    let alone = [&first, &second].map(|case| case.load().unwrap());
+    let held: Vec<Vec<u32>> = alone.iter().flat_map(|dataset| ids(&dataset.holdout)).collect();
+    assert_eq!(held.len(), 22);
+    let parts = [first.data.clone(), second.data.clone()];
+    let mut case = first.write("other.jsonl", text);
+    let mix = |case: &mut Case, weights: [Option<f64>; 2], shuffle: Shuffle, dedup: bool| {
+        let mut parts = parts.clone();
+        parts[1].source.value = json("other.jsonl");
+        let parts = parts.into_iter().zip(weights).map(|(data, weight)| Part { data, weight }).collect();
+        case.data.source.value = Source::Mix { parts, by: Weigh::Rows, stop: Stop::First };
+        case.data.format.value = Format::OfParts;
+        case.data.holdout.value = Holdout::None;
+        case.data.shuffle.value = shuffle;
+        case.data.dedup.value = dedup;
+        case.load().unwrap()
+    };
+    for shuffle in [Shuffle::None, Shuffle::Seed(3), Shuffle::ByLength(4)] {
+        for weights in [[None, None], [Some(2.0), Some(1.0)]] {
+            assert_eq!(ids(&mix(&mut case, weights, shuffle, false).holdout), held, "{shuffle:?}");
+        }
+        // Each once, and none of them is learned.
+        let dataset = mix(&mut case, [None, None], shuffle, true);
+        let (mut once, holdout, train) = (held.clone(), ids(&dataset.holdout), ids(&dataset.train));
+        let mut seen = HashSet::new();
+        once.retain(|row| seen.insert(row.clone()));
+        assert!(once.len() < held.len(), "some are held out of both");
+        assert_eq!(holdout, once);
+        assert!(train.iter().all(|row| seen.insert(row.clone())), "{train:?}");
+        let distinct = 32 - 2; // 0 to 31 without 5 and 10
+        assert_eq!(seen.len(), distinct);
+        assert_eq!((dataset.audit.dropped.repeats, dataset.audit.leaked), (40 - distinct as u64, 0));
+    }
 }

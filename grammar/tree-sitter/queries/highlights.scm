@@ -30,10 +30,10 @@
   "micro_batch" "model" "momentum" "name" "names" "nesterov" "number" "on" "optimizer" "order" "pack"
   "path" "patience" "peak" "periods" "power" "precision" "prompt" "prompts" "question" "quotes" "rate"
   "recompute" "redraw" "references" "response" "result" "revision" "roles" "rotate" "rows" "run"
-  "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size" "source" "spike" "split"
-  "states" "steps" "stop" "stride" "tail" "task" "temperature" "template" "text" "texts" "tf32" "then"
-  "times" "timescale" "to" "tokenizer" "tokens" "too_long" "tools" "top_k" "top_p" "trust" "warmup"
-  "weight_decay" "weights"))
+  "samples" "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size" "source" "spike"
+  "split" "states" "steps" "stop" "stride" "tail" "task" "temperature" "template" "text" "texts"
+  "tf32" "then" "times" "timescale" "to" "tokenizer" "tokens" "too_long" "tools" "top_k" "top_p"
+  "trust" "warmup" "weight_decay" "weights"))
 ((argument name: (identifier) @property)
  (#any-of? @property
   "accumulate" "advance" "algorithm" "alpha" "always" "answers" "beams" "begin" "best" "beta1" "betas"
@@ -45,10 +45,10 @@
   "micro_batch" "model" "momentum" "name" "names" "nesterov" "number" "on" "optimizer" "order" "pack"
   "path" "patience" "peak" "periods" "power" "precision" "prompt" "prompts" "question" "quotes" "rate"
   "recompute" "redraw" "references" "response" "result" "revision" "roles" "rotate" "rows" "run"
-  "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size" "source" "spike" "split"
-  "states" "steps" "stop" "stride" "tail" "task" "temperature" "template" "text" "texts" "tf32" "then"
-  "times" "timescale" "to" "tokenizer" "tokens" "too_long" "tools" "top_k" "top_p" "trust" "warmup"
-  "weight_decay" "weights"))
+  "samples" "scale_parameter" "schedule" "seed" "separator" "shape" "shuffle" "size" "source" "spike"
+  "split" "states" "steps" "stop" "stride" "tail" "task" "temperature" "template" "text" "texts"
+  "tf32" "then" "times" "timescale" "to" "tokenizer" "tokens" "too_long" "tools" "top_k" "top_p"
+  "trust" "warmup" "weight_decay" "weights"))
 
 (word (identifier) @variable)
 ((word (identifier) @constant.builtin)

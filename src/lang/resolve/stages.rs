@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::lang::edit;
 use crate::lang::pipeline::{
     Checkpoint, Data, Device, Divergence, Evaluate, EvaluateDuring, Export, Format, Generate, Interval,
-    Length, Metric, Model, RollBack, Setting, Stage, Tokenizer, Train,
+    Length, Metric, Model, RollBack, Samples, Setting, Stage, Tokenizer, Train,
 };
 use crate::lang::schema::Unit;
 use crate::lang::source::Sources;
@@ -135,6 +135,7 @@ impl<'b, 'f> Builder<'b, 'f> {
                 every: interval(&part.fields)?,
                 metrics: metrics(&part.fields)?,
                 patience: part.fields.read("patience", |patience| Some(patience.whole()))?,
+                samples: self.samples(part)?,
             })
         });
         if let (Some(part), Some(data)) = (part(checked, "evaluate"), &data)
@@ -148,6 +149,19 @@ impl<'b, 'f> Builder<'b, 'f> {
                 .label(part.head(), "evaluates here")
                 .label(data.holdout.span().unwrap_or(data.span), "every row of this is learned")
                 .help(format!("add `holdout = 2 %` to `data {}`, or remove `evaluate`", data.name)),
+            );
+        }
+        if let Some(Some(EvaluateDuring { samples: Some(samples), .. })) = &evaluate
+            && tokenizer.as_ref().is_some_and(|tokenizer| tokenizer.file.is_none() && tokenizer.hub.is_none())
+        {
+            self.problems.push(
+                Problem::new(
+                    "hift::lang::missing_key",
+                    format!("`{}` writes samples, and nothing says what its tokens mean", checked.title()),
+                )
+                .label_at(samples.rows.span(), "texts, made of tokens")
+                .label(checked.head(), "has no tokenizer with a `file`")
+                .help("add `tokenizer = NAME` with a block that has a `file`, or remove `samples`"),
             );
         }
         let checkpoint = part(checked, "checkpoint").map(|part| {
@@ -236,6 +250,25 @@ impl<'b, 'f> Builder<'b, 'f> {
         };
         warnings::train(&train, self.problems);
         Some(train)
+    }
+
+    /// The held-out rows that an evaluation answers; Some(None) where it answers none.
+    fn samples(&mut self, part: &Checked) -> Option<Option<Samples>> {
+        let rows = part.fields.read("samples", |rows| Some(rows.whole()))?;
+        let max_new_tokens = part.fields.whole("max_new_tokens")?;
+        if rows.is_none() && max_new_tokens.span().is_some() {
+            warnings::no_effect(
+                "`max_new_tokens` limits nothing where no row is answered",
+                max_new_tokens.span(),
+                "does nothing",
+                Some(part.head()),
+                "answers no row",
+                "add `samples = 3`, or remove `max_new_tokens`",
+                self.problems,
+            );
+        }
+        let answered = |n| Samples { rows: Setting { value: n, origin: rows.origin }, max_new_tokens };
+        Some(rows.value.map(answered))
     }
 
     fn length(&mut self, checked: &Checked) -> Option<Setting<Length>> {

@@ -278,7 +278,7 @@ fn short(number: f64) -> String {
     Number::calculated(number).text
 }
 
-fn no_effect(
+pub(super) fn no_effect(
     message: &str,
     span: Option<Span>,
     label: &str,
