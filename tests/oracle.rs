@@ -7,8 +7,7 @@ mod common;
 use std::fs;
 
 use hift::data::{Batches, Library};
-use hift::engine::access::bytes;
-use hift::engine::{Parameters, Store, memory, store};
+use hift::engine::{Parameters, Resting, Store, memory, store};
 use hift::estimate::{left_over, peak, play, step};
 use hift::lang::pipeline::{Shuffle, Weights};
 use hift::lang::schema::ALGORITHMS;
@@ -247,7 +246,7 @@ fn check(folder: &std::path::Path, text: &str, name: &str) -> usize {
     carried(plan);
     drop(batches);
     let states: u64 = (0..plan.model.model.params.len())
-        .flat_map(|i| store.states_of(ParamId(i)).iter().map(bytes).collect::<Vec<_>>())
+        .flat_map(|i| store.states_of(ParamId(i)).iter().map(Resting::in_memory).collect::<Vec<_>>())
         .sum();
     assert_eq!(
         memory::live() - empty,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::builder::BatchShape;
-use super::residency::Away;
+use super::residency::{Away, Rests};
 use super::*;
 use crate::estimate::play;
 use crate::model::Model;
@@ -298,7 +298,8 @@ fn what_rests_away_is_there_from_its_fetch_to_its_last_use_and_no_longer() {
             let model = model(tied);
             let StepPrograms::Whole(program) = programs(&model, layers, |settings| {
                 settings.backend = Backend::Gpu;
-                settings.away = Away { weights: true, masters: true, states: true, sparing: tied };
+                settings.away =
+                    Away { weights: Rests::Host, masters: Rests::Host, states: Rests::Host, sparing: tied };
             }) else {
                 unreachable!("nothing accumulates")
             };
@@ -356,7 +357,7 @@ fn device_memory_does_not_grow_with_the_layers_whose_weights_rest_away() {
         let model = Model::from_config(&config).unwrap();
         let StepPrograms::Whole(program) = programs(&model, &["head"], |settings| {
             settings.backend = Backend::Gpu;
-            settings.away = Away { weights: true, ..Away::default() };
+            settings.away = Away { weights: Rests::Host, ..Away::default() };
         }) else {
             unreachable!("nothing accumulates")
         };

@@ -261,6 +261,8 @@ fn read_stage(plan: &Json, figures: &Json) -> Result<StageFacts, String> {
         facts.rest(&name, phase);
     }
     facts.take(&mut figures, "host", "host memory of what rests", Unit::Bytes);
+    facts.take(&mut figures, "staging", "host memory to copy to and from the disk", Unit::Bytes);
+    facts.take(&mut figures, "scratch", "disk for what rests there", Unit::Bytes);
     facts.take(&mut figures, "data", "host memory of the rows", Unit::Bytes);
     facts.take(&mut figures, "mapped", "rows in the token cache", Unit::Bytes);
     facts.take(&mut figures, "making", "host memory while rows are tokenised", Unit::Bytes);

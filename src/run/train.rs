@@ -2,18 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
 use serde_json::json;
 
 use crate::data::{Batch, Batches, Dataset};
-use crate::engine::access::{dtype, numbers, with_floats};
-use crate::engine::cpu::number::Number;
-use crate::engine::gpu::Machine;
 use crate::engine::store::DEVICE_FULL;
-use crate::engine::{Device, Inputs, Knobs, Place, Played, Store, Tensor, memory, play, store};
+use crate::engine::{Inputs, Knobs, Place, Played, Store, memory, play, store};
 use crate::estimate;
 use crate::lang::pipeline::{Metric, Rest, Shuffle};
 use crate::plan::{Queue, TrainPlan, Visits};
@@ -85,15 +80,13 @@ pub fn train(
     stage_index: usize,
     begin: Begin,
     keep_end: bool,
-    machine: Option<&Arc<dyn Machine>>,
+    place: &Place,
     dataset: &Dataset,
     directory: &mut RunDirectory,
     watch: &mut dyn Watch,
 ) -> Result<End, Problems> {
     let Begin { store, step: begin, owes_evaluation, queue, scale, course } = begin;
-    let place =
-        machine.map(|machine| Place { machine: machine.clone(), away: plan.away(), tf32: plan.model.tf32 });
-    let mut store = store.at(place.as_ref()).map_err(|error| store::failed(&error))?;
+    let mut store = store.at(Some(place)).map_err(|error| store::failed(&error))?;
     let steps = plan.steps.expect("the rows were counted before the run");
     let shuffle = match plan.shuffle {
         Shuffle::None => Shuffle::None,
@@ -114,7 +107,7 @@ pub fn train(
     }
     let mut stepper = Stepper::new(plan).with(queue, scale).until(&signals::interrupted);
     stepper.prepare(&mut store, begin)?;
-    let mut stage = Stage { plan, stage_index, dataset, course, directory, watch };
+    let mut stage = Stage { plan, stage_index, place, dataset, course, directory, watch };
     stage.link_best()?;
     let evaluates =
         |now: u64| plan.evaluate.as_ref().filter(|every| now.is_multiple_of(every.steps) || now == steps);
@@ -272,6 +265,7 @@ enum HeldOut {
 struct Stage<'a> {
     plan: &'a TrainPlan,
     stage_index: usize,
+    place: &'a Place,
     dataset: &'a Dataset,
     course: Course,
     directory: &'a mut RunDirectory,
@@ -373,8 +367,7 @@ impl Stage<'_> {
             return Err(broken(&format!("is damaged: {damage}")));
         }
         self.watch.note(&format!("{}: ends with the weights of step {}", self.plan.name, best.step));
-        let store = point.load(&self.plan.model)?.store;
-        Ok(Store::of(store.into_parameters().map_err(|error| store::failed(&error))?))
+        Ok(Store::of(point.parameters(&self.plan.model, &self.place.afterwards())?))
     }
 
     /// Measures the held-out rows and says so.
@@ -401,16 +394,10 @@ impl Stage<'_> {
 /// Weights that are not numbers must not become a checkpoint, nor replace an export.
 fn finite(plan: &TrainPlan, step: u64, store: &Store) -> Result<(), Problem> {
     let model = &plan.model.model;
-    let is_finite = |weights: &Tensor| -> candle_core::Result<bool> {
-        let weights = weights.to_device(&Device::Cpu)?;
-        Ok(
-            with_floats!(dtype(&weights), T => numbers::<T>(&weights).par_iter().all(|x| x.wide().is_finite())),
-        )
-    };
     let broken = || {
         store.settle()?;
         for (param, weights) in model.params.iter().zip(&store.weights) {
-            if !is_finite(weights)? {
+            if !weights.is_finite()? {
                 return Ok(Some(param));
             }
         }
@@ -561,7 +548,7 @@ impl<'a> Stepper<'a> {
     pub fn prepare(&mut self, store: &mut Store, step: u64) -> Result<(), Problem> {
         let plan = self.plan;
         let groups = match plan.states {
-            Rest::Device | Rest::Host => plan.groups.as_slice(),
+            Rest::Device | Rest::Host | Rest::Disk => plan.groups.as_slice(),
             Rest::Discard => std::slice::from_ref(&plan.groups[self.group_at(step)]),
         };
         for group in groups {
