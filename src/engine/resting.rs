@@ -167,6 +167,13 @@ impl Mapped {
         Open { map, n: self.bytes() }
     }
 
+    /// Reads bytes from a place of the file, and lets go of them.
+    pub fn read_at(&self, at: usize, to: &mut [u8]) {
+        let map = self.map.read().expect("nobody panics with a file in hand");
+        copy(to, &map[at..at + to.len()]);
+        let_go(&map, at, to.len());
+    }
+
     /// Writes bytes at a place of the file, and lets go of them.
     pub fn write(&self, at: usize, from: &[u8]) {
         let mut map = self.map.write().expect("nobody panics with a file in hand");
@@ -283,6 +290,9 @@ mod tests {
         let mapped = Arc::new(Mapped::of(folder, &tensor).unwrap());
         mapped.will_need();
         mapped.sync().unwrap();
+        let mut part = vec![0; 5000];
+        mapped.read_at(4096, &mut part);
+        assert_eq!(part, mapped.read()[4096..9096]);
         let resting = Resting::Disk(mapped);
         assert_eq!(resting.bytes(), bytes(&tensor));
         assert_eq!(resting.in_memory(), 0);

@@ -52,8 +52,6 @@ pub enum Need {
     Default(&'static str),
     /// What applies where none is written, in words.
     Depends(&'static str),
-    /// Planned, and refused by this version.
-    Soon,
 }
 
 /// A form that a value can have.
@@ -61,8 +59,6 @@ pub enum Need {
 pub enum Form {
     /// A word of the language and its meaning.
     Word(&'static str, &'static str),
-    /// A word or function that is planned and refused by this version.
-    Soon(&'static str),
     /// `name(...)`; just `name` where no argument is required.
     Function(&'static Function),
     /// A whole number without a unit.
