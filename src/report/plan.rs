@@ -70,7 +70,7 @@ fn model(plan: &ModelPlan) -> String {
         Precision::Bf16 => " in bf16, rounded at random".to_string(),
         Precision::Mixed(_) => format!(" in {}, beside {} of fp32 masters", plan.precision, plan.masters),
         Precision::MixedHi(_) => {
-            format!(" in {}, beside {} of fp32 masters that rest on the host", plan.precision, plan.masters)
+            format!(" in {}, beside {} of fp32 masters of resting groups", plan.precision, plan.masters)
         }
     };
     let parameters = Count(plan.n_elements);
