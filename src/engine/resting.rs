@@ -113,7 +113,7 @@ impl Resting {
         match self {
             Resting::Memory(tensor) => {
                 let tensor = tensor.to_device(&Device::Cpu)?;
-                Ok(with_floats!(dtype(&tensor), T => all(&*numbers::<T>(&tensor))))
+                Ok(with_floats!(dtype(&tensor), T => all(&numbers::<T>(&tensor))))
             }
             Resting::Disk(mapped) => {
                 Ok(with_floats!(mapped.dtype, T => all(bytemuck::cast_slice::<u8, T>(&mapped.read()))))

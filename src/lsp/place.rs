@@ -213,7 +213,7 @@ fn asked_by_position<'t>(
     position: usize,
     outer: Option<Asked<'t>>,
 ) -> Asked<'t> {
-    let key = function.arguments.iter().nth(position);
+    let key = function.arguments.get(position);
     outer.unwrap_or_default().argument(function, key)
 }
 

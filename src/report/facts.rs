@@ -175,7 +175,7 @@ impl Facts {
             match value {
                 Json::Object(inner) if !is_call(&inner) => self.rest(&name, Entries(inner)),
                 value => {
-                    let bytes = ["bytes", "peak", "disk"].iter().any(|word| key.ends_with(word));
+                    let bytes = ["bytes", "peak", "disk", "transfers"].iter().any(|word| key.ends_with(word));
                     let unit = match &value {
                         Json::Number(number) if number.is_u64() && bytes => Unit::Bytes,
                         Json::Number(_) if key.ends_with("flops") => Unit::Work,

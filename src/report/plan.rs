@@ -70,7 +70,7 @@ fn model(plan: &ModelPlan) -> String {
         Precision::Bf16 => " in bf16, rounded at random".to_string(),
         Precision::Mixed(_) => format!(" in {}, beside {} of fp32 masters", plan.precision, plan.masters),
         Precision::MixedHi(_) => {
-            format!(" in {}, beside {} of fp32 masters of resting groups", plan.precision, plan.masters)
+            format!(" in {}, beside {} of fp32 masters at rest", plan.precision, plan.masters)
         }
     };
     let parameters = Count(plan.n_elements);
@@ -298,8 +298,9 @@ fn transfers(text: &mut String, groups: &[GroupEstimate]) {
         (most.host_transfers > Bytes(0)).then(|| format!("{} from and to the host", most.host_transfers));
     let disk = (most.disk_transfers > Bytes(0)).then(|| {
         let seconds = most.disk_transfers.0 as f64 / DISK_BYTES_PER_SECOND;
+        let seconds = if seconds < 0.1 { "less than 0.1".to_string() } else { format!("{seconds:.1}") };
         let gigabytes = DISK_BYTES_PER_SECOND / 1e9;
-        format!("{} from and to the disk, {seconds:.1} s at {gigabytes} GB/s", most.disk_transfers)
+        format!("{} from and to the disk, {seconds} s at {gigabytes} GB/s", most.disk_transfers)
     });
     let parts: Vec<String> = disk.into_iter().chain(host).collect();
     if !parts.is_empty() {

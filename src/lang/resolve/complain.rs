@@ -492,26 +492,24 @@ pub(super) fn number_text(value: &Value) -> &str {
 pub(super) fn described(forms: &'static [Form]) -> String {
     let parts: Vec<String> = forms
         .iter()
-        .filter_map(|form| {
-            Some(match form {
-                Form::Word(word, _) => format!("`{word}`"),
-                Form::Function(function) if function.arguments.is_empty() => format!("`{}`", function.name),
-                Form::Function(function) => format!("`{}(...)`", function.name),
-                Form::Whole(_) => "a whole number".into(),
-                Form::Real(_) => "a number".into(),
-                Form::Amount(units) => match units {
-                    [(Unit::Bytes, _)] => "an amount of memory".into(),
-                    units => format!("a number of {}", called_units(units)),
-                },
-                Form::Boolean => "`true` or `false`".into(),
-                Form::Text | Form::Template => "a text in quotes".into(),
-                Form::Path => "a path in quotes".into(),
-                Form::Block(kinds) => format!("the name of {} block", article(&kinds.join(" or "))),
-                Form::List(inner, None) => format!("a list in `[]` (each {})", described(inner)),
-                Form::List(inner, Some(n)) => format!("a list of {n} in `[]` (each {})", described(inner)),
-                Form::Record([Form::List(..)], _) => "names in `{}` (each with a list)".into(),
-                Form::Record(inner, _) => format!("names in `{{}}` (each with {})", described(inner)),
-            })
+        .map(|form| match form {
+            Form::Word(word, _) => format!("`{word}`"),
+            Form::Function(function) if function.arguments.is_empty() => format!("`{}`", function.name),
+            Form::Function(function) => format!("`{}(...)`", function.name),
+            Form::Whole(_) => "a whole number".into(),
+            Form::Real(_) => "a number".into(),
+            Form::Amount(units) => match units {
+                [(Unit::Bytes, _)] => "an amount of memory".into(),
+                units => format!("a number of {}", called_units(units)),
+            },
+            Form::Boolean => "`true` or `false`".into(),
+            Form::Text | Form::Template => "a text in quotes".into(),
+            Form::Path => "a path in quotes".into(),
+            Form::Block(kinds) => format!("the name of {} block", article(&kinds.join(" or "))),
+            Form::List(inner, None) => format!("a list in `[]` (each {})", described(inner)),
+            Form::List(inner, Some(n)) => format!("a list of {n} in `[]` (each {})", described(inner)),
+            Form::Record([Form::List(..)], _) => "names in `{}` (each with a list)".into(),
+            Form::Record(inner, _) => format!("names in `{{}}` (each with {})", described(inner)),
         })
         .collect();
     joined(&parts, "or")

@@ -437,7 +437,7 @@ fn value(datum: &Datum, forms: &'static [Form]) -> Value {
         Datum::Call(name, fields) => {
             let keys = function(name, forms).map_or(&[][..], |function| function.arguments);
             // One argument needs no name.
-            let alone = keys.iter().count() == 1;
+            let alone = keys.len() == 1;
             let arguments = keys.iter().filter_map(|key| {
                 Some(Argument {
                     name: (!alone).then(|| word(key.name)),
