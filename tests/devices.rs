@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 
 use hift::engine::gpu::{Machine, Room, Usage};
 use hift::engine::{Devices, memory};
+use hift::estimate::{Estimate, StageEstimate};
 use hift::problem::Fault;
 use hift::run::Ending;
 use hift::run::generate::Written;
@@ -36,6 +37,11 @@ const CASES: &[(&str, &str, &str, f64)] = &[
     ("precision = mixed_hi(bf16) recompute = blocks", "states = host weights = host", "", 2e-2),
     ("precision = mixed(bf16)", "states = discard weights = host dwell = 2 steps", "accumulate = 2", 2e-2),
     ("precision = mixed_hi(fp16)", "states = host order = random(seed = 3)", "", 5e-3),
+    ("precision = fp32", "states = disk", "clip = 0.5", 1e-5),
+    ("precision = fp32 recompute = blocks", "states = disk weights = disk", "accumulate = 2", 1e-5),
+    ("precision = mixed_hi(bf16)", "states = disk", "clip = 0.5", 2e-2),
+    ("precision = mixed_hi(bf16)", "states = host weights = disk", "accumulate = 2", 2e-2),
+    ("precision = mixed(bf16)", "states = discard weights = disk dwell = 2 steps", "", 2e-2),
 ];
 
 fn pipeline(device: &str, model: &str, schedule: &str, train: &str) -> String {
@@ -182,6 +188,36 @@ fn told_room(emulator: &Emulator, device: &Devices) {
     tell(None);
 }
 
+/// What rests on disk instead of in the host's memory changes no bit, and leaves nothing in the run directory.
+fn as_on_the_host(
+    device: &Devices,
+    text: &str,
+    name: &str,
+    seen: &common::Seen,
+    estimate: &Estimate,
+    there: &tempfile::TempDir,
+) {
+    let other = folder();
+    let (on_host, figures, _) = run_on(device, other.path(), &text.replace("= disk", "= host")).unwrap();
+    assert_eq!(seen.losses, on_host.losses, "{name}");
+    assert_eq!(seen.grad_norms, on_host.grad_norms, "{name}");
+    assert_eq!(seen.evaluations, on_host.evaluations, "{name}");
+    let bytes = |folder: &Path| fs::read(folder.join("final/model.safetensors")).unwrap();
+    assert!(bytes(there.path()) == bytes(other.path()), "{name}");
+    let [disk, host] = [estimate, &figures].map(|estimate| &estimate.stages[0]);
+    assert!(disk.host < host.host && disk.scratch >= host.host - disk.host, "{name}");
+    assert_eq!((host.scratch.0, host.staging.0, disk.staging.0), (0, 0, 64 << 20), "{name}");
+    let moved = |stage: &StageEstimate| -> u64 {
+        stage.groups.iter().map(|group| group.host_transfers.0 + group.disk_transfers.0).sum()
+    };
+    assert_eq!(moved(disk), moved(host), "{name}: as much is fetched and evicted");
+    let files = |folder: &Path| {
+        let names = fs::read_dir(folder.join("run")).unwrap().flatten().map(|entry| entry.file_name());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(files(there.path()), files(other.path()), "{name}");
+}
+
 /// The texts that a small random model writes.
 fn texts(devices: &Devices, device: &str, search: &str) -> Vec<String> {
     let folder = folder();
@@ -248,7 +284,7 @@ fn a_stage_on_a_device_ends_as_on_the_cpu_in_the_memory_that_was_foretold() {
         let name = format!("{model}, {schedule}, {train}");
         let (here, there) = (folder(), folder());
         let text = pipeline("cpu", model, schedule, train);
-        let (on_cpu, ..) = run_on(&Devices::default(), here.path(), &text).unwrap();
+        let (on_cpu, on_host, _) = run_on(&Devices::default(), here.path(), &text).unwrap();
         let text = pipeline("cuda(0)", model, schedule, train);
         let (seen, estimate, ending) = run_on(&device, there.path(), &text).unwrap();
         assert!(matches!(ending, Ending::Finished { .. }));
@@ -267,6 +303,16 @@ fn a_stage_on_a_device_ends_as_on_the_cpu_in_the_memory_that_was_foretold() {
         for (names, peak) in seen.groups.iter().zip(&seen.peaks) {
             let foretold = groups.iter().find(|group| group.names == *names).unwrap();
             assert_eq!(*peak, foretold.peak.0, "{name}: {names:?}\n{:?}", foretold.by);
+        }
+
+        if schedule.contains("disk") {
+            as_on_the_host(&device, &text, &name, &seen, &estimate, &there);
+            // A processor, whose memory is the host's, has them elsewhere, too.
+            let groups = &on_host.stages[0].groups;
+            for (names, peak) in on_cpu.groups.iter().zip(&on_cpu.peaks) {
+                let foretold = groups.iter().find(|group| group.names == *names).unwrap();
+                assert_eq!(*peak, foretold.peak.0, "{name}, on the CPU: {names:?}\n{:?}", foretold.by);
+            }
         }
 
         // Taken up at its second checkpoint it ends with the same bits.

@@ -3,7 +3,8 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -310,6 +311,62 @@ fn a_disk_that_is_too_small_is_found_before_anything_is_trained() {
     // With room for the plan, it runs.
     let roomy = script.replace("mkdir small && ", "").replace("200k", "2m");
     case.shell(&format!("exec unshare -m sh -c '{roomy}'")).works();
+}
+
+/// A case whose states and weights rest on disk.
+fn on_disk() -> Case {
+    Case::new()
+        .with("param steps = 8", "param steps = 300")
+        .with("rate = constant(1e-2)", "rate = constant(1e-2) states = disk weights = disk")
+}
+
+#[test]
+fn what_rests_on_disk_is_gone_with_a_kill_and_the_run_goes_on() {
+    let case = on_disk();
+    case.run("run p.hift --dir whole").works();
+    let (weights, metrics) = (case.weights("out/final"), case.metrics("whole"));
+    for scratch in ["", "--scratch fast/disk"] {
+        let running = case.start(&format!("run p.hift {scratch}"), &["\"steps\":300", "\"step\":20,"]);
+        running.signal("KILL");
+        running.end();
+        let names = |folder: &str| -> BTreeSet<OsString> {
+            fs::read_dir(case.path(folder)).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+        };
+        assert_eq!(names("runs/p"), names("whole"), "{scratch}");
+        assert!(scratch.is_empty() || names("fast/disk").is_empty());
+        case.run(&format!("run p.hift {scratch}")).works();
+        assert!(case.weights("out/final") == weights, "{scratch}");
+        assert_eq!(case.metrics("runs/p"), metrics, "{scratch}");
+        fs::remove_dir_all(case.path("runs")).unwrap();
+    }
+}
+
+#[test]
+fn a_disk_has_room_for_what_rests_there_before_anything_is_trained_and_to_the_end() {
+    let case = on_disk();
+    case.run("run p.hift --dir whole").works();
+    let weights = case.weights("out/final");
+    // As above; each of the model's tensors and each of its states has a file of a page or two.
+    let script = "mkdir -p small && mount -t tmpfs -o size=SIZE none small && exec sh -c 'RUN'";
+    let shell = |size: &str, run: &str| {
+        let script = script.replace("SIZE", size).replace("RUN", run);
+        case.put("script.sh", script);
+        case.shell("unshare -m true 2>/dev/null || exit 99; exec unshare -m sh script.sh")
+    };
+    let said = shell("60k", "exec \"$HIFT\" run p.hift --scratch small");
+    if said.code == Some(99) || said.err.contains("mount:") {
+        println!("skipped: no small file system can be mounted here: {}", said.err);
+        return;
+    }
+    said.fails(73, &["the plan writes", "to small, where", "for what rests on disk", "`--scratch`"]);
+    assert!(!case.path("runs/p").exists());
+    // Somebody else fills the disk while the run is at work: it has what it needs.
+    let full = "\"$HIFT\" run p.hift --scratch small & run=$!
+        until grep -q \"\\\"step\\\":5,\" runs/p/metrics.jsonl 2>/dev/null; do sleep 0.02; done
+        ! cat /dev/zero > small/fill 2>/dev/null || exit 98
+        wait $run";
+    shell("1m", full).works();
+    assert!(case.weights("out/final") == weights);
 }
 
 #[test]

@@ -177,9 +177,10 @@ fn both(
 fn compare(name: &str, model: &Model, sides: &Sides) {
     for (idx, param) in model.params.iter().enumerate() {
         let id = ParamId(idx);
-        let (got, expected) = (&sides.gpu.weights[idx], &sides.cpu.weights[idx]);
+        let (got, expected) = (sides.gpu.weights[idx].tensor(), sides.cpu.weights[idx].tensor());
         assert_near(got, expected, sides.apart, &format!("{name}: {}", param.name));
         for (got, expected) in sides.gpu.states_of(id).iter().zip(sides.cpu.states_of(id)) {
+            let (got, expected) = (got.tensor(), expected.tensor());
             assert_near(got, expected, sides.apart, &format!("{name}: a state of {}", param.name));
         }
     }
@@ -314,7 +315,7 @@ fn every_family_trains_in_half_numbers_as_on_the_cpu() {
         let mut sides = Sides::of(&model, precision, apart);
         check(&machine, &name, &model, &programs, &mut sides, &knobs, &batches);
         for (got, expected) in sides.gpu.masters().iter().zip(sides.cpu.masters()) {
-            assert_near(got, expected, apart, &format!("{name}: a master"));
+            assert_near(got.tensor(), expected.tensor(), apart, &format!("{name}: a master"));
         }
     }
 }

@@ -215,7 +215,8 @@ impl Work {
                 }
             }
         }
-        let weights = store.weights.iter().map(|weight| weight.flatten_all().unwrap().to_vec1().unwrap());
+        let weights =
+            store.weights.iter().map(|weight| weight.tensor().flatten_all().unwrap().to_vec1().unwrap());
         Stepped { weights: weights.collect(), loss, norm: squares.sqrt() }
     }
 }

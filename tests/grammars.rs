@@ -62,7 +62,7 @@ impl Words {
                     self.keys(function.arguments);
                 }
                 Form::List(inner, _) | Form::Record(inner, _) => self.forms(inner),
-                Form::Soon(_) | Form::Whole(_) | Form::Real(_) | Form::Amount(_) | Form::Boolean => {}
+                Form::Whole(_) | Form::Real(_) | Form::Amount(_) | Form::Boolean => {}
                 Form::Text | Form::Path | Form::Template | Form::Block(_) => {}
             }
         }

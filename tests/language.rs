@@ -534,7 +534,7 @@ fn every_word_and_example_of_the_schema_is_understood() {
                     let arguments: Vec<_> =
                         required.map(|key| format!("{} = {}", key.name, key.example)).collect();
                     values.push(format!("{}({})", function.name, arguments.join(", ")));
-                    for key in function.arguments.iter().filter(|key| key.need != Need::Soon) {
+                    for key in function.arguments.iter() {
                         let others =
                             arguments.iter().filter(|text| !text.starts_with(&format!("{} =", key.name)));
                         let others: Vec<_> = others.cloned().collect();
@@ -556,9 +556,6 @@ fn every_word_and_example_of_the_schema_is_understood() {
             }
         }
         for value in values {
-            if key.need == Need::Soon {
-                continue;
-            }
             let text = file_with(kind, part, key.name, &value);
             let (_, problems) = lang::check(&text, &Options::default());
             assert!(!problems.has_errors(), "{kind} {}: {value}\n{text}{problems}", key.name);

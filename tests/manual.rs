@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hift::lang::schema::{self, Need};
+use hift::lang::schema;
 use hift::lang::{self, Options, Outside, Source};
 use hift::report::manual::{NAMES, manual};
 
@@ -122,7 +122,6 @@ fn keys() -> Vec<(String, String)> {
         keys.extend(own.chain(parts));
     }
     keys.into_iter()
-        .filter(|(_, key)| key.need != Need::Soon)
         .map(|(heading, key)| {
             let block = key.takes.iter().find_map(|form| match form {
                 schema::Form::Block(kinds) => NAMES.iter().find(|(kind, _)| kinds.contains(kind)),

@@ -7,14 +7,15 @@ mod common;
 use std::fs;
 
 use hift::data::{Batches, Library};
-use hift::engine::access::bytes;
-use hift::engine::{Parameters, Store, memory, store};
-use hift::estimate::{left_over, peak, play, step};
+use hift::engine::{Parameters, Place, Resting, Store, memory, store};
+use hift::estimate::{estimate, left_over, peak, play, step};
 use hift::lang::pipeline::{Shuffle, Weights};
 use hift::lang::schema::ALGORITHMS;
 use hift::plan::{RunAgain, StagePlan, TrainPlan};
+use hift::program::residency::Rests;
 use hift::program::{ParamId, StepPrograms};
 use hift::run::train::Stepper;
+use hift::units::Bytes;
 
 use common::{families, pipeline, planned};
 
@@ -27,6 +28,8 @@ const BOOKKEEPING: u64 = 512 << 10;
 
 const PRECISIONS: [&str; 6] =
     ["fp32", "bf16", "mixed(bf16)", "mixed(fp16)", "mixed_hi(bf16)", "mixed_hi(fp16)"];
+
+const ON_DISK: [&str; 3] = ["states = disk", "states = disk weights = disk", "weights = disk"];
 
 const MODELS: &[(&str, &str)] = &[
     (
@@ -99,11 +102,13 @@ fn the_estimate_is_what_the_allocator_sees_to_the_byte() {
         for (groups, optimizer, train) in SETTINGS {
             let half = PRECISIONS[1 + sets % (PRECISIONS.len() - 1)];
             sets += 1;
-            for (pack, recompute, states, precision) in [
-                (false, "none", "host", "fp32"),
-                (true, "none", "discard", "fp32"),
-                (false, "blocks", "device", "fp32"),
-                (sets % 2 == 0, ["none", "blocks"][sets / 2 % 2], "host", half),
+            for (pack, recompute, rest, precision) in [
+                (false, "none", "states = host", "fp32"),
+                (true, "none", "states = discard", "fp32"),
+                (false, "blocks", "states = device", "fp32"),
+                (sets % 2 == 0, ["none", "blocks"][sets / 2 % 2], "states = host", half),
+                // The disk's pages are no memory of this process.
+                (false, ["none", "blocks"][sets % 2], ON_DISK[sets % 3], PRECISIONS[sets % 6]),
             ] {
                 let text = format!(
                     r#"hift 1
@@ -111,7 +116,7 @@ data rows {{ source = json("rows.jsonl") format = tokens(input = "ids") }}
 tokenizer none {{ max_length = 80 tokens pack = {pack} }}
 model tiny {{ weights = random("config.json", seed = 1) recompute = {recompute} precision = {precision} }}
 groups g {{ {groups} }}
-schedule s {{ rate = constant(1e-3) states = {states} }}
+schedule s {{ rate = constant(1e-3) {rest} }}
 {optimizer}
 train t {{ data = rows tokenizer = none model = tiny groups = g schedule = s optimizer = o steps = 20 {train} }}
 "#
@@ -119,7 +124,7 @@ train t {{ data = rows tokenizer = none model = tiny groups = g schedule = s opt
                 steps += check(
                     folder.path(),
                     &text,
-                    &format!("{name}, {groups}, {optimizer}, {train}, {recompute}, {precision}"),
+                    &format!("{name}, {groups}, {optimizer}, {train}, {recompute}, {precision}, {rest}"),
                 );
             }
         }
@@ -210,16 +215,27 @@ train t {{ data = rows tokenizer = words model = tiny groups = g schedule = s op
 fn check(folder: &std::path::Path, text: &str, name: &str) -> usize {
     let pipeline = pipeline(folder, text);
     let mut library = Library::new(folder.to_path_buf(), &|| false);
-    let plan = planned(&pipeline, &mut library).unwrap_or_else(|e| panic!("{name}: {e}"));
-    let [StagePlan::Train(plan)] = &plan.stages[..] else { panic!("one stage") };
+    let whole = planned(&pipeline, &mut library).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let [StagePlan::Train(plan)] = &whole.stages[..] else { panic!("one stage") };
     let limits = hift::run::limits(&plan.model.model);
     let dataset = library.get(&plan.data, &plan.tokenizer, &limits).unwrap();
     let weights = Weights::Random { config: "config.json".into(), seed: 1 };
     let empty = memory::live();
     let precision = plan.model.precision;
-    let kept = store::load(&plan.model.model, &weights, folder, precision.kept()).unwrap();
-    let mut store = Store::of(Parameters::of(kept, precision).unwrap());
-    let parameters = plan.model.bytes.0 + plan.model.masters.0;
+    let away = plan.away();
+    let place = Place { machine: None, away, tf32: false, scratch: folder.into() };
+    let mut loaded = Parameters::default();
+    memory::reset_peak();
+    let take = |tensor| loaded.add(tensor, precision, Some(&place));
+    store::load_each(&plan.model.model, &weights, folder, precision.kept(), take).unwrap();
+    let mut store = Store::of(loaded).at(Some(&place)).unwrap();
+    let here = |rests: Rests, bytes: Bytes| if rests == Rests::Disk { 0 } else { bytes.0 };
+    let parameters = here(away.weights, plan.model.bytes) + here(away.masters, plan.model.masters);
+    if away.needs_disk() {
+        let load = estimate(&whole, rayon::current_num_threads()).stages[0].phases[0].clone();
+        let peak = memory::peak() - empty;
+        assert!(load.name == "load" && peak <= load.bytes.0, "{name}: {peak} of {}", load.bytes.0);
+    }
     assert_eq!(memory::live() - empty, parameters, "{name}: weights and masters");
 
     let mut batches = Batches::new(&dataset.train, plan.micro_batch, plan.accumulate, Shuffle::None);
@@ -247,7 +263,7 @@ fn check(folder: &std::path::Path, text: &str, name: &str) -> usize {
     carried(plan);
     drop(batches);
     let states: u64 = (0..plan.model.model.params.len())
-        .flat_map(|i| store.states_of(ParamId(i)).iter().map(bytes).collect::<Vec<_>>())
+        .flat_map(|i| store.states_of(ParamId(i)).iter().map(Resting::in_memory).collect::<Vec<_>>())
         .sum();
     assert_eq!(
         memory::live() - empty,

@@ -140,6 +140,35 @@ fn seven_billion_parameters_fit_a_card_of_24_gb() {
     assert!(blocks[1].len() < 20 && blocks[33].is_empty(), "{blocks:?}");
 }
 
+/// The same where the host has little memory, too: what rested there rests on disk.
+#[test]
+fn what_rests_on_disk_is_no_memory_of_the_host() {
+    let planned = |profiles: &[&str]| {
+        let profiles = profiles.iter().map(|name| (*name).to_string()).collect();
+        let options = Options { folder: folder(), profiles, ..Options::default() };
+        let (pipeline, problems) = lang::check(&text("llama-7b-24gb.hift"), &options);
+        let pipeline = pipeline.unwrap_or_else(|| panic!("{problems}"));
+        let plan = settle(compile(&pipeline, &mut Disk { library: None }).unwrap(), 2);
+        let StagePlan::Train(train) = &plan.stages[0] else { panic!("it trains") };
+        let limit = train.memory_limit.unwrap();
+        (estimate(&plan, 2).stages.remove(0), limit)
+    };
+    let n = 6_738_415_616_u64;
+    let ((host, limit), (disk, _), (all, _)) =
+        (planned(&[]), planned(&["disk"]), planned(&["disk", "streamed"]));
+    // Masters and two moments of every weight; 32 MiB each way to copy through. Every size is one of whole pages.
+    assert_eq!((host.host.0, host.scratch.0, host.staging.0), (12 * n, 0, 0));
+    assert_eq!((disk.host.0, disk.scratch.0, disk.staging.0), (0, 12 * n, 64 << 20));
+    assert!(disk.peak <= limit, "{} of {limit}", disk.peak);
+    assert_eq!((all.host.0, all.scratch.0), (2 * n, 12 * n));
+    for (host, disk) in host.groups.iter().zip(&disk.groups) {
+        assert_eq!((host.disk_transfers.0, disk.host_transfers.0), (0, 0));
+        // But for what recomputes: it is the group's masters and moments, there and back.
+        assert_eq!(disk.disk_transfers.0, 24 * disk.n_elements);
+        assert_eq!(disk.disk_transfers, host.host_transfers);
+    }
+}
+
 /// A few steps of a pipeline, in a folder of its own.
 fn short(name: &str, steps: u64) -> (common::Seen, Ending, tempfile::TempDir) {
     let place = tempfile::tempdir().unwrap();

@@ -51,7 +51,8 @@ fn check(groups: &str, schedule: &str, optimizer: &str) {
     check_in("fp32", groups, schedule, optimizer);
 }
 
-fn check_in(precision: &str, groups: &str, schedule: &str, optimizer: &str) {
+/// Gives the weights that are exported.
+fn check_in(precision: &str, groups: &str, schedule: &str, optimizer: &str) -> Vec<u8> {
     let name = format!("{precision}, {groups}, {schedule}, {optimizer}");
     let folder = tempfile::tempdir().unwrap();
     rows(folder.path());
@@ -82,6 +83,7 @@ fn check_in(precision: &str, groups: &str, schedule: &str, optimizer: &str) {
         let again = bytes("run/checkpoints/sft-15/states.safetensors");
         assert!(again == states, "{name}, from step {begin}: other states");
     }
+    weights
 }
 
 #[test]
@@ -112,6 +114,21 @@ fn every_precision_goes_on_to_the_bit() {
         "order = importance dwell = 2 steps states = discard",
         "algorithm = adamw",
     );
+}
+
+#[test]
+fn what_rests_on_disk_goes_on_to_the_bit_as_in_memory() {
+    for (precision, rest, optimizer) in [
+        ("fp32", "states = disk", "adamw"),
+        ("bf16", "states = disk weights = disk", "adafactor"),
+        ("mixed_hi(bf16)", "states = disk", "adamw8bit"),
+        ("mixed(fp16)", "states = discard weights = disk", "sgdm"),
+    ] {
+        let optimizer = format!("algorithm = {optimizer}");
+        let disk = check_in(precision, "split = by_layer(2)", rest, &optimizer);
+        let memory = check_in(precision, "split = by_layer(2)", &rest.replace("disk", "host"), &optimizer);
+        assert!(disk == memory, "{precision}, {rest}: other weights");
+    }
 }
 
 #[test]

@@ -470,7 +470,7 @@ fn the_words_of_the_fuzzer_are_those_of_the_schema() {
     fn forms(all: &[Form], found: &mut Vec<String>) {
         for form in all {
             match form {
-                Form::Word(word, _) | Form::Soon(word) => found.push((*word).into()),
+                Form::Word(word, _) => found.push((*word).into()),
                 Form::Function(function) => {
                     found.push(function.name.into());
                     words(function.arguments, found);

@@ -298,20 +298,11 @@ fn words(forms: &[Form]) -> Vec<&'static str> {
         .iter()
         .filter_map(|form| match form {
             Form::Word(word, _) => Some(*word),
-            Form::Soon(_) | Form::Function(_) | Form::Whole(_) | Form::Real(_) | Form::Amount(_) => None,
+            Form::Function(_) | Form::Whole(_) | Form::Real(_) | Form::Amount(_) => None,
             Form::Boolean | Form::Text | Form::Path | Form::Template | Form::Block(_) => None,
             Form::List(..) | Form::Record(..) => None,
         })
         .collect()
-}
-
-fn planned(form: &Form) -> Option<&'static str> {
-    match form {
-        Form::Soon(word) => Some(word),
-        Form::Word(..) | Form::Function(_) | Form::Whole(_) | Form::Real(_) | Form::Amount(_) => None,
-        Form::Boolean | Form::Text | Form::Path | Form::Template | Form::Block(_) => None,
-        Form::List(..) | Form::Record(..) => None,
-    }
 }
 
 /// Lists and records that must name what the model has; their form alone does not tell.
@@ -358,7 +349,6 @@ fn values(name: &str, key: &'static Key) -> Vec<String> {
 fn of_form(form: &'static Form) -> Vec<String> {
     match form {
         Form::Word(word, _) => vec![(*word).to_owned()],
-        Form::Soon(_) => vec![],
         Form::Function(function) => {
             let required = function.arguments.iter().filter(|key| key.need == Need::Required);
             let example = |key: &Key| match (function.name, key.name) {
@@ -475,21 +465,6 @@ fn check(
     contexts: &[Text],
     wrong: &mut String,
 ) {
-    let soon: Vec<&str> = match key.need {
-        Need::Soon => vec!["1"],
-        Need::Required | Need::Default(_) | Need::Depends(_) => {
-            key.takes.iter().filter_map(planned).collect()
-        }
-    };
-    for word in soon {
-        let problems = outcome(&contexts[0].with(place, &value(word))).err().unwrap_or_default();
-        if problems.0.iter().all(|problem| problem.code != "hift::lang::unavailable") {
-            writeln!(wrong, "{name}: `{word}` is planned for later, and not refused: {problems}").unwrap();
-        }
-    }
-    if key.need == Need::Soon {
-        return;
-    }
     let candidates = values(name, key);
     let tried = tried(place, contexts, candidates.iter().map(|candidate| value(candidate)).collect());
     let mut say = |text: String| writeln!(wrong, "{name}: {text}").unwrap();
@@ -506,8 +481,7 @@ fn check(
         }
     }
     let alive = accepted.iter().any(|a| accepted.iter().any(|b| tried.differ(*a, *b)));
-    let only_one = key.takes.iter().filter(|form| !matches!(form, Form::Soon(_))).count() == 1
-        && words(key.takes).len() == 1;
+    let only_one = key.takes.len() == 1 && words(key.takes).len() == 1;
     if !alive && !only_one {
         say(format!("dead: {:?} all plan the same", tried.values));
     }
@@ -515,7 +489,7 @@ fn check(
     let strands = key.takes.iter().flat_map(|form| match form {
         Form::Amount(units) => units.iter().map(|(unit, range)| amounts(*unit, *range)).collect(),
         // Lists and records are mostly of names, which stand in `NAMES`.
-        Form::Word(..) | Form::Function(_) | Form::Soon(_) | Form::List(..) | Form::Record(..) => vec![],
+        Form::Word(..) | Form::Function(_) | Form::List(..) | Form::Record(..) => vec![],
         Form::Whole(_) | Form::Real(_) | Form::Boolean | Form::Text => vec![of_form(form)],
         Form::Path | Form::Template | Form::Block(_) => vec![of_form(form)],
     });
@@ -530,7 +504,7 @@ fn check(
         key.takes.iter().any(|form| match form {
             Form::Word(word, _) => word == candidate,
             Form::Function(_) => of_form(form).contains(candidate),
-            Form::Soon(_) | Form::Whole(_) | Form::Real(_) | Form::Amount(_) | Form::Boolean => false,
+            Form::Whole(_) | Form::Real(_) | Form::Amount(_) | Form::Boolean => false,
             Form::Text | Form::Path | Form::Template | Form::Block(_) | Form::List(..) | Form::Record(..) => {
                 false
             }

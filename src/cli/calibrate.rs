@@ -13,6 +13,7 @@ use crate::lock::Listing;
 use crate::plan::{self, StagePlan};
 use crate::problem::Problems;
 use crate::random::Random;
+use crate::run::generate::Written;
 use crate::run::{self, Measured, Order, Resume, StepReport, Watch};
 
 use super::disk::Disk;
@@ -61,6 +62,8 @@ impl Watch for Rehearsed {
     fn evaluated(&mut self, _: &str, _: Option<u64>, _: &[(Metric, f64)]) {}
 
     fn generated(&mut self, _: &str, _: &str, _: &str) {}
+
+    fn sampled(&mut self, _: &str, _: u64, _: &[Written]) {}
 
     fn note(&mut self, _: &str) {}
 }
@@ -117,6 +120,7 @@ train rehearsal {{
         folder: folder.path().to_path_buf(),
         directory: folder.path().join("run"),
         resume: Resume::Auto,
+        scratch: None,
         devices,
         wait: Duration::ZERO,
         inputs: Listing::default(),

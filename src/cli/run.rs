@@ -29,6 +29,9 @@ pub struct Run {
     /// The run directory; `runs/NAME` by default, after the pipeline's name
     #[arg(long, value_hint = clap::ValueHint::DirPath)]
     dir: Option<PathBuf>,
+    /// A folder on the disk for `states = disk` and `weights = disk`; the run directory by default. No file is left there
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    scratch: Option<PathBuf>,
     /// What to do with an unfinished run of the same plan in the run directory
     #[arg(long, value_enum, default_value_t = Resume::Auto)]
     resume: Resume,
@@ -151,6 +154,7 @@ impl Run {
             text: as_it_runs(resolved, sources, &folder_of(&self.file), directory),
             folder: folder_of(&self.file),
             directory: directory.clone(),
+            scratch: self.scratch.clone(),
             resume: match self.resume {
                 _ if self.new => run::Resume::Never,
                 Resume::Auto => run::Resume::Auto,

@@ -18,6 +18,9 @@ pub struct Service {
     /// The run directory; `runs/NAME` in the current folder by default
     #[arg(long, value_hint = clap::ValueHint::DirPath)]
     dir: Option<PathBuf>,
+    /// A folder on the disk for `states = disk` and `weights = disk`; the run directory by default
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    scratch: Option<PathBuf>,
     /// End each call in time, with a checkpoint
     #[arg(long, value_name = "TIME")]
     max_time: Option<String>,
@@ -52,6 +55,9 @@ impl Service {
         })?;
         let mut words = vec![program.display().to_string(), "run".to_string(), file.display().to_string()];
         words.extend(["--dir".to_string(), directory.display().to_string()]);
+        if let Some(scratch) = &self.scratch {
+            words.extend(["--scratch".to_string(), whole(scratch)?.display().to_string()]);
+        }
         words.extend(self.max_time.iter().flat_map(|time| ["--max-time".to_string(), time.clone()]));
         let text = match self.cron {
             true => crontab(&words, &here, self.every)?,

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
+use bytemuck::Pod;
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, WithDType};
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -14,7 +15,7 @@ use super::cpu::buffer;
 use super::cpu::number::Number;
 
 /// A type that tensors are made of, as candle stores it.
-pub trait Stored: WithDType {
+pub trait Stored: WithDType + Pod {
     fn slice(storage: &CpuStorage) -> Option<&[Self]>;
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
 }

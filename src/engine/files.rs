@@ -17,8 +17,9 @@ use safetensors::tensor::{Dtype as FileDtype, SafeTensorError, View};
 
 use crate::units::Dtype;
 
-use super::access::{Stored, dtype, fresh, numbers};
+use super::access::{Stored, dtype, fresh, numbers, with_floats};
 use super::cpu::number::Number;
+use super::resting::Resting;
 
 /// A tensor on its way to a file: as it lies if that is what the file wants, else converted when its turn comes.
 struct Outgoing<'a> {
@@ -37,13 +38,26 @@ enum Numbers<'a> {
     F16(Lying<'a, f16>),
     /// Words of codes, as they lie.
     U32(Lying<'a, u32>),
+    /// In a file, as they lie.
+    Mapped(Lying<'a, u8>, Dtype),
     /// On a device; brought here when its turn comes.
     Elsewhere(&'a Tensor),
 }
 
 impl<'a> Outgoing<'a> {
     /// Floats become `floats`, if that is said.
-    fn new(tensor: &'a Tensor, floats: Option<Dtype>) -> Self {
+    fn new(resting: &'a Resting, floats: Option<Dtype>) -> Self {
+        match resting {
+            Resting::Memory(tensor) => Self::of(tensor, floats),
+            Resting::Disk(mapped) => {
+                let own = resting.dtype();
+                let dtype = floats.filter(|_| own != Dtype::U32).unwrap_or(own);
+                Self { numbers: Numbers::Mapped(Box::new(mapped.read()), own), shape: resting.dims(), dtype }
+            }
+        }
+    }
+
+    fn of(tensor: &'a Tensor, floats: Option<Dtype>) -> Self {
         let own = dtype(tensor);
         if !tensor.device().is_cpu() {
             let dtype = floats.filter(|_| own != Dtype::U32).unwrap_or(own);
@@ -102,10 +116,16 @@ impl View for &Outgoing<'_> {
             }
             // The codes are bytes already: a word is no number whose bytes had an order.
             (Numbers::U32(words), _) => Cow::Borrowed(bytemuck::cast_slice(words)),
+            (Numbers::Mapped(bytes, own), dtype) if *own == dtype && (AS_IN_FILES || dtype == Dtype::U32) => {
+                Cow::Borrowed(bytes)
+            }
+            (Numbers::Mapped(bytes, own), _) => {
+                with_floats!(*own, T => self.converted(bytemuck::cast_slice::<u8, T>(bytes)))
+            }
             (Numbers::Elsewhere(tensor), _) => {
                 let here =
                     tensor.to_device(&Device::Cpu).expect("what was asked of the device was waited for");
-                Cow::Owned((&Outgoing::new(&here, Some(self.dtype))).data().into_owned())
+                Cow::Owned((&Outgoing::of(&here, Some(self.dtype))).data().into_owned())
             }
             (Numbers::F32(x), _) => self.converted(x),
             (Numbers::Bf16(x), _) => self.converted(x),
@@ -119,7 +139,7 @@ impl View for &Outgoing<'_> {
 }
 
 /// Writes named tensors to `path`, floats in the type asked for or as they are, and makes sure that they are on the disk.
-pub fn write(path: &Path, tensors: &[(String, Tensor)], floats: Option<Dtype>) -> io::Result<()> {
+pub fn write(path: &Path, tensors: &[(String, Resting)], floats: Option<Dtype>) -> io::Result<()> {
     let outgoing: Vec<_> =
         tensors.iter().map(|(name, tensor)| (name, Outgoing::new(tensor, floats))).collect();
     let views = outgoing.iter().map(|(name, tensor)| (name.as_str(), tensor));
@@ -139,7 +159,7 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)], floats: Option<Dtype>) -
 
 /// Whether `path` holds these tensors and no others: reads back what [`write()`] wrote, from the disk where the system
 /// lets go of what it remembers.
-pub fn holds(path: &Path, tensors: &[(String, Tensor)], floats: Option<Dtype>) -> io::Result<bool> {
+pub fn holds(path: &Path, tensors: &[(String, Resting)], floats: Option<Dtype>) -> io::Result<bool> {
     let file = File::open(path)?;
     // Advice: where it is not taken, the system's memory is read.
     #[cfg(target_os = "linux")]
@@ -150,7 +170,7 @@ pub fn holds(path: &Path, tensors: &[(String, Tensor)], floats: Option<Dtype>) -
     )]
     let map = unsafe { Mmap::map(&file) }?;
     let Ok(read) = SafeTensors::deserialize(&map) else { return Ok(false) };
-    let same = |(name, tensor): &(String, Tensor)| {
+    let same = |(name, tensor): &(String, Resting)| {
         let outgoing = &Outgoing::new(tensor, floats);
         read.tensor(name).is_ok_and(|view| {
             view.dtype() == outgoing.dtype()

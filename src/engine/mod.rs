@@ -1,7 +1,7 @@
 //! Plays programs with tensors. The only room that knows candle.
 //!
 //! Reading order: [`player`] (a program, instruction by instruction), [`store`] (weights and optimizer states),
-//! [`update`] (which kernel
+//! [`resting`] (where they lie), [`update`] (which kernel
 //! changes a weight), [`access`] (from candle's tensors to slices), [`cpu`] (the kernels), [`gpu`] (the same on a GPU), [`devices`] (which of them computes), [`files`] (tensors on disk), [`memory`] (what was really allocated).
 //!
 //! Candle holds the tensors; its autograd is not used. `backward` forms the gradients of frozen operands, pins
@@ -17,10 +17,12 @@ pub mod files;
 pub mod gpu;
 pub mod memory;
 pub mod player;
+pub mod resting;
 pub mod store;
 pub mod update;
 
 pub use candle_core::{Device, Tensor};
 pub use devices::Devices;
 pub use player::{Inputs, Knobs, Played, play};
+pub use resting::Resting;
 pub use store::{Parameters, Place, Store};

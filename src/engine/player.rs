@@ -4,7 +4,7 @@ use candle_core::{Device, Result, Tensor};
 
 use crate::lang::pipeline::Algorithm;
 use crate::program::{
-    Activation, AttentionSpec, CachedSpec, Input, Instr, Op, ParamId, Program, Role, ValueId,
+    Activation, AttentionSpec, CachedSpec, Home, Input, Instr, Op, ParamId, Program, Role, ValueId,
 };
 use crate::random::Random;
 use crate::units::Dtype;
@@ -15,6 +15,7 @@ use super::cpu::{
     activation, attention, cache, columns, embedding, gated, layer_norm, loss, matmul, norm, reduce, rope,
 };
 use super::gpu;
+use super::resting::Resting;
 use super::store::Store;
 use super::update::{Step, update, update_half};
 
@@ -124,8 +125,11 @@ pub fn play(
     drop(inputs);
     drop(carried);
     let mut player = Player { program, store, values, knobs };
-    for instr in &program.instrs {
-        player.call(instr)?;
+    for (idx, instr) in program.instrs.iter().enumerate() {
+        match instr.op {
+            Op::Fetch | Op::Evict => player.travel(instr, &program.instrs[idx + 1..])?,
+            _ => player.call(instr)?,
+        }
         for id in &instr.dies {
             player.values[id.0] = None;
         }
@@ -188,9 +192,9 @@ impl Player<'_> {
     /// The tensor behind a value; cloning a tensor shares its storage.
     fn get(&self, id: ValueId) -> Tensor {
         match self.program.value(id).role {
-            Role::Weight(param) => self.store.weights[param.0].clone(),
-            Role::Master(param) => self.store.master(param).clone(),
-            Role::State(param, slot) => self.store.state(param, slot).clone(),
+            Role::Weight(_) | Role::Master(_) | Role::State(..) => {
+                self.store.home(self.program.value(id).role).tensor().clone()
+            }
             Role::Cache(slot) => self.store.caches[slot].clone(),
             Role::Fetched(_)
             | Role::Input(_)
@@ -224,6 +228,26 @@ impl Player<'_> {
     /// Scratch of the size that the program states.
     fn scratch(&self, instr: &Instr) -> Vec<f32> {
         super::cpu::buffer(self.program.workspace(instr).0 as usize / 4)
+    }
+
+    /// Brings what rests on disk into memory, or takes it back. Nothing is done beside: while this program computes, the
+    /// system may read what comes `next`.
+    fn travel(&mut self, instr: &Instr, next: &[Instr]) -> Result<()> {
+        let home = |id: ValueId| self.store.home(self.program.value(id).role);
+        if instr.op == Op::Evict {
+            let Resting::Disk(home) = home(instr.inputs[1]) else {
+                unreachable!("of a processor's, only the disk is elsewhere")
+            };
+            home.store(&self.get(instr.inputs[0]));
+            return Ok(());
+        }
+        if let Some(next) = next.iter().find(|instr| instr.op == Op::Fetch)
+            && let Resting::Disk(next) = home(next.inputs[0])
+        {
+            next.will_need();
+        }
+        self.values[instr.outputs[0].0] = Some(home(instr.inputs[0]).on_host()?);
+        Ok(())
     }
 
     fn call(&mut self, instr: &Instr) -> Result<()> {
@@ -351,7 +375,7 @@ impl Player<'_> {
                 self.values[instr.outputs[1].0] = Some(lse);
                 Ok(())
             }
-            Op::Fetch | Op::Evict => unreachable!("nothing rests away from a processor"),
+            Op::Fetch | Op::Evict => unreachable!("copies are made by `travel`"),
             Op::CacheWrite => {
                 let (x, places, width) = (numbers::<T>(&input[0]), ids(&input[2]), dims(0)[1]);
                 edit(&input[1], |kept| cache::write(kept, &x, &places, width))
@@ -532,7 +556,9 @@ impl Player<'_> {
                 if scale == 0.0 {
                     return Ok(());
                 }
-                let Role::Weight(param) = self.program.value(instr.inputs[0]).role else {
+                let (Role::Weight(param) | Role::Fetched(Home::Weight(param))) =
+                    self.program.value(instr.inputs[0]).role
+                else {
                     unreachable!("an update begins with its weight")
                 };
                 let Knobs { rate, factors, algorithm, weight_decay, .. } = *self.knobs;

@@ -11,78 +11,141 @@ use crate::lang::pipeline::{Algorithm, Precision, Weights};
 use crate::model::{Init, Model, Param};
 use crate::plan::optimizer;
 use crate::problem::{Fault, Problem, Problems};
-use crate::program::residency::Away;
-use crate::program::{Backend, ParamId};
+use crate::program::residency::{Away, Rests};
+use crate::program::{Backend, ParamId, Role, State};
 use crate::random::Random;
 use crate::units::{Bytes, Dtype};
 use crate::weights::{Directory, Entry, FileDtype};
 
-use super::access::{Stored, bytes, floats, fresh, with_floats, zeros};
+use super::access::{Stored, floats, fresh, with_floats, zeros};
 use super::cpu::number::Number;
 use super::cpu::reduce;
 use super::gpu::words::words;
 use super::gpu::{Machine, NO_ROOM, Pin};
+use super::resting::{Mapped, NO_DISK, Resting};
 
 /// The parameters of a model, by [`ParamId`]. Cloning them shares their storage.
 #[derive(Clone, Default)]
 pub struct Parameters {
     /// What is computed with.
-    pub weights: Vec<Tensor>,
+    pub weights: Vec<Resting>,
     /// In 32 bits what the weights are the nearest half numbers of; empty where weights are all there is.
-    pub masters: Vec<Tensor>,
+    pub masters: Vec<Resting>,
 }
 
 impl Parameters {
     /// Weights without masters.
     pub fn plain(weights: Vec<Tensor>) -> Self {
-        Self { weights, masters: Vec::new() }
+        Self { weights: weights.into_iter().map(Resting::from).collect(), masters: Vec::new() }
     }
 
     /// `kept`, in the type that [`Precision::kept`] names, as a precision wants it for training.
     pub fn of(kept: Vec<Tensor>, precision: Precision) -> Result<Self> {
-        if !precision.has_masters() {
-            return Ok(Self::plain(kept));
+        let mut parameters = Self::default();
+        for tensor in kept {
+            parameters.add(tensor, precision, None)?;
         }
-        let half = |master: &Tensor| {
-            with_floats!(precision.dtype(), T => {
-                fresh(master.dims(), |numbers: &mut [T]| reduce::cast(numbers, &floats(master)))
-            })
+        Ok(parameters)
+    }
+
+    /// The next parameter, as [`Parameters::of`] takes it. What is to rest on the disk of `place` goes there.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub fn add(&mut self, kept: Tensor, precision: Precision, place: Option<&Place>) -> Result<()> {
+        let away = place.map_or(Away::default(), |place| place.away);
+        let put = |tensor: Tensor, rests: Rests| match (rests, place) {
+            (Rests::Disk, Some(place)) => place.put(&tensor),
+            (Rests::Disk | Rests::Here | Rests::Host, _) => Ok(tensor.into()),
         };
-        Ok(Self { weights: kept.iter().map(half).collect::<Result<_>>()?, masters: kept })
+        if !precision.has_masters() {
+            self.weights.push(put(kept, away.weights)?);
+            return Ok(());
+        }
+        let half = with_floats!(precision.dtype(), T => {
+            fresh(kept.dims(), |numbers: &mut [T]| reduce::cast(numbers, &floats(&kept)))?
+        });
+        self.masters.push(put(kept, away.masters)?);
+        self.weights.push(put(half, away.weights)?);
+        Ok(())
     }
 
     /// What is kept and exported: masters where there are some.
-    pub fn kept(&self) -> &[Tensor] {
+    pub fn kept(&self) -> &[Resting] {
         if self.masters.is_empty() { &self.weights } else { &self.masters }
     }
 
     /// In storage of its own.
     pub fn copy(&self) -> Result<Self> {
-        let copies = |tensors: &[Tensor]| tensors.iter().map(Tensor::copy).collect::<Result<_>>();
+        let copies = |tensors: &[Resting]| tensors.iter().map(Resting::copy).collect::<Result<_>>();
         Ok(Self { weights: copies(&self.weights)?, masters: copies(&self.masters)? })
     }
 }
 
-/// A device to compute on, and what rests away from it.
+/// What computes, and what rests away from it.
 #[derive(Clone)]
 pub struct Place {
-    pub machine: Arc<dyn Machine>,
+    /// None where processors compute.
+    pub machine: Option<Arc<dyn Machine>>,
     pub away: Away,
     /// Products of 32-bit numbers may round their operands to 19 bits.
     pub tf32: bool,
+    /// The folder whose disk has what rests there.
+    pub scratch: Arc<Path>,
 }
 
 impl Place {
     /// Moves tensors to where they belong, one at a time.
-    fn settle(&self, tensors: &mut [Tensor], is_away: bool, pins: &mut Vec<Pin>) -> Result<()> {
+    fn settle(&self, tensors: &mut [Resting], rests: Rests, pins: &mut Vec<Pin>) -> Result<()> {
         for tensor in tensors {
-            if is_away {
-                pins.extend(self.machine.pin(tensor));
-            } else {
-                *tensor = tensor.to_device(self.machine.device())?;
+            match rests {
+                Rests::Here => {
+                    let device = self.machine.as_ref().map_or(&Device::Cpu, |machine| machine.device());
+                    // From one of the disk's files it comes by way of the host.
+                    *tensor = match &*tensor {
+                        Resting::Memory(tensor) => tensor.to_device(device)?.into(),
+                        Resting::Disk(_) => tensor.on_host()?.to_device(device)?.into(),
+                    };
+                }
+                Rests::Host => {
+                    let here = tensor.on_host()?;
+                    pins.extend(self.machine.as_ref().and_then(|machine| machine.pin(&here)));
+                    *tensor = here.into();
+                }
+                Rests::Disk => {
+                    if let Resting::Memory(here) = &*tensor {
+                        *tensor = self.put(here)?;
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// Where parameters go once training has ended. Where anything rests on disk, the host has no room for what a device had.
+    pub fn afterwards(&self) -> Self {
+        let disk = self.machine.is_some() && self.away.needs_disk();
+        let away = match disk {
+            true => Away { weights: Rests::Disk, masters: Rests::Disk, ..Away::default() },
+            false => Away { states: Rests::Here, ..self.away },
+        };
+        Self { away, ..self.clone() }
+    }
+
+    /// A state of a checkpoint, where it is to rest if that is the disk; else it is in the host's memory for now.
+    ///
+    /// # Errors
+    /// When the disk has no room.
+    pub fn state(&self, state: Tensor) -> Result<Resting> {
+        match self.away.states {
+            Rests::Disk => self.put(&state),
+            Rests::Here | Rests::Host => Ok(state.into()),
+        }
+    }
+
+    /// A tensor, on disk.
+    fn put(&self, tensor: &Tensor) -> Result<Resting> {
+        Ok(Resting::Disk(Mapped::of(&self.scratch, tensor)?.into()))
     }
 }
 
@@ -90,12 +153,12 @@ impl Place {
 pub struct Store {
     /// Let go before the tensors that they hold in their place.
     pins: Vec<Pin>,
-    /// None where a processor computes.
+    /// None where a processor computes and all is in its memory.
     place: Option<Place>,
-    pub weights: Vec<Tensor>,
+    pub weights: Vec<Resting>,
     /// Empty where weights are all there is.
-    masters: Vec<Tensor>,
-    states: Vec<Vec<Tensor>>,
+    masters: Vec<Resting>,
+    states: Vec<Vec<Resting>>,
     /// How often each parameter was updated; Adam's bias correction counts these.
     updates: Vec<u64>,
     /// Keys and values that outlive a pass, while texts are continued.
@@ -121,10 +184,11 @@ impl Store {
         }
     }
 
-    /// Moves everything to where it belongs, a tensor at a time: to the device, or to host memory that it reads by itself.
+    /// Moves everything to where it belongs, a tensor at a time: to the device, to host memory that it reads by itself, or
+    /// to the disk.
     ///
     /// # Errors
-    /// When the device has no room.
+    /// When one of them has no room.
     pub fn at(mut self, place: Option<&Place>) -> Result<Self> {
         let Some(place) = place else { return Ok(self) };
         self.place = Some(place.clone());
@@ -138,12 +202,12 @@ impl Store {
 
     /// The device that computes, if it is none of the processors.
     pub fn machine(&self) -> Option<&Arc<dyn Machine>> {
-        self.place.as_ref().map(|place| &place.machine)
+        self.place.as_ref().and_then(|place| place.machine.as_ref())
     }
 
     /// What programs for this store are compiled for.
     pub fn backend(&self) -> Backend {
-        match self.place {
+        match self.machine() {
             Some(_) => Backend::Gpu,
             None => Backend::Cpu { threads: rayon::current_num_threads() },
         }
@@ -165,34 +229,55 @@ impl Store {
         self.machine().map_or(Ok(()), |machine| machine.settle())
     }
 
+    /// Makes sure that what rests on disk is there. To be called before a checkpoint says that it was.
+    ///
+    /// # Errors
+    /// When the disk has failed, now or before.
+    pub fn sync(&self) -> std::io::Result<()> {
+        let all = self.weights.iter().chain(&self.masters).chain(self.states.iter().flatten());
+        for resting in all {
+            if let Resting::Disk(mapped) = resting {
+                mapped.sync()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Bytes of everything that lies on the device.
     pub fn resident(&self) -> Bytes {
         let away = self.away();
-        let here = |is_away: bool, tensors: &[Tensor]| match is_away {
-            true => 0,
-            false => tensors.iter().map(bytes).sum::<u64>(),
+        let here = |rests: Rests, tensors: &[Resting]| match rests {
+            Rests::Here => tensors.iter().map(Resting::bytes).sum::<u64>(),
+            Rests::Host | Rests::Disk => 0,
         };
         let states = self.states.iter().map(|states| here(away.states, states)).sum::<u64>();
         Bytes(here(away.weights, &self.weights) + here(away.masters, &self.masters) + states)
     }
 
-    pub(super) fn master(&self, param: ParamId) -> &Tensor {
-        &self.masters[param.0]
+    /// Where what a program fetches is at home.
+    pub(super) fn home(&self, role: Role) -> &Resting {
+        match role {
+            Role::Weight(param) => &self.weights[param.0],
+            Role::Master(param) => &self.masters[param.0],
+            Role::State(param, slot) => &self.states[param.0][slot],
+            Role::Cache(_)
+            | Role::Fetched(_)
+            | Role::Input(_)
+            | Role::Activation
+            | Role::Flow
+            | Role::Gradient(_)
+            | Role::Scalar => unreachable!("only what is resident rests away"),
+        }
     }
 
     /// Masters of all parameters, or none.
-    pub fn masters(&self) -> &[Tensor] {
+    pub fn masters(&self) -> &[Resting] {
         &self.masters
     }
 
     /// What a checkpoint keeps of the parameters: masters where there are some.
-    pub fn kept(&self) -> &[Tensor] {
+    pub fn kept(&self) -> &[Resting] {
         if self.masters.is_empty() { &self.weights } else { &self.masters }
-    }
-
-    /// The n-th state of a parameter.
-    pub(super) fn state(&self, param: ParamId, slot: usize) -> &Tensor {
-        &self.states[param.0][slot]
     }
 
     /// Counts one more update and gives the count.
@@ -201,7 +286,7 @@ impl Store {
         self.updates[param.0]
     }
 
-    pub fn states_of(&self, param: ParamId) -> &[Tensor] {
+    pub fn states_of(&self, param: ParamId) -> &[Resting] {
         &self.states[param.0]
     }
 
@@ -222,7 +307,7 @@ impl Store {
     }
 
     /// Puts back what a checkpoint kept.
-    pub fn restore(&mut self, param: ParamId, states: Vec<Tensor>, updates: u64) {
+    pub fn restore(&mut self, param: ParamId, states: Vec<Resting>, updates: u64) {
         self.states[param.0] = states;
         self.updates[param.0] = updates;
     }
@@ -231,9 +316,17 @@ impl Store {
     pub fn make_states(&mut self, params: &[ParamId], algorithm: &Algorithm, model: &Model) -> Result<()> {
         for param in params {
             if self.states[param.0].is_empty() {
-                let states = optimizer::states(algorithm, model, *param);
-                let mut states: Vec<Tensor> =
-                    states.iter().map(|state| zeros(&state.shape, state.dtype)).collect::<Result<_>>()?;
+                let on_disk = self.place.as_ref().filter(|place| place.away.states == Rests::Disk);
+                let make = |state: &State| -> Result<Resting> {
+                    Ok(match on_disk {
+                        Some(place) => {
+                            Resting::Disk(Mapped::new(&place.scratch, &state.shape, state.dtype)?.into())
+                        }
+                        None => zeros(&state.shape, state.dtype)?.into(),
+                    })
+                };
+                let mut states: Vec<Resting> =
+                    optimizer::states(algorithm, model, *param).iter().map(make).collect::<Result<_>>()?;
                 if let Some(place) = &self.place {
                     place.settle(&mut states, place.away.states, &mut self.pins)?;
                 }
@@ -246,8 +339,8 @@ impl Store {
     /// Makes room for keys and values. What it holds is written before it is read.
     pub fn make_caches(&mut self, shapes: &[Vec<usize>]) -> Result<()> {
         self.caches.clear();
-        let make = |shape: &Vec<usize>| match &self.place {
-            Some(place) => place.machine.fresh(shape, Dtype::F32),
+        let make = |shape: &Vec<usize>| match self.machine() {
+            Some(machine) => machine.fresh(shape, Dtype::F32),
             None => fresh(shape, |_: &mut [f32]| {}),
         };
         self.caches = shapes.iter().map(make).collect::<Result<_>>()?;
@@ -262,16 +355,29 @@ impl Store {
         }
     }
 
-    /// Forgets all states; the parameters stay, in the host's memory.
+    /// Forgets all states; the parameters stay, in the host's memory or on disk: see [`Place::afterwards`].
     ///
     /// # Errors
-    /// When the device cannot be read.
+    /// When the device cannot be read, or the disk has no room.
     pub fn into_parameters(self) -> Result<Parameters> {
         self.settle()?;
-        let home = |tensors: Vec<Tensor>| -> Result<Vec<Tensor>> {
-            tensors.into_iter().map(|tensor| tensor.to_device(&Device::Cpu)).collect()
+        let Self { place, weights, masters, states, .. } = self;
+        drop(states);
+        let place = place.map(|place| place.afterwards());
+        let home = |tensors: Vec<Resting>, rests: fn(Away) -> Rests| -> Result<Vec<Resting>> {
+            let home = |resting: Resting| match (resting, &place) {
+                (Resting::Memory(tensor), Some(place)) if rests(place.away) == Rests::Disk => {
+                    place.put(&tensor)
+                }
+                (Resting::Memory(tensor), _) => Ok(tensor.to_device(&Device::Cpu)?.into()),
+                (Resting::Disk(mapped), _) => Ok(Resting::Disk(mapped)),
+            };
+            tensors.into_iter().map(home).collect()
         };
-        Ok(Parameters { weights: home(self.weights)?, masters: home(self.masters)? })
+        Ok(Parameters {
+            weights: home(weights, |away| away.weights)?,
+            masters: home(masters, |away| away.masters)?,
+        })
     }
 }
 
@@ -288,16 +394,32 @@ pub fn load(
     folder: &Path,
     dtype: Dtype,
 ) -> std::result::Result<Vec<Tensor>, Problems> {
+    let mut all = Vec::with_capacity(model.params.len());
+    load_each(model, weights, folder, dtype, |tensor| {
+        all.push(tensor);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// The same, one after the other: `take` has each before the next is read.
+///
+/// # Errors
+/// As [`load`], and where `take` fails.
+pub fn load_each(
+    model: &Model,
+    weights: &Weights,
+    folder: &Path,
+    dtype: Dtype,
+    mut take: impl FnMut(Tensor) -> Result<()>,
+) -> std::result::Result<(), Problems> {
     let draw = |param, seed| with_floats!(dtype, T => draw::<T>(param, seed));
     let read =
         |param: &Param, entry: &Entry, bytes: &[u8]| with_floats!(dtype, T => read::<T>(param, entry, bytes));
     match weights {
-        Weights::Random { seed, .. } => model
-            .params
-            .iter()
-            .map(|param| draw(param, *seed))
-            .collect::<Result<_>>()
-            .map_err(|e| failed(&e).into()),
+        Weights::Random { seed, .. } => {
+            model.params.iter().try_for_each(|param| take(draw(param, *seed)?)).map_err(|e| failed(&e).into())
+        }
         Weights::Directory { .. } | Weights::Hub { .. } => {
             let path = weights.directory().expect("the plan has read its configuration");
             let directory = Directory::require(&folder.join(path))?;
@@ -308,11 +430,12 @@ pub fn load(
             model
                 .params
                 .iter()
-                .map(|param| match directory.of(param) {
-                    Some(entry) => read(param, entry, &directory.bytes(entry)),
-                    None => draw(param, HEAD_SEED),
+                .try_for_each(|param| {
+                    take(match directory.of(param) {
+                        Some(entry) => read(param, entry, &directory.bytes(entry))?,
+                        None => draw(param, HEAD_SEED)?,
+                    })
                 })
-                .collect::<Result<_>>()
                 .map_err(|error| failed(&error).into())
         }
     }
@@ -324,6 +447,12 @@ pub const DEVICE_FULL: &str = "hift::engine::device_full";
 /// A failure of the tensor library, as a problem of the run.
 pub fn failed(error: &candle_core::Error) -> Problem {
     let told = error.to_string();
+    if told.starts_with(NO_DISK) {
+        return Problem::of(Fault::Output, "hift::engine::scratch", told).help(
+            "free some space there, or name a folder on another disk with `--scratch`; the same command goes on from the \
+             last checkpoint",
+        );
+    }
     // The driver's own words come from copies that the tensor library makes.
     if told.starts_with(NO_ROOM) || told.contains("CUDA_ERROR_OUT_OF_MEMORY") {
         return Problem::of(Fault::Failed, DEVICE_FULL, told).help(

@@ -28,10 +28,11 @@ use crate::plan::{
     Decoding, EvaluatePlan, ExportPlan, GeneratePlan, Group, ModelPlan, Plan, StagePlan, TrainPlan, backend,
 };
 use crate::program::builder::BatchShape;
-use crate::program::residency::{Away, bring};
+use crate::program::residency::{Away, Moved, Rests, STAGING, bring, moved};
 use crate::program::{Backend, StepPrograms, forward_only};
 use crate::units::Bytes;
 
+pub use crate::program::residency::DISK_BYTES_PER_SECOND;
 pub use beside::{Beside, Profile};
 pub use budget::settle;
 pub use play::{Breakdown, Peak, left_over, play};
@@ -47,7 +48,7 @@ pub struct Estimate {
     pub stages: Vec<StageEstimate>,
     /// The highest point of all stages.
     pub peak: Bytes,
-    /// Written to disk in all: checkpoints that are kept, exports.
+    /// Written to disk in all, at the most: checkpoints that are kept, exports, what rests there.
     pub disk: Bytes,
 }
 
@@ -63,6 +64,10 @@ pub struct StageEstimate {
     pub beside: Option<Beside>,
     /// Masters and states that rest in the host's memory between turns, where that is not the device's.
     pub host: Bytes,
+    /// Page-locked host memory through which a device copies what rests on disk.
+    pub staging: Bytes,
+    /// What rests on disk, in files of its own that go with the stage.
+    pub scratch: Bytes,
     /// Host memory beside the tensors: token ids and labels of all rows, their order, and of questions the texts with
     /// their answers. None if nobody has looked at the rows.
     pub data: Option<Bytes>,
@@ -97,6 +102,10 @@ pub struct GroupEstimate {
     pub operation: String,
     /// Floating-point operations of one step on the largest batch.
     pub flops: u64,
+    /// Bytes that one step moves between the device and the host's memory, both ways.
+    pub host_transfers: Bytes,
+    /// Bytes that one step reads from the disk and writes to it.
+    pub disk_transfers: Bytes,
 }
 
 /// Plays every program of the plan with byte counters.
@@ -106,9 +115,9 @@ pub fn estimate(plan: &Plan, threads: usize) -> Estimate {
         .iter()
         .map(|stage| match stage {
             StagePlan::Train(stage) => train(stage, threads),
-            StagePlan::Evaluate(stage) => evaluate(stage, threads),
-            StagePlan::Generate(stage) => generate(stage, threads),
-            StagePlan::Export(stage) => export(stage),
+            StagePlan::Evaluate(stage) => evaluate(stage, left(plan, stage.from.as_deref()), threads),
+            StagePlan::Generate(stage) => generate(stage, left(plan, stage.from.as_deref()), threads),
+            StagePlan::Export(stage) => export(stage, left(plan, stage.from.as_deref())),
         })
         .collect();
     let kept = |stage: &StagePlan, disk: Bytes| match stage {
@@ -116,7 +125,9 @@ pub fn estimate(plan: &Plan, threads: usize) -> Estimate {
         StagePlan::Export(_) => disk,
         StagePlan::Evaluate(_) | StagePlan::Generate(_) => Bytes(0),
     };
-    let disk = plan.stages.iter().zip(&stages).map(|(stage, estimate)| kept(stage, estimate.disk)).sum();
+    let written =
+        |(stage, estimate): (&StagePlan, &StageEstimate)| kept(stage, estimate.disk) + estimate.scratch;
+    let disk = plan.stages.iter().zip(&stages).map(written).sum();
     let peak = stages.iter().map(|stage| stage.peak).max().unwrap_or_default();
     Estimate { schema: SCHEMA, threads, stages, peak, disk }
 }
@@ -137,9 +148,9 @@ struct Resident {
 impl Resident {
     fn of(plan: &TrainPlan, group: &Group) -> Self {
         let away = plan.away();
-        let here = |is_away: bool, bytes: Bytes| if is_away { Bytes(0) } else { bytes };
+        let here = |rests: Rests, bytes: Bytes| if rests.is_away() { Bytes(0) } else { bytes };
         let states = match plan.states {
-            Rest::Device | Rest::Host => plan.all_state_bytes(),
+            Rest::Device | Rest::Host | Rest::Disk => plan.all_state_bytes(),
             Rest::Discard => plan.state_bytes(group),
         };
         Self {
@@ -157,7 +168,7 @@ impl Resident {
 /// What rests in the host's memory.
 fn host(plan: &TrainPlan) -> Bytes {
     let away = plan.away();
-    let there = |is_away: bool, bytes: Bytes| if is_away { bytes } else { Bytes(0) };
+    let there = |rests: Rests, bytes: Bytes| if rests == Rests::Host { bytes } else { Bytes(0) };
     there(away.weights, plan.model.bytes)
         + there(away.masters, plan.model.masters)
         + there(away.states, plan.all_state_bytes())
@@ -175,6 +186,12 @@ fn step_of(plan: &TrainPlan, group: usize, programs: &StepPrograms) -> GroupEsti
         _ => 1,
     };
     let flops = programs.each().iter().map(|(name, program)| times(name) * program.flops()).sum();
+    let mut transfers = Moved::default();
+    for (name, program) in programs.each() {
+        let moved = moved(program, plan.away());
+        transfers.host += moved.host * times(name);
+        transfers.disk += moved.disk * times(name);
+    }
     let (program, mut highest) = programs
         .each()
         .into_iter()
@@ -193,6 +210,8 @@ fn step_of(plan: &TrainPlan, group: usize, programs: &StepPrograms) -> GroupEsti
         instruction: highest.instruction,
         operation: highest.operation,
         flops,
+        host_transfers: transfers.host,
+        disk_transfers: transfers.disk,
     }
 }
 
@@ -204,6 +223,7 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
     let resting = most(&|resident| resident.total());
     let steps = groups.iter().map(|group| group.peak).max().unwrap_or_default();
     let loaded = most(&|resident| resident.weights + resident.masters);
+    let loaded = loaded + passing_through(plan);
     let mut phases = vec![Phase { name: "load", bytes: loaded }, Phase { name: "train", bytes: steps }];
     if plan.evaluate.is_some() {
         let seq = plan.rows.map_or(plan.seq, |rows| rows.longest_holdout.max(1));
@@ -229,7 +249,7 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
         shares.iter().zip(&groups).map(|(steps, group)| steps * group.flops as f64).sum()
     });
     let states = match plan.states {
-        Rest::Device | Rest::Host => plan.all_state_bytes(),
+        Rest::Device | Rest::Host | Rest::Disk => plan.all_state_bytes(),
         Rest::Discard => plan.groups.iter().map(|group| plan.state_bytes(group)).max().unwrap_or_default(),
     };
     StageEstimate {
@@ -239,6 +259,11 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
         groups,
         beside: None,
         host: host(plan),
+        staging: match plan.device {
+            Device::Cuda(_) if plan.away().needs_disk() => STAGING * 2,
+            Device::Auto | Device::Cpu | Device::Cuda(_) => Bytes(0),
+        },
+        scratch: plan.scratch(),
         data: plan.rows.map(|rows| rows.memory),
         mapped: plan.rows.map(|rows| rows.mapped),
         making: plan.rows.map(|rows| rows.making),
@@ -249,10 +274,24 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
     }
 }
 
-fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
+/// What is in memory of a parameter that is on its way from its file to the disk, where the device's memory is the host's.
+fn passing_through(plan: &TrainPlan) -> Bytes {
+    let (away, precision) = (plan.away(), plan.model.precision);
+    let is_written = [away.weights, away.masters].contains(&Rests::Disk);
+    match plan.device {
+        Device::Auto | Device::Cpu if is_written => {
+            let largest = plan.model.model.params.iter().map(|param| param.elements()).max().unwrap_or(0);
+            let half = if precision.has_masters() { precision.dtype().size() } else { 0 };
+            Bytes((precision.kept().size() + half) * largest)
+        }
+        Device::Auto | Device::Cpu | Device::Cuda(_) => Bytes(0),
+    }
+}
+
+fn evaluate(plan: &EvaluatePlan, left: Left, threads: usize) -> StageEstimate {
     let shape = BatchShape { batch: plan.micro_batch as usize, seq: plan.seq as usize, packed: plan.packed };
     let program = forward_only(&plan.model.evaluation(shape), backend(plan.device, threads));
-    let weights = loaded(&plan.model, plan.from.is_some(), plan.device);
+    let weights = loaded(&plan.model, left, plan.device);
     let bytes = weights + play(&program).by.total();
     let batches = plan.rows.map(|rows| {
         let rows = if rows.holdout > 0 { rows.holdout } else { rows.train };
@@ -265,6 +304,8 @@ fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
         beside: None,
         peak: bytes,
         host: Bytes(0),
+        staging: Bytes(0),
+        scratch: Bytes(0),
         data: plan.rows.map(|rows| rows.memory),
         mapped: plan.rows.map(|rows| rows.mapped),
         making: plan.rows.map(|rows| rows.making),
@@ -274,8 +315,8 @@ fn evaluate(plan: &EvaluatePlan, threads: usize) -> StageEstimate {
     }
 }
 
-fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
-    let weights = loaded(&plan.model, plan.from.is_some(), plan.device);
+fn generate(plan: &GeneratePlan, left: Left, threads: usize) -> StageEstimate {
+    let weights = loaded(&plan.model, left, plan.device);
     let (cache, pass) = continuing(
         &plan.model,
         &plan.decoding,
@@ -295,6 +336,8 @@ fn generate(plan: &GeneratePlan, threads: usize) -> StageEstimate {
         beside: None,
         peak: bytes,
         host: Bytes(0),
+        staging: Bytes(0),
+        scratch: Bytes(0),
         data: plan.rows.map(|rows| rows.memory),
         mapped: plan.rows.map(|rows| rows.mapped),
         making: plan.rows.map(|rows| rows.making),
@@ -325,18 +368,45 @@ fn continuing(
     (kept, pass(1, longest as usize).max(pass(cache.sequences, 1)))
 }
 
+/// What a train stage has left in the host's memory, of what a later stage begins with.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    /// Whether the weights are in memory, or rest on disk; None where there was no such stage.
+    weights: Option<bool>,
+    masters: bool,
+}
+
+/// What the stage `from` leaves.
+fn left(plan: &Plan, from: Option<&str>) -> Left {
+    let of = plan.stages.iter().find_map(|stage| match stage {
+        StagePlan::Train(train) if Some(train.name.as_str()) == from => Some(train),
+        StagePlan::Train(_) | StagePlan::Evaluate(_) | StagePlan::Generate(_) | StagePlan::Export(_) => None,
+    });
+    let Some(train) = of else { return Left { weights: None, masters: false } };
+    let away = train.away();
+    match train.device {
+        // What comes from the device goes where there is room.
+        Device::Cuda(_) if away.needs_disk() => Left { weights: Some(false), masters: false },
+        Device::Auto | Device::Cpu | Device::Cuda(_) => {
+            Left { weights: Some(away.weights != Rests::Disk), masters: away.masters != Rests::Disk }
+        }
+    }
+}
+
 /// The weights of a stage that trains nothing. Masters that training has left are kept for an export.
-fn loaded(model: &ModelPlan, trained: bool, device: Device) -> Bytes {
+fn loaded(model: &ModelPlan, left: Left, device: Device) -> Bytes {
     match device {
-        Device::Auto | Device::Cpu if trained => model.bytes + model.masters,
+        Device::Auto | Device::Cpu if left.masters => model.bytes + model.masters,
         Device::Auto | Device::Cpu | Device::Cuda(_) => model.bytes,
     }
 }
 
-fn export(plan: &ExportPlan) -> StageEstimate {
+fn export(plan: &ExportPlan, left: Left) -> StageEstimate {
     let kept = plan.model.precision.kept();
-    let weights = match plan.from {
-        Some(_) => loaded(&plan.model, true, Device::Cpu),
+    let masters = if left.masters { plan.model.masters } else { Bytes(0) };
+    let weights = match left.weights {
+        Some(true) => plan.model.bytes + masters,
+        Some(false) => masters,
         None => Bytes(kept.size() * plan.model.n_elements),
     };
     // One tensor at a time is converted; what has the type already is written from where it lies.
@@ -352,6 +422,8 @@ fn export(plan: &ExportPlan) -> StageEstimate {
         beside: None,
         peak: weights + staged,
         host: Bytes(0),
+        staging: Bytes(0),
+        scratch: Bytes(0),
         data: None,
         mapped: None,
         making: None,

@@ -361,6 +361,11 @@ pub(super) const TABLE: &[Explanation] = &[
         "The message names the processes where the driver tells them. The exit code is 75: cron may call again.",
     ),
     told(
+        "engine::scratch",
+        "The disk has no room for what rests there, or has failed.",
+        "States, masters and weights that rest on disk are in files without a name in the run directory, or in the folder of `--scratch`. Their blocks are taken when they are made, so that a disk that fills up later does no harm; `hift plan` says how much they take. They are the only copy of nothing that a checkpoint has, and go with the process in whatever way it ends.",
+    ),
+    told(
         "run::no_device",
         "The device that a stage asks for is not there.",
         "`device = auto` takes CUDA where this program has it and finds a device, and else the CPU.",
@@ -368,7 +373,7 @@ pub(super) const TABLE: &[Explanation] = &[
     told(
         "run::no_space",
         "There is less room on the disk than the run will need.",
-        "The plan says how large checkpoints and exports are. They are held against the free space before anything is trained, and once more before each checkpoint, so that a full disk costs no work.",
+        "The plan says how large checkpoints, exports and what rests on disk are. They are held against the free space before anything is trained, and once more before each checkpoint, so that a full disk costs no work.",
     ),
     told(
         "run::no_tokenizer",

@@ -316,13 +316,6 @@ pub(super) const TABLE: &[Explanation] = &[
         "train sft {\n    data = rows  tokenizer = bpe  model = llama\n    groups = layers  schedule = hift  optimizer = adamw\n    steps = 100  micro_batch = 1\n    checkpoint { every = 50 steps }\n}",
     ),
     shown(
-        "lang::unavailable",
-        "A word or key is planned and not available in this version.",
-        "It belongs to the language and will mean what the manual says. Until then it is refused: a setting that is taken and does nothing would be worse.",
-        "schedule hift { rate = constant(1e-5)  states = disk }",
-        "schedule hift { rate = constant(1e-5)  states = host }",
-    ),
-    shown(
         "lang::unclosed_bracket",
         "A bracket is opened and never closed.",
         "Where the closing one is missing can only be guessed, by lines and indentation. The label shows where it became plain; the rest of the file is read all the same.",

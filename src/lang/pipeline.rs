@@ -698,6 +698,8 @@ pub enum Horizon {
 pub enum Residence {
     Device,
     Host,
+    /// In files that are mapped into memory.
+    Disk,
 }
 
 /// Where optimizer states rest between turns.
@@ -706,6 +708,8 @@ pub enum Residence {
 pub enum Rest {
     Device,
     Host,
+    /// In files that are mapped into memory.
+    Disk,
     /// Forgotten when the turn ends (BAdam).
     Discard,
 }

@@ -52,8 +52,6 @@ pub enum Need {
     Default(&'static str),
     /// What applies where none is written, in words.
     Depends(&'static str),
-    /// Planned, and refused by this version.
-    Soon,
 }
 
 /// A form that a value can have.
@@ -61,8 +59,6 @@ pub enum Need {
 pub enum Form {
     /// A word of the language and its meaning.
     Word(&'static str, &'static str),
-    /// A word or function that is planned and refused by this version.
-    Soon(&'static str),
     /// `name(...)`; just `name` where no argument is required.
     Function(&'static Function),
     /// A whole number without a unit.
@@ -1214,16 +1210,21 @@ const SCHEDULE: &[Key] = &[
             Form::Word("host", "In the computer's memory."),
             Form::Word("device", "On the device."),
             Form::Word(
+                "disk",
+                "In files without a name on the disk of the run directory, or of `hift run --scratch`, mapped into memory: \
+                 they come for their update and go back. So do 32-bit masters where the precision has them at rest \
+                 (`mixed_hi`). For a computer whose memory does not hold them; a disk is slower by far.",
+            ),
+            Form::Word(
                 "discard",
                 "Nowhere: each turn begins with fresh states, as in BAdam. Only the active group's \
                      states take memory.",
             ),
-            Form::Soon("disk"),
         ],
         "host",
         "device",
         "Where the optimizer states of a group rest between its turns. On the CPU, host and device are \
-         the same memory.",
+         the same memory; on disk, they are not in it.",
     ),
     default(
         "weights",
@@ -1234,11 +1235,16 @@ const SCHEDULE: &[Key] = &[
                 "In the computer's memory: each block's come to the device a block ahead of their use, forward and in \
                      reverse, and go again. Device memory then does not grow with the number of layers.",
             ),
-            Form::Soon("disk"),
+            Form::Word(
+                "disk",
+                "In files without a name on the disk of the run directory, or of `hift run --scratch`, mapped into memory, \
+                 with their masters; they come and go as with `host`, on the CPU, too.",
+            ),
         ],
         "device",
         "host",
-        "Where weights rest while no operation needs them. On the CPU, host and device are the same memory.",
+        "Where weights rest while no operation needs them. On the CPU, host and device are the same memory; on disk, they \
+         are not in it.",
     ),
     required(
         "rate",

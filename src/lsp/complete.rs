@@ -215,10 +215,10 @@ impl List<'_, '_> {
         let word = self.analysis.span(self.source, self.range);
         let is_new = |name: &str| !there.iter().any(|(own, span)| *own == name && *span != word);
         let assigned = self.next == Token::Equals;
-        for key in kind.keys.iter().filter(|key| key.need != Need::Soon && is_new(key.name)) {
+        for key in kind.keys.iter().filter(|key| is_new(key.name)) {
             let (sort, detail) = match key.need {
                 Need::Required if !outer.changes => ("0", "must be written".to_owned()),
-                Need::Required | Need::Soon => ("1", String::new()),
+                Need::Required => ("1", String::new()),
                 Need::Depends(on) => ("1", on.to_owned()),
                 Need::Default(value) => ("2", format!("default {value}")),
             };
@@ -290,7 +290,7 @@ impl List<'_, '_> {
     fn arguments(&mut self, function: &'static Function, open: Option<usize>) {
         let there = open.map_or_else(Vec::new, |open| written(self.scan, open));
         let word = self.analysis.span(self.source, self.range);
-        for key in function.arguments.iter().filter(|key| key.need != Need::Soon) {
+        for key in function.arguments.iter() {
             if there.iter().any(|(name, span)| *name == key.name && *span != word) {
                 continue;
             }
@@ -346,7 +346,7 @@ impl List<'_, '_> {
                 }
                 Form::Block(kinds) => self.names(kinds, asked.block.and_then(|block| block.name)),
                 Form::Whole(_) | Form::Real(_) | Form::Amount(_) | Form::List(..) | Form::Record(..) => {}
-                Form::Text | Form::Path | Form::Template | Form::Soon(_) => {}
+                Form::Text | Form::Path | Form::Template => {}
             }
         }
         if self.is_layers(&asked) {
@@ -523,7 +523,7 @@ fn needed(kind: &Kind) -> Vec<&Key> {
             Need::Required => needed.push(key),
             Need::Depends(on) if on.starts_with("needed") => needed.push(key),
             Need::Depends(on) if on.starts_with("either") && !known(on) => needed.push(key),
-            Need::Depends(_) | Need::Default(_) | Need::Soon => {}
+            Need::Depends(_) | Need::Default(_) => {}
         }
     }
     needed

@@ -182,7 +182,7 @@ fn is_free(user: &Analysis, symbol: &Symbol, new: &str) -> Result<(), String> {
             }
             for form in user.symbols.of(symbol).flat_map(|found| found.forms.unwrap_or(&[])) {
                 match form {
-                    Form::Word(word, _) | Form::Soon(word) if *word == new => {
+                    Form::Word(word, _) if *word == new => {
                         return Err(format!("`{new}` is a word of the language where the name is used"));
                     }
                     Form::Function(function) if function.name == new => {

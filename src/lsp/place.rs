@@ -3,7 +3,7 @@
 //! It goes by tokens, not by the tree: where someone is writing, the tree has a hole.
 
 use crate::lang::scan::{Scan, Token};
-use crate::lang::schema::{self, Form, Function, Key, Kind, Need};
+use crate::lang::schema::{self, Form, Function, Key, Kind};
 use crate::problem::Span;
 
 /// A place in a text.
@@ -213,7 +213,7 @@ fn asked_by_position<'t>(
     position: usize,
     outer: Option<Asked<'t>>,
 ) -> Asked<'t> {
-    let key = function.arguments.iter().filter(|key| key.need != Need::Soon).nth(position);
+    let key = function.arguments.get(position);
     outer.unwrap_or_default().argument(function, key)
 }
 

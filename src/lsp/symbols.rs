@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::lang::Loaded;
-use crate::lang::schema::{self, Form, Kind, Need, PROFILE};
+use crate::lang::schema::{self, Form, Kind, PROFILE};
 use crate::lang::syntax::{Block, Entry, Item, Name, Piece, Term, Value};
 use crate::problem::Span;
 
@@ -193,11 +193,7 @@ impl<'f> Walk<'f> {
                     Form::Function(function) if function.name == name.text => Some(*function),
                     _ => None,
                 });
-                let by_position: Vec<_> = function
-                    .iter()
-                    .flat_map(|function| function.arguments)
-                    .filter(|key| key.need != Need::Soon)
-                    .collect();
+                let by_position: Vec<_> = function.iter().flat_map(|function| function.arguments).collect();
                 for (i, argument) in arguments.iter().enumerate() {
                     let key = match &argument.name {
                         Some(name) => by_position.iter().find(|key| key.name == name.text),
@@ -234,7 +230,7 @@ impl<'f> Walk<'f> {
     fn word(&mut self, word: &'f str, span: Span, forms: Option<&'static [Form]>) {
         for form in forms.unwrap_or_default() {
             match form {
-                Form::Word(own, _) | Form::Soon(own) if *own == word => return,
+                Form::Word(own, _) if *own == word => return,
                 Form::Function(function) if function.name == word => return,
                 Form::Block(kinds) => {
                     if let Some(kind) = kinds.iter().find(|kind| self.blocks.contains(&(**kind, word))) {

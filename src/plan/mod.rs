@@ -31,7 +31,7 @@ use crate::lang::pipeline::{
 use crate::model::{Kind, Model, Target, Task};
 use crate::problem::{Fault, Problem, Problems, Span};
 use crate::program::builder::{BatchShape, CacheShape};
-use crate::program::residency::{Away, bring};
+use crate::program::residency::{Away, Rests, bring, on_pages};
 use crate::program::{
     Backend, Graph, ParamId, Program, Settings, StepPrograms, forward_only, precision, step_programs,
 };
@@ -548,19 +548,55 @@ impl TrainPlan {
 
     /// What rests away from the device while no instruction needs it.
     pub fn away(&self) -> Away {
-        match self.device {
+        let host = match self.device {
             // The device's memory is the host's.
-            Device::Auto | Device::Cpu => Away::default(),
-            Device::Cuda(_) => Away {
-                weights: self.weights_rest == Residence::Host,
-                masters: match self.model.precision {
-                    Precision::MixedHi(_) => true,
-                    Precision::Mixed(_) => self.weights_rest == Residence::Host,
-                    Precision::Fp32 | Precision::Bf16 => false,
-                },
-                states: self.states == Rest::Host,
-                sparing: self.sparing,
-            },
+            Device::Auto | Device::Cpu => Rests::Here,
+            Device::Cuda(_) => Rests::Host,
+        };
+        let weights = match self.weights_rest {
+            Residence::Device => Rests::Here,
+            Residence::Host => host,
+            Residence::Disk => Rests::Disk,
+        };
+        let states = match self.states {
+            Rest::Device | Rest::Discard => Rests::Here,
+            Rest::Host => host,
+            Rest::Disk => Rests::Disk,
+        };
+        let masters = match self.model.precision {
+            // Where anything rests on disk, the host has no room for the largest of all.
+            Precision::MixedHi(_) if [weights, states].contains(&Rests::Disk) => Rests::Disk,
+            Precision::MixedHi(_) => host,
+            Precision::Mixed(_) => weights,
+            Precision::Fp32 | Precision::Bf16 => Rests::Here,
+        };
+        Away { weights, masters, states, sparing: self.sparing }
+    }
+
+    /// What the stage takes of the disk for what rests there: while it trains, or once it has ended, when parameters that
+    /// were on the device come to it, too.
+    pub fn scratch(&self) -> Bytes {
+        let away = self.away();
+        if !away.needs_disk() {
+            return Bytes(0);
+        }
+        let model = &self.model.model;
+        let of = |rests: Rests, bytes: Bytes| if rests == Rests::Disk { bytes } else { Bytes(0) };
+        let parameters = |dtype: Dtype| -> Bytes {
+            model.params.iter().map(|param| on_pages(Bytes(dtype.size() * param.elements()))).sum()
+        };
+        let weights = parameters(self.model.precision.dtype());
+        let masters = if self.model.precision.has_masters() {
+            parameters(self.model.precision.kept())
+        } else {
+            Bytes(0)
+        };
+        let states = |id: &ParamId| optimizer::states(&self.algorithm, model, *id);
+        let states = self.trained().iter().flat_map(states).map(|state| on_pages(state.bytes())).sum();
+        let training = of(away.weights, weights) + of(away.masters, masters) + of(away.states, states);
+        match self.device {
+            Device::Auto | Device::Cpu => training,
+            Device::Cuda(_) => training.max(weights + masters),
         }
     }
 
@@ -572,10 +608,15 @@ impl TrainPlan {
 
     /// Optimizer states of everything that is trained, each counted once.
     pub fn all_state_bytes(&self) -> Bytes {
+        self.state_bytes(&Group { names: Vec::new(), params: self.trained(), n_elements: 0 })
+    }
+
+    /// Every parameter that some group trains, once.
+    fn trained(&self) -> Vec<ParamId> {
         let mut params: Vec<_> = self.groups.iter().flat_map(|group| &group.params).copied().collect();
         params.sort_unstable();
         params.dedup();
-        self.state_bytes(&Group { names: Vec::new(), params, n_elements: 0 })
+        params
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn stage(written: &Stage, planned: &StagePlan) -> Vec<Problem> {
 fn train(written: &Train, plan: &TrainPlan) -> Vec<Problem> {
     let mut warnings = Vec::new();
     let length = written.length.span();
-    let weights = if plan.away().weights { Bytes(0) } else { plan.model.bytes };
+    let weights = if plan.away().weights.is_away() { Bytes(0) } else { plan.model.bytes };
     if let Some(limit) = plan.memory_limit.filter(|limit| *limit < weights) {
         warnings.push(
             Problem::warning(

@@ -12,42 +12,133 @@
 //! Source: Liu et al. 2024, "HiFT", section 3.2, where optimizer states of resting groups are on the host; Ren et al. 2021,
 //! "ZeRO-Offload", for the copies beside the computation.
 
-use super::{Home, Instr, Op, ParamId, Phase, Program, Role, Value, ValueId};
+use crate::units::Bytes;
+
+use super::{Backend, Home, Instr, Op, ParamId, Phase, Program, Role, Value, ValueId};
+
+/// Where something resident rests while no instruction needs it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rests {
+    /// In the memory of what computes.
+    #[default]
+    Here,
+    /// In the host's memory.
+    Host,
+    /// In a file that is mapped into memory.
+    Disk,
+}
+
+impl Rests {
+    /// Whether it has to come before it is read.
+    pub fn is_away(self) -> bool {
+        match self {
+            Rests::Here => false,
+            Rests::Host | Rests::Disk => true,
+        }
+    }
+}
 
 /// What rests away from the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Away {
-    pub weights: bool,
-    pub masters: bool,
-    pub states: bool,
+    pub weights: Rests,
+    pub masters: Rests,
+    pub states: Rests,
     /// Masters and states of no more than two parameters are there at a time, even if the device then waits for them.
     pub sparing: bool,
 }
 
 impl Away {
-    /// Where a value is at home, if that is not the device.
+    /// Whether anything rests on disk.
+    pub fn needs_disk(self) -> bool {
+        [self.weights, self.masters, self.states].contains(&Rests::Disk)
+    }
+
+    /// Where a home is.
+    fn place(self, home: Home) -> Rests {
+        match home {
+            Home::Weight(_) => self.weights,
+            Home::Master(_) => self.masters,
+            Home::State(..) => self.states,
+        }
+    }
+
+    /// What a value is at home, if that is not the device.
     fn home(self, role: Role) -> Option<Home> {
-        match role {
-            Role::Weight(param) if self.weights => Some(Home::Weight(param)),
-            Role::Master(param) if self.masters => Some(Home::Master(param)),
-            Role::State(param, slot) if self.states => Some(Home::State(param, slot)),
-            Role::Weight(_)
-            | Role::Master(_)
-            | Role::State(..)
-            | Role::Cache(_)
+        let home = match role {
+            Role::Weight(param) => Home::Weight(param),
+            Role::Master(param) => Home::Master(param),
+            Role::State(param, slot) => Home::State(param, slot),
+            Role::Cache(_)
             | Role::Fetched(_)
             | Role::Input(_)
             | Role::Activation
             | Role::Flow
             | Role::Gradient(_)
-            | Role::Scalar => None,
-        }
+            | Role::Scalar => return None,
+        };
+        self.place(home).is_away().then_some(home)
     }
 }
 
 /// Operations that a device does while a byte crosses between it and the host. 160e12 a second over 20e9 bytes a second
 /// and 400e12 over 50e9 are alike in this.
 const FLOPS_PER_BYTE: u64 = 8192;
+
+/// What a disk is taken to read and write: a usual NVMe drive, below what its maker says. Where there is room in memory the
+/// system keeps files there, and is faster.
+pub const DISK_BYTES_PER_SECOND: f64 = 2.5e9;
+
+/// The same for a disk, which is to the link as 2.5e9 bytes a second to 20e9.
+const FLOPS_PER_DISK_BYTE: u64 = 8 * FLOPS_PER_BYTE;
+
+/// Operations that are done while `bytes` travel. A processor makes its copies itself and does nothing meanwhile: there is
+/// no use in an early one.
+fn travel(bytes: u64, from: Rests, backend: Backend) -> u64 {
+    let rate = match (backend, from) {
+        (Backend::Cpu { .. }, _) | (Backend::Gpu, Rests::Here) => 0,
+        (Backend::Gpu, Rests::Host) => FLOPS_PER_BYTE,
+        (Backend::Gpu, Rests::Disk) => FLOPS_PER_DISK_BYTE,
+    };
+    rate.saturating_mul(bytes)
+}
+
+/// What a device copies from and to a disk goes through page-locked memory of the host: so many bytes each way, since
+/// pages of a file are not to be locked.
+pub const STAGING: Bytes = Bytes(32 << 20);
+
+/// What a tensor of so many bytes takes of a disk: a file of its own.
+pub fn on_pages(bytes: Bytes) -> Bytes {
+    Bytes(bytes.0.next_multiple_of(4096))
+}
+
+/// Bytes that a program moves, both ways.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Between the device and the host's memory.
+    pub host: Bytes,
+    /// From and to the disk.
+    pub disk: Bytes,
+}
+
+/// What fetches and evictions of `program` move.
+pub fn moved(program: &Program, away: Away) -> Moved {
+    let mut moved = Moved::default();
+    for instr in &program.instrs {
+        let home = match instr.op {
+            Op::Fetch => instr.inputs[0],
+            Op::Evict => instr.inputs[1],
+            _ => continue,
+        };
+        let value = program.value(home);
+        match away.home(value.role).map(|home| away.place(home)) {
+            Some(Rests::Host) => moved.host += value.bytes(),
+            Some(Rests::Disk) => moved.disk += value.bytes(),
+            Some(Rests::Here) | None => unreachable!("only what rests away travels"),
+        }
+    }
+    moved
+}
 
 /// What is used together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +253,7 @@ fn stays(program: &mut Program, away: Away) -> Vec<Stay> {
             (0..program.instrs.len()).filter(|idx| program.instrs[*idx].inputs.contains(&home)).collect();
         for uses in uses.chunk_by(|a, b| !is_weight[home.0] || turns[*a] == turns[*b]) {
             let value = program.value(home);
-            let travel = FLOPS_PER_BYTE.saturating_mul(value.bytes().0);
+            let travel = travel(value.bytes().0, away.place(kind), program.backend);
             let copy =
                 Value { name: format!("{}.here", value.name), role: Role::Fetched(kind), ..value.clone() };
             program.values.push(copy);

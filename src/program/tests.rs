@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::builder::BatchShape;
-use super::residency::Away;
+use super::residency::{Away, Rests, moved};
 use super::*;
 use crate::estimate::play;
 use crate::model::Model;
@@ -298,7 +298,8 @@ fn what_rests_away_is_there_from_its_fetch_to_its_last_use_and_no_longer() {
             let model = model(tied);
             let StepPrograms::Whole(program) = programs(&model, layers, |settings| {
                 settings.backend = Backend::Gpu;
-                settings.away = Away { weights: true, masters: true, states: true, sparing: tied };
+                settings.away =
+                    Away { weights: Rests::Host, masters: Rests::Host, states: Rests::Host, sparing: tied };
             }) else {
                 unreachable!("nothing accumulates")
             };
@@ -347,6 +348,31 @@ fn what_rests_away_is_there_from_its_fetch_to_its_last_use_and_no_longer() {
 }
 
 #[test]
+fn a_processor_has_what_rests_on_disk_for_as_long_as_it_reads_it() {
+    let model = model(false);
+    let StepPrograms::Whole(program) = programs(&model, &["block.1"], |settings| {
+        settings.away =
+            Away { weights: Rests::Disk, masters: Rests::Disk, states: Rests::Disk, sparing: false };
+    }) else {
+        unreachable!("nothing accumulates")
+    };
+    check_lifetimes(&program);
+    // A copy travels at no other time than its own, so it is fetched where it is read.
+    let reads = |id: &ValueId, instr: &Instr| instr.inputs.contains(id) && instr.op != Op::Evict;
+    for (idx, instr) in program.instrs.iter().enumerate().filter(|(_, instr)| instr.op == Op::Fetch) {
+        let next = program.instrs[idx..].iter().find(|instr| instr.op != Op::Fetch).unwrap();
+        assert!(reads(&instr.outputs[0], next), "{program}");
+    }
+    let moved = moved(&program, Away { weights: Rests::Disk, states: Rests::Disk, ..Away::default() });
+    assert_eq!(moved.host.0, 0);
+    // Weights of blocks come forward and in reverse; those of the trained one and its states go home.
+    let trained = active(&model, &["block.1"]);
+    let weights: u64 =
+        model.params.iter().zip(&trained).filter(|(_, is)| **is).map(|(p, _)| p.elements()).sum();
+    assert!(moved.disk.0 > 4 * model.params.iter().map(|p| p.elements()).sum::<u64>() + 4 * weights);
+}
+
+#[test]
 fn device_memory_does_not_grow_with_the_layers_whose_weights_rest_away() {
     let peak = |n: usize| {
         let config = format!(
@@ -356,7 +382,7 @@ fn device_memory_does_not_grow_with_the_layers_whose_weights_rest_away() {
         let model = Model::from_config(&config).unwrap();
         let StepPrograms::Whole(program) = programs(&model, &["head"], |settings| {
             settings.backend = Backend::Gpu;
-            settings.away = Away { weights: true, ..Away::default() };
+            settings.away = Away { weights: Rests::Host, ..Away::default() };
         }) else {
             unreachable!("nothing accumulates")
         };

@@ -175,7 +175,7 @@ impl Facts {
             match value {
                 Json::Object(inner) if !is_call(&inner) => self.rest(&name, Entries(inner)),
                 value => {
-                    let bytes = ["bytes", "peak", "disk"].iter().any(|word| key.ends_with(word));
+                    let bytes = ["bytes", "peak", "disk", "transfers"].iter().any(|word| key.ends_with(word));
                     let unit = match &value {
                         Json::Number(number) if number.is_u64() && bytes => Unit::Bytes,
                         Json::Number(_) if key.ends_with("flops") => Unit::Work,
@@ -264,6 +264,8 @@ fn read_stage(plan: &Json, figures: &Json) -> Result<StageFacts, String> {
     figures.take("beside");
     figures.take("seconds");
     facts.take(&mut figures, "host", "host memory of what rests", Unit::Bytes);
+    facts.take(&mut figures, "staging", "host memory to copy to and from the disk", Unit::Bytes);
+    facts.take(&mut figures, "scratch", "disk for what rests there", Unit::Bytes);
     facts.take(&mut figures, "data", "host memory of the rows", Unit::Bytes);
     facts.take(&mut figures, "mapped", "rows in the token cache", Unit::Bytes);
     facts.take(&mut figures, "making", "host memory while rows are tokenised", Unit::Bytes);

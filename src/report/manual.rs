@@ -99,7 +99,6 @@ fn overview(path: &str, kind: &Kind) -> String {
             Need::Required => format!("{takes} | it must be written"),
             Need::Default(value) => format!("{takes} | `{value}`"),
             Need::Depends(on) => format!("{takes} | {on}"),
-            Need::Soon => "| not in this version".to_owned(),
         };
         let _ = writeln!(text, "| {link} | {row} |");
     }
@@ -143,7 +142,7 @@ fn word_of(forms: &'static [Form], wanted: &str) -> Option<String> {
             function.arguments.iter().find_map(|argument| word_of(argument.takes, wanted))
         }
         Form::List(inner, _) | Form::Record(inner, _) => word_of(inner, wanted),
-        Form::Word(..) | Form::Soon(_) | Form::Whole(_) | Form::Real(_) | Form::Amount(_) => None,
+        Form::Word(..) | Form::Whole(_) | Form::Real(_) | Form::Amount(_) => None,
         Form::Boolean | Form::Text | Form::Path | Form::Template | Form::Block(_) => None,
     })
 }
@@ -163,23 +162,17 @@ pub fn key_text(key: &Key) -> String {
         Need::Depends(on) if on.starts_with("needed") => _ = write!(text, "It is {on}. "),
         Need::Depends(on) if on.ends_with("is needed") => _ = write!(text, "{}. ", capital(on)),
         Need::Depends(on) => _ = write!(text, "Without it: {on}. "),
-        Need::Soon => return text + "Not in this version.\n",
     }
-    let said: Vec<&Form> = key.takes.iter().filter(|form| !matches!(form, Form::Soon(_))).collect();
-    match said.as_slice() {
+    match key.takes {
         [one] if !is_named(one) => _ = write!(text, "Takes {}.", form(one)),
         _ => {
-            text += if said.len() > 1 { "Takes one of:\n\n" } else { "Takes:\n\n" };
+            text += if key.takes.len() > 1 { "Takes one of:\n\n" } else { "Takes:\n\n" };
             let mut told = Vec::new();
-            said.iter().for_each(|form| text += &value_text(form, &mut told));
+            key.takes.iter().for_each(|form| text += &value_text(form, &mut told));
             text = text.trim_end().to_owned();
         }
     }
     text += "\n";
-    let soon: Vec<String> = key.takes.iter().filter_map(planned).collect();
-    if !soon.is_empty() {
-        let _ = write!(text, "\nNot in this version: {}.\n", soon.join(", "));
-    }
     if !key.also.is_empty() {
         let also: Vec<String> = key.also.iter().map(|name| format!("`{name}`")).collect();
         let _ = write!(text, "\nOther tools say {}.\n", also.join(", "));
@@ -194,7 +187,7 @@ fn example(key: &Key) -> String {
         match form {
             Form::Block(kinds) => NAMES.iter().find(|(known, _)| kinds.contains(known)),
             Form::List(inner, _) => inner.iter().find_map(named),
-            Form::Word(..) | Form::Soon(_) | Form::Function(_) | Form::Whole(_) | Form::Real(_) => None,
+            Form::Word(..) | Form::Function(_) | Form::Whole(_) | Form::Real(_) => None,
             Form::Amount(_) | Form::Boolean | Form::Text | Form::Path | Form::Template => None,
             Form::Record(..) => None,
         }
@@ -232,7 +225,6 @@ fn value_text<'k>(form_: &'k Form, told: &mut Vec<&'k Key>) -> String {
             }
             text
         }
-        Form::Soon(_) => String::new(),
         Form::Whole(_) | Form::Real(_) | Form::Amount(_) | Form::Boolean | Form::Text | Form::Path => {
             format!("- {}\n", form(form_))
         }
@@ -254,13 +246,10 @@ fn indented(text: &str) -> String {
 /// An argument in a line: `size`, a whole number from 1: how many layers ...
 fn argument_text(key: &Key) -> String {
     let mut text = format!("`{}`: ", key.name);
-    if key.need == Need::Soon {
-        return format!("{text}{} Not in this version.", key.doc);
-    }
     text += key.doc;
     let _ = write!(text, " It is {}", takes(key.takes));
     match key.need {
-        Need::Required | Need::Soon => text += "; it must be written.",
+        Need::Required => text += "; it must be written.",
         Need::Default(value) => _ = write!(text, "; `{value}` where it is left out."),
         Need::Depends(on) => _ = write!(text, "; where it is left out, {on}."),
     }
@@ -274,8 +263,7 @@ fn argument_text(key: &Key) -> String {
 
 /// A function as it is called, without the values: `by_layer(size, tail)`.
 fn call(function: &Function) -> String {
-    let names: Vec<&str> =
-        function.arguments.iter().filter(|key| key.need != Need::Soon).map(|key| key.name).collect();
+    let names: Vec<&str> = function.arguments.iter().map(|key| key.name).collect();
     format!("{}({})", function.name, names.join(", "))
 }
 
@@ -284,23 +272,14 @@ fn is_named(form: &Form) -> bool {
     match form {
         Form::Word(..) | Form::Function(_) => true,
         Form::List(inner, _) => inner.iter().any(is_named),
-        Form::Soon(_) | Form::Whole(_) | Form::Real(_) | Form::Amount(_) | Form::Boolean => false,
+        Form::Whole(_) | Form::Real(_) | Form::Amount(_) | Form::Boolean => false,
         Form::Text | Form::Path | Form::Template | Form::Block(_) | Form::Record(..) => false,
-    }
-}
-
-fn planned(form: &Form) -> Option<String> {
-    match form {
-        Form::Soon(word) => Some(format!("`{word}`")),
-        Form::Word(..) | Form::Function(_) | Form::Whole(_) | Form::Real(_) | Form::Amount(_) => None,
-        Form::Boolean | Form::Text | Form::Path | Form::Template | Form::Block(_) => None,
-        Form::List(..) | Form::Record(..) => None,
     }
 }
 
 /// What a key takes, in a phrase: "`none` or a number above 0".
 fn takes(forms: &[Form]) -> String {
-    let parts: Vec<String> = forms.iter().filter(|form| !matches!(form, Form::Soon(_))).map(form).collect();
+    let parts: Vec<String> = forms.iter().map(form).collect();
     joined(&parts, "or")
 }
 
@@ -315,7 +294,7 @@ fn joined(parts: &[String], conjunction: &str) -> String {
 /// A form in a phrase.
 fn form(form: &Form) -> String {
     match form {
-        Form::Word(word, _) | Form::Soon(word) => format!("`{word}`"),
+        Form::Word(word, _) => format!("`{word}`"),
         Form::Function(function) => format!("`{}`", call(function)),
         Form::Whole(range) => format!("a whole number {}", range_text(range)),
         Form::Real(range) => format!("a number {}", range_text(range)),

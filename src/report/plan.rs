@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::estimate::{Breakdown, Estimate, GroupEstimate, StageEstimate};
+use crate::estimate::{Breakdown, DISK_BYTES_PER_SECOND, Estimate, GroupEstimate, StageEstimate};
 use crate::lang::pipeline::{Algorithm, Device, Precision, Residence, Rest, Setting, Weights};
 use crate::plan::rate::Shape;
 use crate::plan::{
@@ -70,7 +70,7 @@ fn model(plan: &ModelPlan) -> String {
         Precision::Bf16 => " in bf16, rounded at random".to_string(),
         Precision::Mixed(_) => format!(" in {}, beside {} of fp32 masters", plan.precision, plan.masters),
         Precision::MixedHi(_) => {
-            format!(" in {}, beside {} of fp32 masters that rest on the host", plan.precision, plan.masters)
+            format!(" in {}, beside {} of fp32 masters at rest", plan.precision, plan.masters)
         }
     };
     let parameters = Count(plan.n_elements);
@@ -119,11 +119,15 @@ fn optimizer(plan: &TrainPlan) -> String {
     let states = match plan.states {
         Rest::Device => "states stay on the device",
         Rest::Host => "states rest on the host",
+        Rest::Disk => "states rest on disk",
         Rest::Discard => "states are forgotten after a turn",
     };
     let weights = match plan.weights_rest {
         Residence::Device => "",
-        Residence::Host => ", weights too",
+        Residence::Host if plan.states == Rest::Host => ", weights too",
+        Residence::Host => ", weights rest on the host",
+        Residence::Disk if plan.states == Rest::Disk => ", weights too",
+        Residence::Disk => ", weights rest on disk",
     };
     let clip = plan.clip.map_or(String::new(), |clip| format!(", clipped at norm {clip}"));
     format!("{algorithm}, weight decay {}{clip}; {states}{weights}", plan.weight_decay)
@@ -279,20 +283,19 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
     if let Some(limit) = plan.memory_limit {
         line(text, "limit", &limit.to_string());
     }
-    if let Some(checkpoint) = &plan.checkpoint {
-        line(
-            text,
-            "disk",
-            &format!(
-                "{} a checkpoint, every {} steps, {} kept",
-                figures.disk,
-                Count(checkpoint.steps),
-                checkpoint.keep
-            ),
-        );
-    } else {
-        line(text, "disk", &format!("{} if the run is interrupted", figures.disk));
-    }
+    let kept = match &plan.checkpoint {
+        Some(checkpoint) => {
+            let (steps, keep) = (Count(checkpoint.steps), checkpoint.keep);
+            format!("{} a checkpoint, every {steps} steps, {keep} kept", figures.disk)
+        }
+        None => format!("{} if the run is interrupted", figures.disk),
+    };
+    let scratch = match figures.scratch {
+        Bytes(0) => String::new(),
+        scratch => format!("; {scratch} for what rests there, gone with the run"),
+    };
+    line(text, "disk", &format!("{kept}{scratch}"));
+    transfers(text, &figures.groups);
     work(text, figures);
 }
 
@@ -302,6 +305,25 @@ fn work(text: &mut String, figures: &StageEstimate) {
         format!(", {} at the {}/s of `hift doctor --calibrate`", duration(seconds), flops(work / seconds))
     });
     line(text, "work", &format!("{}{time}", flops(work)));
+}
+
+/// What a step of the group that moves the most brings and takes back, and how long a disk takes for it.
+fn transfers(text: &mut String, groups: &[GroupEstimate]) {
+    let Some(most) = groups.iter().max_by_key(|group| (group.disk_transfers, group.host_transfers)) else {
+        return;
+    };
+    let host =
+        (most.host_transfers > Bytes(0)).then(|| format!("{} from and to the host", most.host_transfers));
+    let disk = (most.disk_transfers > Bytes(0)).then(|| {
+        let seconds = most.disk_transfers.0 as f64 / DISK_BYTES_PER_SECOND;
+        let seconds = if seconds < 0.1 { "less than 0.1".to_string() } else { format!("{seconds:.1}") };
+        let gigabytes = DISK_BYTES_PER_SECOND / 1e9;
+        format!("{} from and to the disk, {seconds} s at {gigabytes} GB/s", most.disk_transfers)
+    });
+    let parts: Vec<String> = disk.into_iter().chain(host).collect();
+    if !parts.is_empty() {
+        line(text, "transfers", &format!("in a step of {}: {}", names(&most.names), parts.join("; ")));
+    }
 }
 
 /// Groups that are all shown, and those that are where there are more.
@@ -362,7 +384,9 @@ fn phases(text: &mut String, figures: &StageEstimate) {
     let mapped = mapped.map_or(String::new(), |mapped| format!("; {mapped} mapped from the token cache"));
     let making = figures.making.map_or(String::new(), |most| format!("; up to {most} while they are read"));
     let data = figures.data.map(|data| format!("{data} for the rows' ids and labels{mapped}{making}"));
-    let host: Vec<String> = resting.into_iter().chain(data).collect();
+    let staging = (figures.staging > Bytes(0))
+        .then(|| format!("{} to copy to and from the disk through", figures.staging));
+    let host: Vec<String> = resting.into_iter().chain(staging).chain(data).collect();
     if !host.is_empty() {
         line(text, "host", &host.join(", "));
     }

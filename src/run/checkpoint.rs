@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::access::dtype;
-use crate::engine::{Parameters, Store, Tensor, files, store};
+use crate::engine::{Parameters, Place, Resting, Store, files, store};
 use crate::lock::Hashed;
 use crate::model::Model;
 use crate::plan::{ModelPlan, Queue};
@@ -122,6 +122,17 @@ pub fn save(
     store: &Store,
 ) -> Result<PathBuf, Problem> {
     store.settle().map_err(|error| store::failed(&error))?;
+    store.sync().map_err(|error| {
+        Problem::of(
+            Fault::Output,
+            "hift::engine::scratch",
+            format!("what rests on disk cannot be relied on: {error}; no checkpoint is written of it"),
+        )
+        .help(
+            "the disk or its connection is failing: checkpoints from before are untouched; name a folder on another disk \
+             with `--scratch`, and the same command goes on from the last one",
+        )
+    })?;
     let written = write(directory, position, model, store);
     if written.is_err() {
         sweep(&directory.path);
@@ -130,7 +141,7 @@ pub fn save(
 }
 
 /// The tensors of a checkpoint, by file and name.
-fn tensors(model: &Model, store: &Store) -> [(&'static str, Vec<(String, Tensor)>); 2] {
+fn tensors(model: &Model, store: &Store) -> [(&'static str, Vec<(String, Resting)>); 2] {
     let ids = || (0..model.params.len()).map(ParamId);
     let name = |id: ParamId| model.param(id).name.clone();
     let weights = ids().map(|id| (name(id), store.kept()[id.0].clone())).collect();
@@ -157,8 +168,7 @@ fn write(
     }
     fs::create_dir_all(&beside).map_err(io)?;
     let files = tensors(model, store);
-    let bytes = |tensor: &Tensor| (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
-    let needed: u64 = files.iter().flat_map(|(_, tensors)| tensors).map(|(_, tensor)| bytes(tensor)).sum();
+    let needed: u64 = files.iter().flat_map(|(_, tensors)| tensors).map(|(_, tensor)| tensor.bytes()).sum();
     space::require(&all, Bytes(needed), "a checkpoint takes")?;
     let mut sums = String::new();
     let mut sum = |file: &str| {
@@ -407,34 +417,22 @@ impl Point {
         .help("remove it to go on from the one before, or start anew with `--new`")
     }
 
-    /// Reads weights and states.
-    pub fn load(&self, plan: &ModelPlan) -> Result<Begin, Problem> {
+    /// Reads weights and states, one after the other; what is to rest on the disk of `place` goes there.
+    pub fn load(&self, plan: &ModelPlan, place: &Place) -> Result<Begin, Problem> {
         let model = &plan.model;
         let broken = |what: String| self.broken(&what);
         let open = |file: &str| {
             files::Incoming::open(&self.path.join(file)).map_err(|error| broken(format!("{file}: {error}")))
         };
-        let (weights, states) = (open(WEIGHTS)?, open(STATES)?);
+        let states = open(STATES)?;
         let unreadable = |error: io::Error| broken(error.to_string());
-        let mut tensors = Vec::with_capacity(model.params.len());
-        for param in &model.params {
-            match weights.get(&param.name).map_err(unreadable)? {
-                Some(tensor) if dtype(&tensor) != plan.precision.kept() => {
-                    return Err(broken(format!("`{}` is in {}", param.name, dtype(&tensor))));
-                }
-                Some(tensor) if tensor.dims() == param.shape => tensors.push(tensor),
-                Some(_) => return Err(broken(format!("`{}` has another shape", param.name))),
-                None => return Err(broken(format!("`{}` is missing", param.name))),
-            }
-        }
-        let parameters = Parameters::of(tensors, plan.precision).map_err(|error| store::failed(&error))?;
-        let mut store = Store::of(parameters);
+        let mut store = Store::of(self.parameters(plan, place)?);
         for (idx, param) in model.params.iter().enumerate() {
             let mut slots = Vec::new();
             while let Some(state) =
                 states.get(&format!("{}#{}", param.name, slots.len())).map_err(unreadable)?
             {
-                slots.push(state);
+                slots.push(place.state(state).map_err(|error| store::failed(&error))?);
             }
             store.restore(ParamId(idx), slots, self.updates.get(&param.name).copied().unwrap_or(0));
         }
@@ -446,5 +444,29 @@ impl Point {
             scale: self.scale,
             course: self.course.clone(),
         })
+    }
+
+    /// Reads weights alone, or their masters. As [`Point::load`].
+    pub fn parameters(&self, plan: &ModelPlan, place: &Place) -> Result<Parameters, Problem> {
+        let model = &plan.model;
+        let broken = |what: String| self.broken(&what);
+        let weights = files::Incoming::open(&self.path.join(WEIGHTS))
+            .map_err(|error| broken(format!("{WEIGHTS}: {error}")))?;
+        let unreadable = |error: io::Error| broken(error.to_string());
+        let mut parameters = Parameters::default();
+        for param in &model.params {
+            match weights.get(&param.name).map_err(unreadable)? {
+                Some(tensor) if dtype(&tensor) != plan.precision.kept() => {
+                    return Err(broken(format!("`{}` is in {}", param.name, dtype(&tensor))));
+                }
+                Some(tensor) if tensor.dims() == param.shape => {
+                    let added = parameters.add(tensor, plan.precision, Some(place));
+                    added.map_err(|error| store::failed(&error))?;
+                }
+                Some(_) => return Err(broken(format!("`{}` has another shape", param.name))),
+                None => return Err(broken(format!("`{}` is missing", param.name))),
+            }
+        }
+        Ok(parameters)
     }
 }

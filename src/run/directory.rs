@@ -358,7 +358,7 @@ fn move_aside(path: &Path) -> Result<PathBuf, Problem> {
 }
 
 /// Whether the last thing that happened here was the end.
-fn is_finished(path: &Path) -> bool {
+pub(super) fn is_finished(path: &Path) -> bool {
     let events = fs::read_to_string(path.join("events.jsonl")).unwrap_or_default();
     let last = events.lines().next_back().and_then(|line| serde_json::from_str::<Json>(line).ok());
     last.is_some_and(|event| event["event"] == "finish")

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 
-use crate::engine::{Tensor, files};
+use crate::engine::{Resting, files};
 use crate::lock::Hashed;
 use crate::plan::{ExportPlan, StagePlan};
 use crate::problem::{Fault, Problem, Problems};
@@ -147,7 +147,7 @@ fn restore(to: &Path) {
 
 /// Writes the export beside its place, then gives it its name. Where that fails, nothing of it stays, and an earlier
 /// export is what it was.
-pub fn export(plan: &ExportPlan, weights: &[Tensor], order: &Order<'_>) -> Result<PathBuf, Problem> {
+pub fn export(plan: &ExportPlan, weights: &[Resting], order: &Order<'_>) -> Result<PathBuf, Problem> {
     let to = target(order, plan);
     check_target(order, &to)?;
     let writing = beside(&to, "writing");
@@ -180,7 +180,7 @@ impl From<Problem> for Failed {
     }
 }
 
-fn write(plan: &ExportPlan, weights: &[Tensor], order: &Order<'_>, writing: &Path) -> Result<(), Failed> {
+fn write(plan: &ExportPlan, weights: &[Resting], order: &Order<'_>, writing: &Path) -> Result<(), Failed> {
     let folder = &order.folder;
     if writing.exists() {
         fs::remove_dir_all(writing)?;
@@ -188,7 +188,7 @@ fn write(plan: &ExportPlan, weights: &[Tensor], order: &Order<'_>, writing: &Pat
     fs::create_dir_all(writing)?;
     let model = &plan.model.model;
     let names = model.params.iter().map(|param| param.name.clone());
-    let tensors: Vec<(String, Tensor)> = names.zip(weights.iter().cloned()).collect();
+    let tensors: Vec<(String, Resting)> = names.zip(weights.iter().cloned()).collect();
     files::write(&writing.join(WEIGHTS), &tensors, Some(plan.dtype))?;
 
     let mut config = model.config.clone();

@@ -33,7 +33,7 @@ use serde_json::json;
 use crate::data::{Cached, Labels, Library, Limits, Target};
 use crate::engine::{Devices, Parameters, Place, Store, store};
 use crate::estimate::Estimate;
-use crate::lang::pipeline::{Device, Weights};
+use crate::lang::pipeline::{Device, Precision, Weights};
 use crate::lock::{Listing, Lock, Locked};
 use crate::model::{self, Head, Model, Read};
 use crate::plan::{Plan, StagePlan, TrainPlan};
@@ -57,6 +57,8 @@ pub struct Order<'a> {
     /// Relative paths of the pipeline start here.
     pub folder: PathBuf,
     pub directory: PathBuf,
+    /// The folder whose disk has what rests there; the run directory, if nothing is said.
+    pub scratch: Option<PathBuf>,
     pub resume: Resume,
     /// What computes the stages that ask for more than processors.
     pub devices: &'a Devices,
@@ -68,6 +70,13 @@ pub struct Order<'a> {
     pub locked: Option<Locked>,
     /// Whether TensorBoard is to see how the run goes.
     pub tensorboard: bool,
+}
+
+impl Order<'_> {
+    /// The folder whose disk has what rests there.
+    fn scratch(&self) -> &Path {
+        self.scratch.as_ref().unwrap_or(&self.directory)
+    }
 }
 
 /// What to do with a run directory that holds an unfinished run of the same plan.
@@ -140,6 +149,7 @@ pub fn execute(
     directory
         .event("start", json!({ "version": env!("CARGO_PKG_VERSION"), "resumed": !points.is_empty() }))?;
     directory.write_lock(&lock)?;
+    std::fs::create_dir_all(order.scratch()).map_err(|error| unwritable(order.scratch(), &error))?;
     let mut results: Vec<Trained> = Vec::new();
     let mut exports = Vec::new();
     let reached = stages(order, library, watch, &mut directory, &points, &mut results, &mut exports);
@@ -201,11 +211,13 @@ fn stages(
                 }
                 let audit = json!({ "stage": plan.name, "audit": dataset.audit, "cache": dataset.cached });
                 directory.event("audit", audit)?;
+                let place = place(order, plan.device, plan.away(), plan.model.tf32);
+                let fresh =
+                    || Ok(train::Begin::fresh(Store::of(parameters(order, results, stage, Some(&place))?)));
                 let mut begin = match points.iter().rfind(|point| point.stage_index == index) {
-                    Some(point) => point.load(&plan.model)?,
-                    None => train::Begin::fresh(Store::of(parameters(order, results, stage)?)),
+                    Some(point) => point.load(&plan.model, &place)?,
+                    None => fresh()?,
                 };
-                let machine = order.devices.get(plan.device);
                 let (start, mut roll_backs) = (directory.metrics_bytes(), begin.course.roll_backs);
                 let asked = generate::Asked::while_training(plan, &order.folder, &dataset)?;
                 let rows = train::Rows { dataset: &dataset, asked: asked.as_ref() };
@@ -213,14 +225,14 @@ fn stages(
                 let keep_end = last_train.is_some_and(|last| index < last);
                 let end = loop {
                     let problems =
-                        match train::train(plan, index, begin, keep_end, machine, rows, directory, watch) {
+                        match train::train(plan, index, begin, keep_end, &place, rows, directory, watch) {
                             Ok(end) => break end,
                             Err(problems) if train::may_roll_back(plan, &problems, roll_backs) => problems,
                             Err(problems) => return Err(problems),
                         };
                     roll_backs += 1;
-                    let fresh = || Ok(train::Begin::fresh(Store::of(parameters(order, results, stage)?)));
-                    begin = go_back(plan, index, &problems, roll_backs, start, fresh, directory, watch)?;
+                    begin =
+                        go_back(plan, index, &place, &problems, roll_backs, start, fresh, directory, watch)?;
                 };
                 match end {
                     train::End::Done { store, step } => results.push(Trained {
@@ -278,7 +290,7 @@ fn stages(
                 }
             }
             StagePlan::Export(plan) => {
-                let parameters = parameters(order, results, stage)?;
+                let parameters = parameters(order, results, stage, None)?;
                 let to = export::export(plan, parameters.kept(), order)?;
                 directory.event("export", json!({ "stage": plan.name, "to": to }))?;
                 watch.note(&format!("wrote {}", to.display()));
@@ -297,6 +309,7 @@ fn stages(
 fn go_back(
     plan: &TrainPlan,
     index: usize,
+    place: &Place,
     problems: &Problems,
     roll_backs: u64,
     start: u64,
@@ -308,7 +321,7 @@ fn go_back(
     points.retain(|point| point.stage_index == index);
     let spoiled = points.pop_if(|point| point.course.rolled_back_to == Some(point.step));
     let (mut begin, bytes) = match points.last() {
-        Some(point) => (point.load(&plan.model)?, point.metrics_bytes),
+        Some(point) => (point.load(&plan.model, place)?, point.metrics_bytes),
         None => (fresh()?, start),
     };
     begin.course.roll_backs = roll_backs;
@@ -430,21 +443,27 @@ fn still(
     stage: &StagePlan,
     device: Device,
 ) -> Result<Store, Problems> {
-    let Parameters { weights, masters } = parameters(order, results, stage)?;
-    let place = order.devices.get(device).map(|machine| Place {
-        machine: machine.clone(),
-        away: Away::default(),
-        tf32: stage.model().tf32,
-    });
     // Masters stay where they are.
-    let masters = if place.is_some() { Vec::new() } else { masters };
-    let store = Store::of(Parameters { weights, masters }).at(place.as_ref());
+    let Parameters { weights, masters: _ } = parameters(order, results, stage, None)?;
+    let place = place(order, device, Away::default(), stage.model().tf32);
+    let store = Store::of(Parameters { weights, masters: Vec::new() }).at(Some(&place));
     store.map_err(|error| store::failed(&error).into())
 }
 
+/// Where a stage is computed, and what rests elsewhere.
+fn place(order: &Order<'_>, device: Device, away: Away, tf32: bool) -> Place {
+    Place { machine: order.devices.get(device).cloned(), away, tf32, scratch: order.scratch().into() }
+}
+
 /// The parameters that a stage begins with: of the train stage that it names, or of its model. Tensors share their
-/// storage, so weights that no later train stage changes are not copied.
-fn parameters(order: &Order<'_>, results: &[Trained], stage: &StagePlan) -> Result<Parameters, Problems> {
+/// storage, so weights that no later train stage changes are not copied. Those of a model that are to rest on the disk of
+/// `place` go there as they are read.
+fn parameters(
+    order: &Order<'_>,
+    results: &[Trained],
+    stage: &StagePlan,
+    place: Option<&Place>,
+) -> Result<Parameters, Problems> {
     let failed = |error| Problems::from(store::failed(&error));
     match stage.from() {
         Some(from) => {
@@ -469,7 +488,14 @@ fn parameters(order: &Order<'_>, results: &[Trained], stage: &StagePlan) -> Resu
                 StagePlan::Train(_) | StagePlan::Export(_) => plan.precision.kept(),
                 StagePlan::Evaluate(_) | StagePlan::Generate(_) => plan.precision.dtype(),
             };
-            let loaded = store::load(&plan.model, &plan.weights, &path, dtype).map_err(|mut problems| {
+            // Masters are made for training only.
+            let precision = match stage {
+                StagePlan::Train(_) => plan.precision,
+                StagePlan::Evaluate(_) | StagePlan::Generate(_) | StagePlan::Export(_) => Precision::Fp32,
+            };
+            let mut parameters = Parameters::default();
+            let take = |tensor| parameters.add(tensor, precision, place);
+            store::load_each(&plan.model, &plan.weights, &path, dtype, take).map_err(|mut problems| {
                 for problem in &mut problems.0 {
                     if let Some(span) = plan.span.filter(|_| problem.labels.is_empty()) {
                         *problem = problem.clone().label(span, "these weights");
@@ -477,12 +503,7 @@ fn parameters(order: &Order<'_>, results: &[Trained], stage: &StagePlan) -> Resu
                 }
                 problems
             })?;
-            match stage {
-                StagePlan::Train(_) => Parameters::of(loaded, plan.precision).map_err(failed),
-                StagePlan::Evaluate(_) | StagePlan::Generate(_) | StagePlan::Export(_) => {
-                    Ok(Parameters::plain(loaded))
-                }
-            }
+            Ok(parameters)
         }
     }
 }

@@ -2,24 +2,36 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::plan::StagePlan;
 use crate::problem::{Fault, Problem};
 use crate::units::Bytes;
 
+use super::directory::is_finished;
 use super::{Order, export};
 
 /// Makes sure, before anything is trained, that what the plan says will be written has room: all checkpoints that are
-/// kept and the one that is written beside them, and the exports. What lies in the run directory already counts.
+/// kept and the one that is written beside them, the exports, and what rests on disk. What lies in the run directory
+/// already counts; of a run that is done, nothing comes to rest any more.
 ///
 /// # Errors
 /// When a file system has less room than that (73). Where it cannot be asked, writing will tell.
 pub fn check(order: &Order<'_>) -> Result<(), Problem> {
     // A file system, a folder on it, what is to be written there.
-    let mut wanted: Vec<(u64, &Path, Bytes)> = Vec::new();
+    let mut wanted: Vec<(u64, PathBuf, Bytes)> = Vec::new();
     let targets = export::targets(order);
     let mut targets = targets.iter();
+    let mut add = |place: &Path, bytes: Bytes| {
+        let Some(device) = standing(place).and_then(|folder| Some(fs::metadata(folder).ok()?.dev())) else {
+            return;
+        };
+        match wanted.iter_mut().find(|(known, ..)| *known == device) {
+            Some((_, _, sum)) => *sum += bytes,
+            None => wanted.push((device, place.to_path_buf(), bytes)),
+        }
+    };
+    let scratch: Bytes = order.estimate.stages.iter().map(|stage| stage.scratch).sum();
     for (stage, estimate) in order.plan.stages.iter().zip(&order.estimate.stages) {
         let (place, bytes) = match stage {
             StagePlan::Train(plan) => (order.directory.as_path(), estimate.disk * plan.checkpoints_at_once()),
@@ -28,18 +40,25 @@ pub fn check(order: &Order<'_>) -> Result<(), Problem> {
             }
             StagePlan::Evaluate(_) | StagePlan::Generate(_) => continue,
         };
-        let Some(device) = standing(place).and_then(|folder| Some(fs::metadata(folder).ok()?.dev())) else {
-            continue;
-        };
-        match wanted.iter_mut().find(|(known, ..)| *known == device) {
-            Some((_, _, sum)) => *sum += bytes,
-            None => wanted.push((device, place, bytes)),
-        }
+        add(place, bytes);
+    }
+    if scratch > Bytes(0) && !is_finished(&order.directory) {
+        add(order.scratch(), scratch);
     }
     let there = Bytes(used(&order.directory.join("checkpoints")));
     for (_, place, bytes) in wanted {
         let bytes = if place == order.directory { Bytes(bytes.0.saturating_sub(there.0)) } else { bytes };
-        require(place, bytes, "the plan writes")?;
+        require(&place, bytes, "the plan writes").map_err(|mut problem| {
+            if scratch > Bytes(0) {
+                let what = format!("; {scratch} of it, at the most, for what rests on disk");
+                problem.message += &what;
+                problem = problem.help(
+                    "free some space, name another folder with `--dir` or `to`, another one for what rests on disk with \
+                     `--scratch`, or keep fewer checkpoints with `keep`",
+                );
+            }
+            problem
+        })?;
     }
     Ok(())
 }

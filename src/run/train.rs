@@ -2,18 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
 use serde_json::json;
 
 use crate::data::{Batch, Batches, Dataset};
-use crate::engine::access::{dtype, numbers, with_floats};
-use crate::engine::cpu::number::Number;
-use crate::engine::gpu::Machine;
 use crate::engine::store::DEVICE_FULL;
-use crate::engine::{Device, Inputs, Knobs, Place, Played, Store, Tensor, memory, play, store};
+use crate::engine::{Inputs, Knobs, Place, Played, Store, memory, play, store};
 use crate::estimate;
 use crate::lang::pipeline::{Rest, Shuffle};
 use crate::plan::{EvaluateEvery, Queue, TrainPlan, Visits};
@@ -97,16 +92,14 @@ pub fn train(
     stage_index: usize,
     begin: Begin,
     keep_end: bool,
-    machine: Option<&Arc<dyn Machine>>,
+    place: &Place,
     rows: Rows<'_>,
     directory: &mut RunDirectory,
     watch: &mut dyn Watch,
 ) -> Result<End, Problems> {
     let Begin { store, step: begin, owes_evaluation, queue, scale, course } = begin;
     let dataset = rows.dataset;
-    let place =
-        machine.map(|machine| Place { machine: machine.clone(), away: plan.away(), tf32: plan.model.tf32 });
-    let mut store = store.at(place.as_ref()).map_err(|error| store::failed(&error))?;
+    let mut store = store.at(Some(place)).map_err(|error| store::failed(&error))?;
     let steps = plan.steps.expect("the rows were counted before the run");
     let shuffle = match plan.shuffle {
         Shuffle::None => Shuffle::None,
@@ -127,7 +120,7 @@ pub fn train(
     }
     let mut stepper = Stepper::new(plan).with(queue, scale).until(&signals::interrupted);
     stepper.prepare(&mut store, begin)?;
-    let mut stage = Stage { plan, stage_index, rows, course, directory, watch, met: BTreeMap::new() };
+    let mut stage = Stage { plan, stage_index, place, rows, course, directory, watch, met: BTreeMap::new() };
     stage.link_best()?;
     let evaluates =
         |now: u64| plan.evaluate.as_ref().filter(|every| now.is_multiple_of(every.steps) || now == steps);
@@ -266,7 +259,7 @@ pub fn train(
         // What must be possible before the time is up: one more step, and a checkpoint.
         signals::reserve(began.elapsed().mul_f64(1.5) + stage.saving());
     }
-    stage.say_memory(machine)?;
+    stage.say_memory()?;
     stage.prune()?;
     let best = plan.checkpoint.as_ref().filter(|every| every.ends_with_best).and(stage.course.best);
     if let Some(best) = best.filter(|best| best.step != made) {
@@ -290,6 +283,7 @@ enum HeldOut {
 struct Stage<'a> {
     plan: &'a TrainPlan,
     stage_index: usize,
+    place: &'a Place,
     rows: Rows<'a>,
     course: Course,
     directory: &'a mut RunDirectory,
@@ -393,8 +387,7 @@ impl Stage<'_> {
             return Err(broken(&format!("is damaged: {damage}")));
         }
         self.watch.note(&format!("{}: ends with the weights of step {}", self.plan.name, best.step));
-        let store = point.load(&self.plan.model)?.store;
-        Ok(Store::of(store.into_parameters().map_err(|error| store::failed(&error))?))
+        Ok(Store::of(point.parameters(&self.plan.model, &self.place.afterwards())?))
     }
 
     fn met(&mut self, group: usize, memory: Measured) {
@@ -407,8 +400,8 @@ impl Stage<'_> {
 
     /// Sets beside each other what was foretold and what was met, of the group that went the furthest above it; much more
     /// than was foretold is worth a warning.
-    fn say_memory(&mut self, machine: Option<&Arc<dyn Machine>>) -> Result<(), Problem> {
-        let Self { plan, directory, watch, met, .. } = self;
+    fn say_memory(&mut self) -> Result<(), Problem> {
+        let Self { plan, place, directory, watch, met, .. } = self;
         let threads = rayon::current_num_threads();
         let mut worst = None;
         let mut off = f64::NEG_INFINITY;
@@ -421,7 +414,7 @@ impl Stage<'_> {
         }
         let Some((group, foretold, most)) = worst else { return Ok(()) };
         let reserved = met.values().map(|met| met.reserved).max().filter(|bytes| bytes.0 > 0);
-        let process = machine.and_then(|machine| machine.room()?.own);
+        let process = place.machine.as_ref().and_then(|machine| machine.room()?.own);
         directory.event(
             "memory",
             json!({
@@ -480,16 +473,10 @@ impl Stage<'_> {
 /// Weights that are not numbers must not become a checkpoint, nor replace an export.
 fn finite(plan: &TrainPlan, step: u64, store: &Store) -> Result<(), Problem> {
     let model = &plan.model.model;
-    let is_finite = |weights: &Tensor| -> candle_core::Result<bool> {
-        let weights = weights.to_device(&Device::Cpu)?;
-        Ok(
-            with_floats!(dtype(&weights), T => numbers::<T>(&weights).par_iter().all(|x| x.wide().is_finite())),
-        )
-    };
     let broken = || {
         store.settle()?;
         for (param, weights) in model.params.iter().zip(&store.weights) {
-            if !is_finite(weights)? {
+            if !weights.is_finite()? {
                 return Ok(Some(param));
             }
         }
@@ -640,7 +627,7 @@ impl<'a> Stepper<'a> {
     pub fn prepare(&mut self, store: &mut Store, step: u64) -> Result<(), Problem> {
         let plan = self.plan;
         let groups = match plan.states {
-            Rest::Device | Rest::Host => plan.groups.as_slice(),
+            Rest::Device | Rest::Host | Rest::Disk => plan.groups.as_slice(),
             Rest::Discard => std::slice::from_ref(&plan.groups[self.group_at(step)]),
         };
         for group in groups {

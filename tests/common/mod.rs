@@ -145,6 +145,7 @@ pub fn run_on(devices: &Devices, folder: &Path, text: &str) -> Result<(Seen, Est
         text: text.to_string(),
         folder: folder.to_path_buf(),
         directory: folder.join("run"),
+        scratch: None,
         resume: Resume::Auto,
         wait: Duration::ZERO,
         inputs: list(&pipeline, &Source::new("pipeline.hift", text).into(), BTreeMap::new()),

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use candle_core::{CpuStorage, Device, Result, Storage, Tensor};
 use half::{bf16, f16};
+use hift::engine::Resting;
 use hift::engine::access::place;
 use hift::engine::gpu::kernels::{names, source};
 use hift::engine::gpu::{Arg, Launch, Machine, Module, NO_ROOM, Pin, Product, Room, Ticket, Usage};
@@ -34,7 +35,7 @@ pub struct Emulator {
     folder: TempDir,
     modules: Mutex<HashMap<Module, Library>>,
     /// Copies that have set out, by their tickets: they are made when somebody waits for them, not earlier.
-    under_way: Mutex<BTreeMap<u64, [Tensor; 2]>>,
+    under_way: Mutex<BTreeMap<u64, [Resting; 2]>>,
     tickets: AtomicU64,
     /// How many more it has room for.
     pub tensors_left: AtomicI64,
@@ -99,14 +100,29 @@ impl Emulator {
 }
 
 impl Emulator {
-    fn set_out(&self, from: &Tensor, to: &Tensor) -> Ticket {
+    fn set_out(&self, from: Resting, to: Resting) -> Ticket {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        self.under_way.lock().unwrap().insert(ticket, [from.clone(), to.clone()]);
+        self.under_way.lock().unwrap().insert(ticket, [from, to]);
         Ticket(ticket)
     }
 
     #[allow(unsafe_code, reason = "a copy as a device makes it")]
-    fn copy([from, to]: [Tensor; 2]) -> Result<()> {
+    fn copy(copy: [Resting; 2]) -> Result<()> {
+        let [from, to] = match copy {
+            [Resting::Memory(from), Resting::Memory(to)] => [from, to],
+            [Resting::Disk(from), Resting::Memory(to)] => {
+                let (to, n) = place(&to)?;
+                let from = from.read();
+                assert_eq!(n, from.len());
+                // SAFETY: as below.
+                unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, n) };
+                return Ok(());
+            }
+            [from, Resting::Disk(to)] => {
+                to.store(from.tensor());
+                return Ok(());
+            }
+        };
         let ((from, n), (to, room)) = (place(&from)?, place(&to)?);
         assert_eq!(n, room);
         // SAFETY: both tensors are alive, are of this size, and do not share storage.
@@ -193,12 +209,12 @@ impl Machine for Emulator {
         Ok(())
     }
 
-    fn fetch(&self, home: &Tensor, to: &Tensor) -> Result<Ticket> {
-        Ok(self.set_out(home, to))
+    fn fetch(&self, home: &Resting, to: &Tensor) -> Result<Ticket> {
+        Ok(self.set_out(home.clone(), to.clone().into()))
     }
 
-    fn evict(&self, from: &Tensor, home: &Tensor) -> Result<Ticket> {
-        Ok(self.set_out(from, home))
+    fn evict(&self, from: &Tensor, home: &Resting) -> Result<Ticket> {
+        Ok(self.set_out(from.clone().into(), home.clone()))
     }
 
     fn wait(&self, copy: Ticket) -> Result<()> {

@@ -305,9 +305,8 @@ fn a_block_offers_the_keys_that_are_not_written_what_is_needed_first() {
     let items = editor.complete("hift 1\nschedule s { lr§ }");
     let rate = items.iter().find(|item| item["label"] == "rate").unwrap();
     assert!(rate["filterText"].as_str().unwrap().contains(" lr "), "{rate}");
-    // What cannot be used in this version is not offered.
     assert!(editor.labels("hift 1\nmodel m { precision = § }").contains(&"bf16".into()));
-    assert!(!editor.labels("hift 1\nschedule s { states = § }").contains(&"disk".into()));
+    assert!(editor.labels("hift 1\nschedule s { states = § }").contains(&"disk".into()));
 }
 
 #[test]

@@ -55,9 +55,9 @@
  (#any-of? @constant.builtin
   "accuracy" "adafactor" "adagrad" "adam" "adam8bit" "adam_mini" "adamw" "adamw8bit" "all" "auto"
   "best" "bf16" "bleu" "blocks" "bottom_up" "cosine" "cpu" "cut" "cut_left" "cycles" "device"
-  "discard" "drop" "entity_f1" "entity_precision" "entity_recall" "exact_match" "f1" "fail" "failure"
-  "first" "fp16" "fp32" "host" "importance" "interruption" "joined" "lamb" "lars" "last" "linear"
-  "lion" "lion8bit" "loss" "macro_f1" "matthews" "never" "nist" "none" "pearson" "per_cycle"
+  "discard" "disk" "drop" "entity_f1" "entity_precision" "entity_recall" "exact_match" "f1" "fail"
+  "failure" "first" "fp16" "fp32" "host" "importance" "interruption" "joined" "lamb" "lars" "last"
+  "linear" "lion" "lion8bit" "loss" "macro_f1" "matthews" "never" "nist" "none" "pearson" "per_cycle"
   "per_short_cycle" "per_step" "perplexity" "question_answering" "regression" "response" "rmsprop"
   "rouge_1" "rouge_2" "rouge_l" "rows" "sgd" "sgdm" "spearman" "split" "sqrt" "steps" "stop" "success"
   "tokens" "top_down" "warmup"))

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys as cublas};
 use candle_core::cuda_backend::cudarc::driver::{
@@ -22,9 +22,11 @@ use candle_core::{CudaDevice, CudaStorage, Device, Error, Result, Storage, Tenso
 use half::{bf16, f16};
 use sha2::{Digest, Sha256};
 
+use crate::program::residency::STAGING;
 use crate::units::{Bytes, Dtype};
 
 use super::super::access::place;
+use super::super::resting::{Mapped, Resting};
 use super::kernels::{DEVICE, Module, source};
 use super::machine::{Arg, Launch, Machine, NO_ROOM, Pin, Product, Room, Ticket, Usage};
 use super::management::Management;
@@ -39,6 +41,9 @@ pub struct Cuda {
     /// What comes from the host, and what goes back, each in its order.
     fetching: Arc<CudaStream>,
     evicting: Arc<CudaStream>,
+    /// Page-locked memory for what is fetched from a disk and for what goes there. It is never given back: copies may be
+    /// under way for as long as there is a process.
+    staging: OnceLock<[u64; 2]>,
     /// The ends of copies that nobody has waited for.
     under_way: Mutex<HashMap<u64, CudaEvent>>,
     tickets: AtomicU64,
@@ -146,6 +151,7 @@ impl Cuda {
             cuda,
             fetching,
             evicting,
+            staging: OnceLock::new(),
             under_way: Mutex::default(),
             tickets: AtomicU64::new(0),
             capability,
@@ -279,6 +285,78 @@ impl Cuda {
         Ok(Ticket(ticket))
     }
 
+    /// Where copies from a disk, and copies to it, pass through the host: [`STAGING`] bytes each.
+    fn staging(&self) -> Result<[u64; 2]> {
+        if let Some(places) = self.staging.get() {
+            return Ok(*places);
+        }
+        let lock = || {
+            #[allow(unsafe_code, reason = "a call of the driver")]
+            // SAFETY: a context is current: the device was opened.
+            unsafe { result::malloc_host(STAGING.0 as usize, 0) }
+                .map(|at| at as u64)
+                .map_err(|e| failed("page-locked memory of the host", e))
+        };
+        self.cuda.cuda_stream().context().bind_to_thread().map_err(|e| failed("its context", e))?;
+        let places = [lock()?, lock()?];
+        Ok(*self.staging.get_or_init(|| places))
+    }
+
+    /// Copies what rests on disk to the device, a part at a time, in the order of the stream for fetches.
+    fn fetch_mapped(&self, home: &Arc<Mapped>, to: u64, bytes: usize) -> Result<()> {
+        let [staging, _] = self.staging()?;
+        home.will_need();
+        for (at, n) in parts(bytes) {
+            let home = home.clone();
+            in_order(&self.fetching, move || {
+                #[allow(unsafe_code, reason = "memory that the driver has locked")]
+                // SAFETY: it has this size, and is used by this stream alone, whose order keeps its uses apart.
+                let part = unsafe { std::slice::from_raw_parts_mut(staging as *mut u8, n) };
+                home.read_at(at, part);
+            })?;
+            #[allow(unsafe_code, reason = "a call of the driver")]
+            // SAFETY: both places are of this size; the program keeps the device's until it has waited.
+            unsafe {
+                sys::cuMemcpyHtoDAsync_v2(
+                    to + at as u64,
+                    staging as *const c_void,
+                    n,
+                    self.fetching.cu_stream(),
+                )
+            }
+            .result()
+            .map_err(|e| failed("a copy to the device", e))?;
+        }
+        Ok(())
+    }
+
+    /// Copies a tensor of the device to the disk, likewise.
+    fn evict_mapped(&self, from: u64, home: &Arc<Mapped>, bytes: usize) -> Result<()> {
+        let [_, staging] = self.staging()?;
+        for (at, n) in parts(bytes) {
+            #[allow(unsafe_code, reason = "a call of the driver")]
+            // SAFETY: both places are of this size; the program keeps the device's until it has waited.
+            unsafe {
+                sys::cuMemcpyDtoHAsync_v2(
+                    staging as *mut c_void,
+                    from + at as u64,
+                    n,
+                    self.evicting.cu_stream(),
+                )
+            }
+            .result()
+            .map_err(|e| failed("a copy from the device", e))?;
+            let home = home.clone();
+            in_order(&self.evicting, move || {
+                #[allow(unsafe_code, reason = "memory that the driver has locked")]
+                // SAFETY: as above.
+                let part = unsafe { std::slice::from_raw_parts(staging as *const u8, n) };
+                home.write(at, part);
+            })?;
+        }
+        Ok(())
+    }
+
     /// The kernels for `module`, from disk or compiled now.
     fn compile(&self, module: Module) -> Result<Loaded> {
         let (major, minor) = self.capability;
@@ -325,6 +403,33 @@ fn keep(path: &std::path::Path, text: &str) -> std::io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.persist(path)?;
     Ok(())
+}
+
+/// The parts in which so many bytes pass through the host: where each begins, and its size.
+fn parts(bytes: usize) -> impl Iterator<Item = (usize, usize)> {
+    let most = STAGING.0 as usize;
+    (0..bytes).step_by(most).map(move |at| (at, most.min(bytes - at)))
+}
+
+/// Lets a thread of the driver do `work` when its turn in the stream comes. It must not ask anything of the driver.
+fn in_order(stream: &CudaStream, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    type Work = Box<dyn FnOnce() + Send>;
+    extern "C" fn call(work: *mut c_void) {
+        #[allow(unsafe_code, reason = "a call from the driver")]
+        // SAFETY: it is what was handed over below, and comes back once.
+        let work = unsafe { Box::from_raw(work.cast::<Work>()) };
+        work();
+    }
+    let work: *mut Work = Box::into_raw(Box::new(Box::new(work)));
+    #[allow(unsafe_code, reason = "a call of the driver")]
+    // SAFETY: it calls back with what it is given.
+    let launched = unsafe { sys::cuLaunchHostFunc(stream.cu_stream(), Some(call), work.cast()) }.result();
+    launched.map_err(|e| {
+        #[allow(unsafe_code, reason = "what the driver did not take")]
+        // SAFETY: it was made above, and nobody else has it.
+        drop(unsafe { Box::from_raw(work) });
+        failed("work in the order of a stream", e)
+    })
 }
 
 fn cuda_type(dtype: Dtype) -> cublas::cudaDataType {
@@ -433,10 +538,17 @@ impl Machine for Cuda {
         Ok(())
     }
 
-    fn fetch(&self, home: &Tensor, to: &Tensor) -> Result<Ticket> {
-        let ((from, bytes), to) = (place(home)?, self.address(to)?);
+    fn fetch(&self, home: &Resting, to: &Tensor) -> Result<Ticket> {
+        let to = self.address(to)?;
         // Not before the storage is free of what it held.
         self.fetching.join(&self.cuda.cuda_stream()).map_err(|e| failed("an event", e))?;
+        let (from, bytes) = match home {
+            Resting::Memory(home) => place(home)?,
+            Resting::Disk(mapped) => {
+                self.fetch_mapped(mapped, to, home.bytes() as usize)?;
+                return self.set_out(&self.fetching);
+            }
+        };
         #[allow(unsafe_code, reason = "a call of the driver")]
         // SAFETY: both places are of this size; the store keeps the one, the program the other until it has waited.
         unsafe { sys::cuMemcpyHtoDAsync_v2(to, from as *const c_void, bytes, self.fetching.cu_stream()) }
@@ -445,9 +557,16 @@ impl Machine for Cuda {
         self.set_out(&self.fetching)
     }
 
-    fn evict(&self, from: &Tensor, home: &Tensor) -> Result<Ticket> {
-        let (from, (to, bytes)) = (self.address(from)?, place(home)?);
+    fn evict(&self, from: &Tensor, home: &Resting) -> Result<Ticket> {
+        let from = self.address(from)?;
         self.evicting.join(&self.cuda.cuda_stream()).map_err(|e| failed("an event", e))?;
+        let (to, bytes) = match home {
+            Resting::Memory(home) => place(home)?,
+            Resting::Disk(mapped) => {
+                self.evict_mapped(from, mapped, home.bytes() as usize)?;
+                return self.set_out(&self.evicting);
+            }
+        };
         #[allow(unsafe_code, reason = "a call of the driver")]
         // SAFETY: as above; nobody reads the host's tensor before `settle`.
         unsafe { sys::cuMemcpyDtoHAsync_v2(to as *mut c_void, from, bytes, self.evicting.cu_stream()) }

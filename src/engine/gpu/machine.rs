@@ -6,6 +6,7 @@ use candle_core::{Device, Result, Tensor};
 
 use crate::units::{Bytes, Dtype};
 
+use super::super::resting::Resting;
 use super::kernels::Module;
 
 /// An argument of a kernel.
@@ -135,18 +136,18 @@ pub trait Machine: Send + Sync {
     /// When the library refuses.
     fn multiply(&self, product: &Product) -> Result<()>;
 
-    /// Begins to copy a tensor of the host to one of the device, which nobody reads before [`Machine::wait`].
+    /// Begins to copy a tensor of the host or of its disk to one of the device, which nobody reads before [`Machine::wait`].
     ///
     /// # Errors
     /// When the driver refuses.
-    fn fetch(&self, home: &Tensor, to: &Tensor) -> Result<Ticket>;
+    fn fetch(&self, home: &Resting, to: &Tensor) -> Result<Ticket>;
 
-    /// Begins to copy a tensor of the device, as it is after what was launched before, to one of the host. Nobody writes
-    /// into it or lets it go before [`Machine::wait`].
+    /// Begins to copy a tensor of the device, as it is after what was launched before, to one of the host or of its disk.
+    /// Nobody writes into it or lets it go before [`Machine::wait`].
     ///
     /// # Errors
     /// When the driver refuses.
-    fn evict(&self, from: &Tensor, home: &Tensor) -> Result<Ticket>;
+    fn evict(&self, from: &Tensor, home: &Resting) -> Result<Ticket>;
 
     /// What is launched from here on comes after the copy; the host does not wait.
     ///

@@ -201,9 +201,9 @@ impl Player<'_> {
 
     fn get(&self, id: ValueId) -> Tensor {
         match self.program.value(id).role {
-            Role::Weight(param) => self.store.weights[param.0].clone(),
-            Role::Master(param) => self.store.master(param).clone(),
-            Role::State(param, slot) => self.store.state(param, slot).clone(),
+            Role::Weight(_) | Role::Master(_) | Role::State(..) => {
+                self.store.home(self.program.value(id).role).tensor().clone()
+            }
             Role::Cache(slot) => self.store.caches[slot].clone(),
             Role::Fetched(_)
             | Role::Input(_)
@@ -228,22 +228,24 @@ impl Player<'_> {
     }
 
     fn call(&mut self, instr: &Instr) -> Result<()> {
-        let tensors: Vec<Tensor> = instr.inputs.iter().map(|id| self.get(*id)).collect();
+        let home = |input: usize| self.store.home(self.program.value(instr.inputs[input]).role);
         match instr.op {
             Op::Fetch => {
                 let (id, value) = (instr.outputs[0], self.program.value(instr.outputs[0]));
                 let here = self.desk.machine.fresh(&value.shape, value.dtype)?;
-                self.under_way.insert(id, self.desk.machine.fetch(&tensors[0], &here)?);
+                let copy = self.desk.machine.fetch(home(0), &here)?;
+                self.under_way.insert(id, copy);
                 self.values[id.0] = Some(here);
                 return Ok(());
             }
             Op::Evict => {
-                let copy = self.desk.machine.evict(&tensors[0], &tensors[1])?;
+                let copy = self.desk.machine.evict(&self.get(instr.inputs[0]), home(1))?;
                 self.under_way.insert(instr.inputs[0], copy);
                 return Ok(());
             }
             _ => {}
         }
+        let tensors: Vec<Tensor> = instr.inputs.iter().map(|id| self.get(*id)).collect();
         for id in &instr.inputs {
             self.arrive(*id)?;
         }

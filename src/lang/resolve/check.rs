@@ -19,7 +19,7 @@ use super::bindings::{Bindings, By};
 use super::calculate::{Calculator, Wanted, is_calculation};
 use super::complain::{
     Asked, From, call_example, called_units, described, duplicate, meant, number_text, surely_meant,
-    unavailable_key, unknown_part, written_units,
+    unknown_part, written_units,
 };
 use super::datum::{Checked, Datum, Fields, Index};
 
@@ -38,7 +38,7 @@ static DEFAULTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
             match form {
                 Form::Function(function) => keys(function.arguments, found),
                 Form::List(inner, _) | Form::Record(inner, _) => forms(inner, found),
-                Form::Word(..) | Form::Soon(_) | Form::Block(_) => {}
+                Form::Word(..) | Form::Block(_) => {}
                 Form::Whole(_) | Form::Real(_) | Form::Amount(_) | Form::Boolean => {}
                 Form::Text | Form::Path | Form::Template => {}
             }
@@ -97,10 +97,6 @@ impl<'f> Checker<'_, 'f> {
                 slips.extend(meant(&name.text, kind.keys).map(|key| (key, name.span)));
                 continue;
             };
-            if key.need == Need::Soon {
-                self.problems.push(unavailable_key(key, block, name));
-                continue;
-            }
             if let Some((_, first)) = seen.iter().find(|(seen, _)| *seen == key.name) {
                 let same = block.entries.iter().find(|other| other.name.span == *first);
                 let written = |entry: &Entry| self.sources.text(entry.value.span);
@@ -124,7 +120,7 @@ impl<'f> Checker<'_, 'f> {
                     self.missing_key(block, key)
                 }
                 Need::Default(text) => self.default(key, None, text, &mut fields),
-                Need::Required | Need::Depends(_) | Need::Soon => {}
+                Need::Required | Need::Depends(_) => {}
             }
         }
         let parts = self.parts(kind, block);
@@ -315,7 +311,6 @@ impl<'f> Checker<'_, 'f> {
                     let fields = self.arguments(function, &[], value.span, asked)?;
                     return Some(self.setting(Datum::Call(function.name, fields), value.span, asked));
                 }
-                Form::Soon(name) if *name == word => return self.unavailable(name, value.span, forms, asked),
                 Form::Block(kinds) => {
                     if let Some(kind) = kinds.iter().find(|kind| self.index.find(kind, word).is_some()) {
                         return Some(self.setting(Datum::Block(kind, word.to_owned()), value.span, asked));
@@ -593,7 +588,7 @@ impl<'f> Checker<'_, 'f> {
             }
         }
         let is_word = forms.iter().any(|form| match form {
-            Form::Word(word, _) | Form::Soon(word) => *word == text,
+            Form::Word(word, _) => *word == text,
             Form::Function(function) => function.name == text,
             Form::Block(kinds) => kinds.iter().any(|kind| self.index.find(kind, text).is_some()),
             _ => false,
@@ -687,9 +682,6 @@ impl<'f> Checker<'_, 'f> {
                     let fields = self.arguments(function, arguments, value.span, asked)?;
                     return Some(Datum::Call(function.name, fields));
                 }
-                Form::Soon(soon) if *soon == name.text => {
-                    return self.unavailable(soon, name.span, forms, asked);
-                }
                 Form::Word(word, _) if *word == name.text => {
                     let problem =
                         Problem::new("hift::lang::wrong_type", format!("`{word}` takes no arguments"))
@@ -709,7 +701,6 @@ impl<'f> Checker<'_, 'f> {
         let functions = || {
             forms.iter().filter_map(|form| match form {
                 Form::Function(function) => Some(function.name),
-                Form::Soon(name) => Some(*name),
                 _ => None,
             })
         };
@@ -739,7 +730,7 @@ impl<'f> Checker<'_, 'f> {
         let mut fields = Fields::default();
         let mut seen: Vec<(&str, Span)> = Vec::new();
         let mut whole = true;
-        let by_position: Vec<&Key> = function.arguments.iter().filter(|key| key.need != Need::Soon).collect();
+        let by_position: Vec<&Key> = function.arguments.iter().collect();
         let example = call_example(function);
         for (i, argument) in arguments.iter().enumerate() {
             let place = argument.name.as_ref().map_or(argument.value.span, |name| name.span);
@@ -779,18 +770,6 @@ impl<'f> Checker<'_, 'f> {
                 whole = false;
                 continue;
             };
-            if key.need == Need::Soon {
-                self.complain(
-                    asked,
-                    place,
-                    "hift::lang::unavailable",
-                    format!("`{}` of `{}` is not available in this version", key.name, function.name),
-                    "planned".into(),
-                    "leave it out".into(),
-                );
-                whole = false;
-                continue;
-            }
             if let Some((_, first)) = seen.iter().find(|(seen, _)| *seen == key.name) {
                 let name = Name { text: key.name.into(), span: place };
                 self.complain_with(asked, duplicate(function.name, &name, *first));
@@ -820,7 +799,7 @@ impl<'f> Checker<'_, 'f> {
                     whole = false;
                 }
                 Need::Default(text) => self.default(key, Some(function.name), text, &mut fields),
-                Need::Required | Need::Depends(_) | Need::Soon => {}
+                Need::Required | Need::Depends(_) => {}
             }
         }
         whole.then_some(fields)

@@ -130,24 +130,6 @@ impl Checker<'_, '_> {
         None
     }
 
-    pub(super) fn unavailable<T>(
-        &mut self,
-        name: &str,
-        span: Span,
-        forms: &'static [Form],
-        asked: &Asked,
-    ) -> Option<T> {
-        self.complain(
-            asked,
-            span,
-            "hift::lang::unavailable",
-            format!("`{name}` is not available in this version"),
-            "planned".into(),
-            format!("{} takes {} for now", asked.subject(), described(forms)),
-        );
-        None
-    }
-
     pub(super) fn unknown_word<T>(
         &mut self,
         word: &str,
@@ -164,7 +146,7 @@ impl Checker<'_, '_> {
                 return self.wrong_type(value, forms, asked);
             }
             let words = forms.iter().filter_map(|form| match form {
-                Form::Word(word, _) | Form::Soon(word) => Some(*word),
+                Form::Word(word, _) => Some(*word),
                 Form::Function(function) => Some(function.name),
                 _ => None,
             });
@@ -328,7 +310,7 @@ impl Checker<'_, '_> {
     /// Moves an entry to the one block that it can belong to, if there is exactly one.
     fn moved(&self, block: &Block, entry: &Entry) -> Option<[Edit; 2]> {
         let name = entry.name.text.as_str();
-        let has = |kind: &Kind| kind.keys.iter().any(|key| key.name == name && key.need != Need::Soon);
+        let has = |kind: &Kind| kind.keys.iter().any(|key| key.name == name);
         // Which block is meant is not certain where several kinds have such a key.
         let all = schema::KINDS.iter().flat_map(|kind| std::iter::once(kind).chain(kind.parts));
         if all.filter(|kind| has(kind)).count() != 1 {
@@ -414,15 +396,6 @@ pub(super) fn duplicate(place: &str, name: &Name, first: Span) -> Problem {
         .help("remove one of them")
 }
 
-pub(super) fn unavailable_key(key: &Key, block: &Block, name: &Name) -> Problem {
-    Problem::new(
-        "hift::lang::unavailable",
-        format!("`{}` of `{}` is not available in this version", key.name, block.title()),
-    )
-    .label(name.span, "planned")
-    .help("leave it out")
-}
-
 pub(super) fn unknown_part(kind: &Kind, block: &Block, inner: &Block) -> Problem {
     let word = &inner.kind.text;
     let problem = Problem::new(
@@ -455,7 +428,7 @@ pub(super) fn meant<'k>(word: &str, keys: &'k [Key]) -> Option<&'k str> {
 
 /// The key that was meant by a word without any doubt.
 pub(super) fn surely_meant<'k>(word: &str, keys: &'k [Key]) -> Option<&'k str> {
-    let known = keys.iter().filter(|key| key.need != Need::Soon);
+    let known = keys.iter();
     known
         .clone()
         .find(|key| key.also.contains(&word))
@@ -464,7 +437,7 @@ pub(super) fn surely_meant<'k>(word: &str, keys: &'k [Key]) -> Option<&'k str> {
 }
 
 pub(super) fn available(keys: &'static [Key]) -> impl Iterator<Item = &'static str> {
-    keys.iter().filter(|key| key.need != Need::Soon).map(|key| key.name)
+    keys.iter().map(|key| key.name)
 }
 
 pub(super) fn part_example(part: &Kind) -> String {
@@ -519,27 +492,24 @@ pub(super) fn number_text(value: &Value) -> &str {
 pub(super) fn described(forms: &'static [Form]) -> String {
     let parts: Vec<String> = forms
         .iter()
-        .filter_map(|form| {
-            Some(match form {
-                Form::Word(word, _) => format!("`{word}`"),
-                Form::Soon(_) => return None,
-                Form::Function(function) if function.arguments.is_empty() => format!("`{}`", function.name),
-                Form::Function(function) => format!("`{}(...)`", function.name),
-                Form::Whole(_) => "a whole number".into(),
-                Form::Real(_) => "a number".into(),
-                Form::Amount(units) => match units {
-                    [(Unit::Bytes, _)] => "an amount of memory".into(),
-                    units => format!("a number of {}", called_units(units)),
-                },
-                Form::Boolean => "`true` or `false`".into(),
-                Form::Text | Form::Template => "a text in quotes".into(),
-                Form::Path => "a path in quotes".into(),
-                Form::Block(kinds) => format!("the name of {} block", article(&kinds.join(" or "))),
-                Form::List(inner, None) => format!("a list in `[]` (each {})", described(inner)),
-                Form::List(inner, Some(n)) => format!("a list of {n} in `[]` (each {})", described(inner)),
-                Form::Record([Form::List(..)], _) => "names in `{}` (each with a list)".into(),
-                Form::Record(inner, _) => format!("names in `{{}}` (each with {})", described(inner)),
-            })
+        .map(|form| match form {
+            Form::Word(word, _) => format!("`{word}`"),
+            Form::Function(function) if function.arguments.is_empty() => format!("`{}`", function.name),
+            Form::Function(function) => format!("`{}(...)`", function.name),
+            Form::Whole(_) => "a whole number".into(),
+            Form::Real(_) => "a number".into(),
+            Form::Amount(units) => match units {
+                [(Unit::Bytes, _)] => "an amount of memory".into(),
+                units => format!("a number of {}", called_units(units)),
+            },
+            Form::Boolean => "`true` or `false`".into(),
+            Form::Text | Form::Template => "a text in quotes".into(),
+            Form::Path => "a path in quotes".into(),
+            Form::Block(kinds) => format!("the name of {} block", article(&kinds.join(" or "))),
+            Form::List(inner, None) => format!("a list in `[]` (each {})", described(inner)),
+            Form::List(inner, Some(n)) => format!("a list of {n} in `[]` (each {})", described(inner)),
+            Form::Record([Form::List(..)], _) => "names in `{}` (each with a list)".into(),
+            Form::Record(inner, _) => format!("names in `{{}}` (each with {})", described(inner)),
         })
         .collect();
     joined(&parts, "or")

@@ -692,12 +692,14 @@ pub(super) fn schedule(checked: &Checked, problems: &mut Problems) -> Option<Sch
         states: fields.read("states", |word| match word.word()? {
             "device" => Some(Rest::Device),
             "host" => Some(Rest::Host),
+            "disk" => Some(Rest::Disk),
             "discard" => Some(Rest::Discard),
             _ => None,
         })?,
         weights: fields.read("weights", |word| match word.word()? {
             "device" => Some(Residence::Device),
             "host" => Some(Residence::Host),
+            "disk" => Some(Residence::Disk),
             _ => None,
         })?,
         rate: fields.read("rate", rate)?,

@@ -103,7 +103,7 @@ impl<'e, 'f> Explainer<'e, 'f> {
                 let from = self.from(stage)?;
                 Some((from, from.fields.get(key.name)?))
             }
-            Need::Depends(_) | Need::Required | Need::Default(_) | Need::Soon => None,
+            Need::Depends(_) | Need::Required | Need::Default(_) => None,
         }
     }
 
@@ -437,7 +437,7 @@ fn value(datum: &Datum, forms: &'static [Form]) -> Value {
         Datum::Call(name, fields) => {
             let keys = function(name, forms).map_or(&[][..], |function| function.arguments);
             // One argument needs no name.
-            let alone = keys.iter().filter(|key| key.need != Need::Soon).count() == 1;
+            let alone = keys.len() == 1;
             let arguments = keys.iter().filter_map(|key| {
                 Some(Argument {
                     name: (!alone).then(|| word(key.name)),
