@@ -352,6 +352,7 @@ fn models_and_rows_are_inspected() {
     let rows = case.run("inspect p.hift rows --rows 2 --json").json();
     assert_eq!((rows["rows"].as_array().unwrap().len(), &rows["audit"]["rows"]), (2, &json!(12)));
     case.run("inspect p.hift row").fails(2, &["the stages read: rows"]);
+    case.run("inspect rows.jsonl").fails(2, &["rows.jsonl holds rows", "hift inspect FILE.hift"]);
     case.run("inspect nowhere").fails(66, &["nowhere", "name a Hugging Face directory"]);
 }
 

@@ -6,6 +6,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -247,21 +248,125 @@ fn a_run_ends_in_time() {
 }
 
 #[test]
-fn slurms_warning_is_heard_and_a_second_signal_ends_at_once() {
+fn slurms_warning_is_heard() {
     let case = Case::new().with("param steps = 8", "param steps = 1000000");
     let running = case.start("run p.hift", &["\"step\":5,"]);
     running.signal("USR1");
     running.end().fails(75, &["interrupted (SIGUSR1); what was done is kept in"]);
-    // So much to evaluate that the second signal comes before the first one is obeyed is hard to arrange: a step of
-    // many micro-batches is not left off at once, but between two of them.
-    let running = case.start("run p.hift", &["\"step\":"]);
-    running.signal("STOP");
-    running.signal("TERM");
-    running.signal("INT");
-    running.signal("CONT");
-    let code = running.end().code;
-    assert!(code == Some(128 + 2) || code == Some(128 + 15) || code == Some(75), "{code:?}");
     case.run("run p.hift --max-time 1s").fails(75, &[]);
+}
+
+/// With a model of 20 MiB and as much again, twice, of states: a checkpoint takes its time.
+fn large() -> Case {
+    let case = Case::new().with("    evaluate { every = 4 steps }\n", "");
+    case.edit("config.json", "\"vocab_size\":64", "\"vocab_size\":20000").edit(
+        "config.json",
+        "\"hidden_size\":16",
+        "\"hidden_size\":128",
+    )
+}
+
+/// Waits until something is true.
+#[track_caller]
+fn until(what: impl Fn() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !what() {
+        assert!(Instant::now() < patience, "it does not happen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_signal_is_heard_while_rows_are_tokenised() {
+    let case = Case::stages().write("words.txt", "one two three four\n".repeat(1_000_000));
+    let cache = case.path("cache");
+    let mut command = case.command("run p.hift");
+    let mut child = command.env("HIFT_CACHE", &cache).stderr(Stdio::piped()).spawn().unwrap();
+    until(|| !common::case::names(&cache).is_empty());
+    let asked = Instant::now();
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let code = child.wait().unwrap().code();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(code, Some(75), "{said}");
+    assert!(said.contains("interrupted while the data was being tokenised"), "{said}");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(!case.path("runs").exists());
+}
+
+#[test]
+fn a_signal_is_heard_between_micro_batches() {
+    // Steps of thousands of them.
+    let case = Case::new()
+        .write("rows.jsonl", (0..8000).map(common::case::row).collect::<String>())
+        .with("    evaluate { every = 4 steps }\n", "")
+        .with("micro_batch = 2", "micro_batch = 1 accumulate = 7000");
+    let running = case.start("run p.hift", &["\"step\":1,"]);
+    running.signal("INT");
+    running.end().fails(75, &["interrupted (SIGINT)"]);
+    assert_eq!(case.metrics("runs/p").len(), 1, "the second step was left off");
+    assert_eq!(case.checkpoints("runs/p"), ["sft-1"]);
+}
+
+#[test]
+fn a_signal_is_heard_while_texts_are_generated() {
+    let prompts = vec!["\"one two\""; 3000].join(", ");
+    let case = Case::stages().with("\"one two\"", &prompts).with("steps = 200", "steps = 2");
+    let texts = |run: &str| {
+        let events = case.lines(&format!("{run}/events.jsonl"));
+        events.iter().filter(|event| event["event"] == "generate").count()
+    };
+    let running = case.start("run p.hift", &["\"stage\":\"talk\",\"index\":3"]);
+    running.signal("INT");
+    running.end().fails(75, &["interrupted (SIGINT)"]);
+    assert_eq!(texts("runs/p"), 0, "some of the texts would pass for all");
+    assert!(!case.path("out/final").exists());
+    case.run("run p.hift").works();
+    assert_eq!(texts("runs/p"), 3000);
+}
+
+#[test]
+fn a_signal_is_heard_while_a_checkpoint_is_written() {
+    let case = large().with("every = 3 steps keep = 2", "every = 1 step keep = 1");
+    let writing = || {
+        common::case::names(&case.path("runs/p/checkpoints")).iter().any(|name| name.ends_with(".writing"))
+    };
+    let running = case.start("run p.hift", &["\"stage\":\"sft\""]);
+    until(writing);
+    running.signal("TERM");
+    running.end().fails(75, &["interrupted (SIGTERM)", "checkpoints/sft-"]);
+    // What was being written is what is gone on from; nothing is trained after the signal.
+    let made = case.metrics("runs/p").len();
+    assert_eq!(case.checkpoints("runs/p").last(), Some(&format!("sft-{made}")));
+    // A second signal does not wait for the disk.
+    let running = case.start("run p.hift", &["\"stage\":\"sft\""]);
+    until(writing);
+    running.signal("TERM");
+    until(|| running.has_taken("TERM"));
+    running.signal("INT");
+    let code = running.end().code;
+    assert_eq!(code, Some(128 + 2));
+    case.run("run p.hift").works();
+    assert_eq!(case.metrics("runs/p").len(), 8);
+}
+
+#[test]
+fn taking_a_run_up_needs_no_more_memory_than_the_run() {
+    let case = large();
+    let most = |run: &str| {
+        let lines = case.lines(&format!("{run}/metrics.jsonl"));
+        lines.iter().map(|line| line["host_peak_bytes"].as_u64().unwrap()).max().unwrap()
+    };
+    case.run("run p.hift").works();
+    let whole = most("runs/p");
+    // As if it had died right after its checkpoint: the last steps are those of another process.
+    fs::remove_dir_all(case.path("runs/p/checkpoints/sft-8")).unwrap();
+    case.unfinish("runs/p");
+    case.run("run p.hift").works();
+    let resumed = case.lines("runs/p/metrics.jsonl").pop().unwrap()["host_peak_bytes"].as_u64().unwrap();
+    println!("at the most {whole} B, taken up {resumed} B");
+    // Pages of libraries come and go.
+    assert!(resumed <= whole + (3 << 20), "{resumed} B where the run had {whole} B");
 }
 
 #[test]
@@ -276,6 +381,39 @@ fn a_folder_that_fails_in_the_middle_costs_nothing() {
     fs::remove_file(case.path("runs/p/checkpoints")).unwrap();
     fs::rename(case.path("aside"), case.path("runs/p/checkpoints")).unwrap();
     case.run("run p.hift --max-time 1s --progress plain").fails(75, &["going on from", "interrupted"]);
+}
+
+#[test]
+fn folders_that_become_read_only_in_the_middle_cost_nothing() {
+    let case = Case::new()
+        .with("param steps = 8", "param steps = 900")
+        .with("every = 3 steps keep = 2", "every = 30 steps keep = 2");
+    case.run("run p.hift --dir whole").works();
+    let (weights, metrics, exported) = (case.weights("out/final"), case.metrics("whole"), case.files("out"));
+    // Whoever may do everything writes into read-only folders, too, and runs it as nobody.
+    let root = case.shell("test $(id -u) = 0").code == Some(0);
+    let may = if root { "setpriv --reuid 65534 --regid 65534 --clear-groups" } else { "" };
+    if root && case.shell(&format!("chown -R 65534 . && {may} $HIFT --version")).code != Some(0) {
+        println!("skipped: nobody may not run {}", common::case::HIFT);
+        return;
+    }
+    // `folder` is read-only from a while after the start until the run has ended.
+    let run = |folder: &str, after: &str| {
+        case.shell(&format!(
+            "{may} \"$HIFT\" run p.hift & until test -e runs/p/checkpoints/{after}; do sleep 0.01; done; \
+             chmod a-w {folder}; wait $!; code=$?; chmod u+w {folder}; exit $code"
+        ))
+    };
+    let said = run("runs/p/checkpoints", "sft-30");
+    said.fails(73, &["runs/p/checkpoints", "cannot be written: Permission denied"]);
+    assert!(!case.checkpoints("runs/p").is_empty() && case.files("out") == exported);
+    let said = run("out", "sft-90");
+    said.fails(73, &["out/final cannot be written: Permission denied"]);
+    assert!(case.files("out") == exported && case.checkpoints("runs/p").last().unwrap() == "sft-900");
+    fs::remove_dir_all(case.path("out/final")).unwrap();
+    case.shell(&format!("{may} \"$HIFT\" run p.hift")).works();
+    assert_eq!(case.metrics("runs/p"), metrics);
+    assert!(case.weights("out/final") == weights);
 }
 
 #[test]

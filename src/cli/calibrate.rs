@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::{Sets, open, profile};
 use crate::data::Library;
@@ -48,6 +48,8 @@ pub(crate) struct Rehearsed {
 
 impl Watch for Rehearsed {
     fn stage(&mut self, _: &StagePlan, _: usize, _: usize) {}
+
+    fn audited(&mut self, _: &Json) {}
 
     fn step(&mut self, report: &StepReport<'_>) {
         if report.memory.peak > self.most.peak {

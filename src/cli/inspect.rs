@@ -33,6 +33,9 @@ pub struct Inspect {
     sets: Sets,
 }
 
+/// How files end that a data block reads, `config.json` being no such name.
+const DATA: [&str; 6] = [".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt"];
+
 impl Inspect {
     pub fn run(self) -> Result<(), Failure> {
         if self.target.extension().is_some_and(|extension| extension == "hift") {
@@ -43,6 +46,20 @@ impl Inspect {
     }
 
     fn model(&self) -> Result<(), Problem> {
+        if let Some(name) = self.target.file_name().and_then(|name| name.to_str())
+            && DATA
+                .iter()
+                .any(|ending| name.trim_end_matches(".gz").trim_end_matches(".zst").ends_with(ending))
+        {
+            return Err(Problem::of(
+                Fault::Usage,
+                "hift::cli::not_a_model",
+                format!("{} holds rows; how a model sees them is for a pipeline to say", self.target.display()),
+            )
+            .help(
+                "name the pipeline that reads it, as in `hift inspect FILE.hift --rows 3`; `hift new` writes one",
+            ));
+        }
         let config = if self.target.is_dir() { self.target.join("config.json") } else { self.target.clone() };
         let text = std::fs::read_to_string(&config).map_err(|error| {
             Problem::of(
@@ -154,7 +171,7 @@ impl Inspect {
             print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("rows are JSON")))?;
         } else {
             print(&report::rows::rows(&previews, colour()))?;
-            print(&report::rows::audit(&data.name, &dataset.audit))?;
+            print(&report::audit::text(&data.name, &json!(dataset.audit)))?;
             print(&report::rows::cached(&dataset.cached))?;
         }
         Ok(())

@@ -211,7 +211,8 @@ pub(crate) fn audits(plan: &Plan, library: &mut crate::data::Library<'_>) -> Vec
             StagePlan::Export(_) => continue,
         };
         let Ok(dataset) = library.get(data, tokenizer, &crate::run::limits(model)) else { continue };
-        let text = report::rows::audit(&data.name, &dataset.audit) + &report::rows::cached(&dataset.cached);
+        let text = report::audit::text(&data.name, &serde_json::json!(dataset.audit))
+            + &report::rows::cached(&dataset.cached);
         if !audits.iter().any(|(known, _)| *known == text) {
             let json = json!({ "data": data.name, "audit": dataset.audit, "cache": dataset.cached });
             audits.push((text, json));

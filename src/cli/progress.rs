@@ -269,9 +269,10 @@ impl Progress {
                 .iter()
                 .map(|(metric, value)| {
                     let before = first.iter().find(|(known, before)| known == metric && before != value);
-                    let before = before
-                        .map_or(String::new(), |(_, before)| format!("{} → ", number(*metric, *before)));
-                    format!("{} {before}{}", metric.name(), number(*metric, *value))
+                    let before = before.map_or(String::new(), |(_, before)| {
+                        format!("{} → ", report::metric(*metric, *before))
+                    });
+                    format!("{} {before}{}", metric.name(), report::metric(*metric, *value))
                 })
                 .collect();
             let _ = writeln!(text, "{stage}: held-out {}", shown.join(", "));
@@ -343,25 +344,6 @@ fn in_a_line(sample: &Written) -> String {
     format!("{} → {}{right}", end(&sample.prompt), begin(&sample.text))
 }
 
-fn number(metric: Metric, value: f64) -> String {
-    match metric {
-        Metric::Loss => format!("{value:.4}"),
-        Metric::Perplexity => format!("{value:.3}"),
-        Metric::Matthews | Metric::Pearson | Metric::Spearman => format!("{value:.3}"),
-        Metric::Bleu | Metric::Nist => format!("{value:.2}"),
-        Metric::Accuracy
-        | Metric::F1
-        | Metric::MacroF1
-        | Metric::ExactMatch
-        | Metric::EntityF1
-        | Metric::EntityPrecision
-        | Metric::EntityRecall
-        | Metric::Rouge1
-        | Metric::Rouge2
-        | Metric::RougeL => format!("{:.2} %", 100.0 * value),
-    }
-}
-
 impl Watch for Progress {
     fn stage(&mut self, stage: &StagePlan, index: usize, n_stages: usize) {
         self.close_stage();
@@ -381,6 +363,10 @@ impl Watch for Progress {
             }
             StagePlan::Evaluate(_) | StagePlan::Generate(_) | StagePlan::Export(_) => {}
         }
+    }
+
+    fn audited(&mut self, audit: &Json) {
+        self.say(report::audit::brief(audit).trim_end());
     }
 
     fn step(&mut self, report: &StepReport<'_>) {
@@ -439,7 +425,7 @@ impl Watch for Progress {
         self.held_out = loss.map(|(_, loss)| *loss).or(self.held_out);
         let shown: Vec<String> = metrics
             .iter()
-            .map(|(metric, value)| format!("{} {}", metric.name(), number(*metric, *value)))
+            .map(|(metric, value)| format!("{} {}", metric.name(), report::metric(*metric, *value)))
             .collect();
         let at = step.map_or(String::new(), |step| format!(" at step {}", Count(step)));
         self.say(&format!("{stage}: held-out {}{at}", shown.join(", ")));

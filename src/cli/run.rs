@@ -178,7 +178,7 @@ impl Run {
                 let failure = failure(problems);
                 if let Some(difference) = difference {
                     failure.print();
-                    let _ = writeln!(std::io::stderr(), "from that run to this one:\n\n{difference}");
+                    let _ = writeln!(std::io::stderr(), "\nfrom that run to this one:\n\n{difference}");
                     return Err(Failure::told(failure.fault()));
                 }
                 return Err(failure);

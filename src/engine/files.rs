@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Deref;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -13,7 +14,7 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype as FileDtype, SafeTensorError, View};
+use safetensors::tensor::{Dtype as FileDtype, Metadata, SafeTensorError, TensorInfo, View};
 
 use crate::units::Dtype;
 
@@ -157,6 +158,22 @@ pub fn write(path: &Path, tensors: &[(String, Resting)], floats: Option<Dtype>) 
     File::open(path)?.sync_all()
 }
 
+/// So many bytes of a file are looked at at a time: a file is never in memory beside its tensors. (Mapped, it would be:
+/// what the system could take back at any time counts as the process's own wherever memory is limited.)
+const PIECE: usize = 4 << 20;
+
+/// The header of an open safetensors file, and where the numbers begin.
+fn header(file: &File) -> io::Result<(u64, Metadata)> {
+    #[allow(
+        unsafe_code,
+        reason = "a memory map of a file that nobody changes while the run holds the lock; only its header is read"
+    )]
+    let map = unsafe { Mmap::map(file) }?;
+    let (length, metadata) =
+        SafeTensors::read_metadata(&map).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok((length as u64 + 8, metadata))
+}
+
 /// Whether `path` holds these tensors and no others: reads back what [`write()`] wrote, from the disk where the system
 /// lets go of what it remembers.
 pub fn holds(path: &Path, tensors: &[(String, Resting)], floats: Option<Dtype>) -> io::Result<bool> {
@@ -164,71 +181,88 @@ pub fn holds(path: &Path, tensors: &[(String, Resting)], floats: Option<Dtype>) 
     // Advice: where it is not taken, the system's memory is read.
     #[cfg(target_os = "linux")]
     let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-    #[allow(
-        unsafe_code,
-        reason = "a memory map of a file that was just written and that nobody else knows of"
-    )]
-    let map = unsafe { Mmap::map(&file) }?;
-    let Ok(read) = SafeTensors::deserialize(&map) else { return Ok(false) };
-    let same = |(name, tensor): &(String, Resting)| {
+    let Ok((begin, metadata)) = header(&file) else { return Ok(false) };
+    let mut piece = vec![0; PIECE];
+    for (name, tensor) in tensors {
         let outgoing = &Outgoing::new(tensor, floats);
-        read.tensor(name).is_ok_and(|view| {
-            view.dtype() == outgoing.dtype()
-                && view.shape() == outgoing.shape()
-                && view.data() == &*outgoing.data()
-        })
-    };
-    Ok(read.len() == tensors.len() && tensors.iter().all(same))
+        let Some(info) = metadata.info(name) else { return Ok(false) };
+        let length = info.data_offsets.1 - info.data_offsets.0;
+        if info.dtype != outgoing.dtype() || info.shape != outgoing.shape() || length != outgoing.data_len() {
+            return Ok(false);
+        }
+        let mut at = begin + info.data_offsets.0 as u64;
+        for written in outgoing.data().chunks(PIECE) {
+            let read = &mut piece[..written.len()];
+            file.read_exact_at(read, at)?;
+            if read != written {
+                return Ok(false);
+            }
+            at += written.len() as u64;
+        }
+    }
+    Ok(metadata.tensors().len() == tensors.len())
 }
 
-/// A file of floats and words, mapped: taking a run up must not need more memory than the run did.
+/// A file of floats and words, read tensor by tensor: taking a run up must not need more memory than the run did.
 pub struct Incoming {
-    map: Mmap,
+    file: File,
+    metadata: Metadata,
+    /// Where the numbers begin.
+    begin: u64,
 }
 
 impl Incoming {
     /// Opens and checks the file's header.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        #[allow(
-            unsafe_code,
-            reason = "a memory map of a file that nobody changes while the run holds the lock"
-        )]
-        let map = unsafe { Mmap::map(&file) }?;
-        SafeTensors::read_metadata(&map).map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(Self { map })
+        let (begin, metadata) = header(&file)?;
+        Ok(Self { file, metadata, begin })
     }
 
     /// The tensor called `name`, if there is one.
     pub fn get(&self, name: &str) -> io::Result<Option<Tensor>> {
-        let file =
-            SafeTensors::deserialize(&self.map).map_err(|error| io::Error::other(error.to_string()))?;
-        let Ok(view) = file.tensor(name) else { return Ok(None) };
-        if view.dtype() == FileDtype::U32 {
-            let mut words = vec![0_u32; view.data().len() / 4];
-            bytemuck::cast_slice_mut(&mut words).copy_from_slice(view.data());
-            let tensor = Tensor::from_vec(words, view.shape(), &Device::Cpu);
-            return tensor.map(Some).map_err(|error| io::Error::other(error.to_string()));
-        }
-        let read = |bytes: &[u8]| -> candle_core::Result<Tensor> {
-            match view.dtype() {
-                FileDtype::BF16 => lying(view.shape(), bytes, bf16::from_le_bytes),
-                FileDtype::F16 => lying(view.shape(), bytes, f16::from_le_bytes),
-                _ => lying(view.shape(), bytes, f32::from_le_bytes),
+        let Some(info) = self.metadata.info(name) else { return Ok(None) };
+        let tensor = match info.dtype {
+            FileDtype::U32 => {
+                let mut words = vec![0_u32; info.shape.iter().product()];
+                self.read(info, &mut words, u32::from_le_bytes)?;
+                Tensor::from_vec(words, info.shape.as_slice(), &Device::Cpu)
             }
+            FileDtype::F32 => self.lying(info, f32::from_le_bytes)?,
+            FileDtype::BF16 => self.lying(info, bf16::from_le_bytes)?,
+            FileDtype::F16 => self.lying(info, f16::from_le_bytes)?,
+            other => return Err(io::Error::other(format!("`{name}` is made of {other:?}"))),
         };
-        read(view.data()).map(Some).map_err(|error| io::Error::other(error.to_string()))
+        tensor.map(Some).map_err(|error| io::Error::other(error.to_string()))
     }
-}
 
-/// A tensor of numbers as they lie in a file.
-fn lying<T: Stored + Number, const N: usize>(
-    shape: &[usize],
-    bytes: &[u8],
-    number: impl Fn([u8; N]) -> T + Sync,
-) -> candle_core::Result<Tensor> {
-    fresh(shape, |numbers: &mut [T]| {
-        let words = bytes.as_chunks::<N>().0;
-        numbers.par_iter_mut().zip(words.par_iter()).for_each(|(x, word)| *x = number(*word));
-    })
+    /// A tensor of numbers as they lie in the file.
+    fn lying<T: Stored + Number, const N: usize>(
+        &self,
+        info: &TensorInfo,
+        number: impl Fn([u8; N]) -> T + Sync,
+    ) -> io::Result<candle_core::Result<Tensor>> {
+        let mut read = Ok(());
+        let tensor = fresh(&info.shape, |numbers: &mut [T]| read = self.read(info, numbers, number));
+        read.map(|()| tensor)
+    }
+
+    /// Reads all numbers of a tensor, piece by piece.
+    fn read<T: Send, const N: usize>(
+        &self,
+        info: &TensorInfo,
+        numbers: &mut [T],
+        number: impl Fn([u8; N]) -> T + Sync,
+    ) -> io::Result<()> {
+        let mut at = self.begin + info.data_offsets.0 as u64;
+        let mut piece = vec![0; PIECE.min(N * numbers.len())];
+        for part in numbers.chunks_mut(PIECE / N) {
+            let bytes = &mut piece[..N * part.len()];
+            self.file.read_exact_at(bytes, at)?;
+            at += bytes.len() as u64;
+            let words = bytes.as_chunks::<N>().0;
+            part.par_iter_mut().zip(words.par_iter()).for_each(|(x, word)| *x = number(*word));
+        }
+        Ok(())
+    }
 }

@@ -450,6 +450,12 @@ pub(super) const TABLE: &[Explanation] = &[
         "A model's configuration cannot be read.",
         "`hift inspect` takes a Hugging Face directory, a `config.json` or a pipeline file.",
     ),
+    told(
+        "cli::not_a_model",
+        "What is to be looked at is a file of rows.",
+        "How a row is written out, tokenised and learned stands in a pipeline: `hift inspect FILE.hift DATA --rows 3` \
+         shows the rows of its `data` block DATA as the model will see them.",
+    ),
     told("cli::no_pipeline", "A pipeline file cannot be read.", "The system's own words are in the message."),
     told(
         "cli::no_stage",

@@ -7,7 +7,7 @@ use std::fmt::Write;
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 250.0;
 const LEFT: f64 = 64.0;
-const BELOW: f64 = 34.0;
+const BELOW: f64 = 30.0;
 const ABOVE: f64 = 10.0;
 const RIGHT: f64 = 14.0;
 
@@ -65,15 +65,15 @@ pub fn lines(series: &[Series], x: &str, log: bool, value: &dyn Fn(f64) -> Strin
             svg,
             "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
             at_x(tick),
-            HEIGHT - BELOW + 18.0,
+            HEIGHT - 6.0,
             crate::units::Count(tick.max(0.0) as u64)
         );
     }
     let _ = write!(
         svg,
         "<text class=\"axis\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-        WIDTH - RIGHT,
-        HEIGHT - 3.0,
+        LEFT - 14.0,
+        HEIGHT - 6.0,
         escape(x)
     );
     for Series { name, colour, points, drawn } in series {
@@ -103,40 +103,60 @@ pub fn lines(series: &[Series], x: &str, log: bool, value: &dyn Fn(f64) -> Strin
     svg + "</svg>"
 }
 
-/// A bar for each name: how far it was to go, and how far it went.
-pub fn bars(rows: &[(String, f64, Option<f64>)], value: &dyn Fn(f64) -> String) -> String {
+/// One of several bars: how far it could go, and how far it went.
+#[derive(Debug, Clone)]
+pub struct Bar {
+    pub name: String,
+    pub whole: f64,
+    pub part: f64,
+    /// What stands behind it.
+    pub said: String,
+}
+
+/// Bars below each other, on one scale.
+pub fn bars(rows: &[Bar]) -> String {
     const ROW: f64 = 24.0;
     const NAME: f64 = 150.0;
-    let most = rows.iter().map(|(_, a, b)| a.max(b.unwrap_or(0.0))).fold(0.0, f64::max);
+    let most = rows.iter().map(|bar| bar.whole.max(bar.part)).fold(0.0, f64::max);
     if most <= 0.0 {
         return nothing();
     }
     let long = |value: f64| value / most * (WIDTH - NAME - 190.0);
     let mut svg = open(ROW * rows.len() as f64 + 6.0);
-    for (i, (name, foretold, measured)) in rows.iter().enumerate() {
+    for (i, Bar { name, whole, part, said }) in rows.iter().enumerate() {
         let y = ROW * i as f64 + 4.0;
-        let said = match measured {
-            Some(measured) => format!("{} of {}", value(*measured), value(*foretold)),
-            None => format!("{} foretold", value(*foretold)),
-        };
         let _ = write!(
             svg,
-            "<text class=\"name\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
+            "<text class=\"name\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}<title>{}</title></text>\
              <rect class=\"foretold\" x=\"{NAME}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"16\" rx=\"3\"/>\
              <rect class=\"measured\" x=\"{NAME}\" y=\"{:.1}\" width=\"{:.1}\" height=\"8\" rx=\"2\"/>\
-             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+             <text class=\"said\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
             NAME - 10.0,
             y + 12.5,
+            escape(&shortened(name)),
             escape(name),
-            long(*foretold),
+            long(*whole),
             y + 4.0,
-            long(measured.unwrap_or(0.0)),
-            NAME + long(foretold.max(measured.unwrap_or(0.0))) + 8.0,
+            long(*part),
+            NAME + long(whole.max(*part)) + 8.0,
             y + 12.5,
-            escape(&said)
+            escape(said)
         );
     }
     svg + "</svg>"
+}
+
+/// A name as long as there is room for: its beginning and its end.
+fn shortened(name: &str) -> String {
+    const ROOM: usize = 20;
+    let letters: Vec<char> = name.chars().collect();
+    match letters.len() {
+        n if n > ROOM => {
+            let (begin, end) = (&letters[..ROOM / 2], &letters[n - ROOM / 2 + 1..]);
+            begin.iter().chain(&['…']).chain(end).collect()
+        }
+        _ => name.to_owned(),
+    }
 }
 
 /// One bar, cut into shares.
@@ -212,6 +232,13 @@ pub fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_lose_their_middle() {
+        let check = |name: &str, text: &str| assert_eq!(shortened(name), text);
+        check("block.0 + block.1", "block.0 + block.1");
+        check("block.10 ... block.19 (10 layers)", "block.10 .…10 layers)");
+    }
 
     #[test]
     fn ticks_are_round_and_inside() {

@@ -2,12 +2,13 @@
 //!
 //! Reading order: [`plan`] (a plan with its estimate), [`facts`] and [`diff`] (what differs between two),
 //! [`paper`] (the paper's table), [`model`] (the layers of a model), [`lock`] (what became of a lock file), [`rows`]
-//! (rows as the model will see them), [`mod@manual`] (the manual of the language), [`mod@starter`] (a file to begin with),
+//! (rows as the model will see them), [`audit`] (what became of all of them), [`mod@manual`] (the manual of the language), [`mod@starter`] (a file to begin with),
 //! [`record`] (what a run directory tells), [`page`] (that as a page, with
 //! [`chart`]s), [`table`] (columns).
 //!
 //! This room must not decide anything, and reads no file.
 
+pub mod audit;
 pub mod chart;
 pub mod diff;
 pub mod facts;
@@ -23,6 +24,10 @@ pub mod record;
 pub mod rows;
 pub mod starter;
 pub mod table;
+
+use serde_json::Value as Json;
+
+use crate::lang::pipeline::Metric;
 
 /// A learning rate, short: `2e-5`, `1.25e-3`.
 pub fn rate(rate: f64) -> String {
@@ -57,6 +62,36 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// A metric as people read it: `0.0074`, `99.86 %`.
+pub fn metric(metric: Metric, value: f64) -> String {
+    match metric {
+        Metric::Loss => format!("{value:.4}"),
+        Metric::Perplexity => format!("{value:.3}"),
+        Metric::Matthews | Metric::Pearson | Metric::Spearman => format!("{value:.3}"),
+        Metric::Bleu | Metric::Nist => format!("{value:.2}"),
+        Metric::Accuracy
+        | Metric::F1
+        | Metric::MacroF1
+        | Metric::ExactMatch
+        | Metric::EntityF1
+        | Metric::EntityPrecision
+        | Metric::EntityRecall
+        | Metric::Rouge1
+        | Metric::Rouge2
+        | Metric::RougeL => format!("{:.2} %", 100.0 * value),
+    }
+}
+
+/// The metrics that an event or a status holds, by name, as people read them.
+pub fn metrics(found: &Json) -> Vec<(&str, String)> {
+    let all = found.as_object().into_iter().flatten();
+    let text = |(name, value): (&'_ String, &'_ Json)| {
+        let value = value.as_f64().unwrap_or(f64::NAN);
+        Metric::named(name).map_or_else(|| format!("{value:.4}"), |known| metric(known, value))
+    };
+    all.map(|(name, value)| (name.as_str(), text((name, value)))).collect()
+}
+
 /// The ends of a list of names: `embedding`, `block.0 + block.1`, `embedding ... head (10 layers)`.
 pub fn names(names: &[String]) -> String {
     match names {
@@ -77,6 +112,14 @@ mod tests {
         check(0.00125, "1.25e-3");
         check(0.0, "0");
         check(1.0, "1e0");
+    }
+
+    #[test]
+    fn metrics_are_said_as_their_kind_is_read() {
+        let found = serde_json::json!({ "loss": 0.00741, "accuracy": 0.99861, "of_later": 2.0 });
+        let said: Vec<String> =
+            metrics(&found).into_iter().map(|(name, value)| format!("{name} {value}")).collect();
+        assert_eq!(said, ["loss 0.0074", "accuracy 99.86 %", "of_later 2.0000"]);
     }
 
     #[test]

@@ -6,11 +6,10 @@ use serde_json::Value as Json;
 
 use crate::units::{Bytes, Count};
 
-use super::chart::{Drawn, Series, bars, escape, lines, shares};
-use super::duration;
+use super::chart::{Bar, Drawn, Series, bars, escape, lines, shares};
 use super::facts::{Fact, Summary, short};
-use super::rate;
-use super::record::{Record, State, Step, foretold};
+use super::record::{Record, State, Step, foretold, moment, smoothed};
+use super::{audit, duration, metrics, rate};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -34,8 +33,8 @@ pub fn page(record: &Record) -> String {
     }
     for stage in record.stages("evaluate") {
         let name = stage["name"].as_str().unwrap_or_default();
-        if let Some(metrics) = record.last_metrics(name).and_then(Json::as_object) {
-            let numbers = metrics.iter().map(|(name, value)| (name.clone(), number(value)));
+        if let Some(found) = record.last_metrics(name) {
+            let numbers = metrics(found).into_iter().map(|(name, value)| (name.to_owned(), value));
             body += &section(&format!("evaluate {name}"), &cards(numbers));
         }
     }
@@ -44,7 +43,7 @@ pub fn page(record: &Record) -> String {
     body += &section("What happened", &events(record));
     for event in last_of_each_stage(record, "audit") {
         let stage = event["stage"].as_str().unwrap_or_default();
-        body += &folded(&format!("Audit of the rows of {stage}"), &table(&flat(&event["audit"], "")));
+        body += &folded(&format!("Audit of the rows of {stage}"), &audited(&event["audit"]));
     }
     body += &plan(record);
     body += &folded("Inputs by content", &inputs(record));
@@ -86,10 +85,6 @@ fn legend(entries: &[(String, String)]) -> String {
     entries.collect()
 }
 
-fn number(value: &Json) -> String {
-    value.as_f64().map_or("-".to_string(), |value| format!("{value:.4}"))
-}
-
 // ------------------------------------------------------------------------------------- a train stage
 
 fn train(record: &Record, plan: &Json) -> String {
@@ -112,8 +107,18 @@ fn train(record: &Record, plan: &Json) -> String {
         series.collect()
     };
     let keys = keys(&groups);
-    let rates = lines(&by_group(|step| step.rate, Drawn::Points), "step", false, &rate);
-    content += &figure("Rate of each group", &keys, &rates);
+    let series = by_group(|step| step.rate, Drawn::Points);
+    content += &match plan["named_factors"].as_array().is_none_or(Vec::is_empty)
+        && plan["layer_decay"].as_f64().is_none_or(|share| share == 1.0)
+    {
+        // Curves that lie upon each other would look like one of them.
+        true => {
+            let points = steps.iter().map(|step| (step.step as f64, step.rate)).collect();
+            let all = Series { name: "rate".into(), colour: "var(--c0)".into(), points, drawn: Drawn::Line };
+            figure("Rate, the same for each group", "", &lines(&[all], "step", false, &rate))
+        }
+        false => figure("Rate of each group", &keys, &lines(&series, "step", false, &rate)),
+    };
     let norms = lines(&by_group(|step| step.grad_norm, Drawn::Points), "step", true, &plain);
     content += &figure("Gradient norm of each group, before clipping", &keys, &norms);
     let memory = memory(record, name, &groups, &steps);
@@ -127,14 +132,15 @@ fn train(record: &Record, plan: &Json) -> String {
 
 fn summary(record: &Record, plan: &Json, steps: &[&Step]) -> String {
     let name = plan["name"].as_str().unwrap_or_default();
-    let of = plan["steps"].as_u64().map_or(String::new(), |of| format!(" / {}", Count(of)));
-    let mut numbers = vec![("steps".to_string(), format!("{}{of}", Count(steps.len() as u64)))];
-    if let Some(last) = smooth(steps).last() {
-        numbers.push(("training loss".to_string(), format!("{:.4}", last.1)));
+    let of = plan["steps"].as_u64().map_or("steps".to_owned(), |of| format!("of {} steps", Count(of)));
+    let mut numbers = vec![(of, Count(steps.len() as u64).to_string())];
+    if let Some(loss) = smoothed(steps.iter().copied()) {
+        numbers.push(("training loss".to_string(), format!("{loss:.4}")));
     }
     let held_out = record.held_out(name, "loss");
     if let (Some(first), Some(last)) = (held_out.first(), held_out.last()) {
-        numbers.push(("held-out loss".to_string(), format!("{:.4} → {:.4}", first.1, last.1)));
+        let from = if held_out.len() > 1 { format!(", {:.4} at first", first.1) } else { String::new() };
+        numbers.push((format!("held-out loss{from}"), format!("{:.4}", last.1)));
     }
     let (tokens, seconds) = (steps.iter().map(|step| step.tokens), steps.iter().map(|step| step.seconds));
     let (tokens, seconds) = (tokens.sum::<u64>(), seconds.sum::<f64>());
@@ -177,20 +183,29 @@ fn losses(record: &Record, name: &str, steps: &[&Step]) -> String {
         series.push(line("held-out", "var(--c1)", points, Drawn::Marked));
         keys.push(("held-out".to_string(), "var(--c1)".to_string()));
     }
-    figure("Loss", &legend(&keys), &lines(&series, "step", false, &plain))
+    // Where a loss falls to a small part of what it was, all that comes late would be a line at the bottom.
+    let smooth = &series[1].points;
+    let all = || smooth.iter().map(|(_, loss)| *loss).chain(held_out.iter().map(|(_, loss)| *loss));
+    let (least, most) = (all().fold(f64::INFINITY, f64::min), all().fold(0.0, f64::max));
+    let log = least > 0.0 && most > 20.0 * least;
+    let title = if log { "Loss, on a logarithmic scale" } else { "Loss" };
+    figure(title, &legend(&keys), &lines(&series, "step", log, &plain))
 }
 
-/// The loss, averaged over the steps before: over more of them, the longer the run.
+/// The loss, averaged over as many steps before as behind: over more of them the longer the run, and over fewer near
+/// its ends.
 fn smooth(steps: &[&Step]) -> Vec<(f64, f64)> {
-    let share = 1.0 / (steps.len() as f64 / 50.0).clamp(5.0, 50.0);
-    let mut mean: Option<f64> = None;
-    let mut points = Vec::with_capacity(steps.len());
-    for step in steps.iter().filter(|step| step.loss.is_finite()) {
-        let now = mean.map_or(step.loss, |mean| mean + share * (step.loss - mean));
-        mean = Some(now);
-        points.push((step.step as f64, now));
-    }
-    points
+    let steps: Vec<&&Step> = steps.iter().filter(|step| step.loss.is_finite()).collect();
+    let reach = (steps.len() / 100).clamp(2, 50);
+    // Sums of the first so many.
+    let mut sums = vec![0.0];
+    steps.iter().for_each(|step| sums.push(sums[sums.len() - 1] + step.loss));
+    let mean = |(i, step): (usize, &&&Step)| {
+        let reach = reach.min(i).min(steps.len() - 1 - i);
+        let loss = (sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1) as f64;
+        (step.step as f64, loss)
+    };
+    steps.iter().enumerate().map(mean).collect()
 }
 
 fn groups(plan: &Json) -> Vec<Vec<String>> {
@@ -220,16 +235,21 @@ fn keys(groups: &[Vec<String>]) -> String {
 
 fn memory(record: &Record, stage: &str, groups: &[Vec<String>], steps: &[&Step]) -> String {
     let estimated = record.estimate(stage)["groups"].as_array().map_or(&[][..], Vec::as_slice);
-    let rows: Vec<_> = groups
+    let rows: Vec<Bar> = groups
         .iter()
         .zip(estimated)
         .map(|(group, estimate)| {
             let measured = steps.iter().filter(|step| step.group == *group).map(|step| step.peak).max();
-            let foretold = estimate["peak"].as_u64().unwrap_or(0) as f64;
-            (super::names(group), foretold, measured.map(|peak| peak as f64))
+            let foretold = estimate["peak"].as_u64().unwrap_or(0);
+            let said = match measured {
+                Some(measured) => format!("{} of {}", Bytes(measured), Bytes(foretold)),
+                None => format!("{} foretold", Bytes(foretold)),
+            };
+            let name = super::names(group);
+            Bar { name, whole: foretold as f64, part: measured.unwrap_or(0) as f64, said }
         })
         .collect();
-    bars(&rows, &|bytes| Bytes(bytes as u64).to_string())
+    bars(&rows)
 }
 
 /// A number for an axis.
@@ -327,30 +347,42 @@ fn while_training(evaluations: &[(u64, &[Json])]) -> String {
     rows.iter().enumerate().map(row).collect::<String>() + &note
 }
 
-/// Events other than evaluations, samples and audits, the last ones.
+/// Events that are not shown elsewhere on the page, the last ones.
 fn events(record: &Record) -> String {
     const SHOWN: usize = 40;
-    let elsewhere = ["audit", "evaluate", "samples"];
-    let told = record.events.iter().filter(|event| elsewhere.iter().all(|kind| event["event"] != *kind));
+    let elsewhere = ["audit", "evaluate", "generate", "memory", "samples"];
+    let told = record.events.iter().filter(|event| !elsewhere.iter().any(|known| event["event"] == *known));
     let told: Vec<&Json> = told.collect();
     let rows = told[told.len().saturating_sub(SHOWN)..].iter().map(|event| {
         let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
         let mut what: Vec<String> = Vec::new();
         for (key, value) in event.as_object().into_iter().flatten() {
+            let name = key.replace('_', " ");
             match (key.as_str(), value) {
-                ("time" | "event" | "prompt" | "reference", _) => {}
+                ("time" | "event", _) | (_, Json::Null | Json::Bool(false)) => {}
                 ("seconds", value) => what.push(duration(value.as_f64().unwrap_or(0.0))),
+                ("version", Json::String(version)) => what.push(format!("hift {version}")),
+                (_, Json::Bool(true)) => what.push(name),
                 (_, Json::String(text)) => what.push(text.clone()),
-                (key, value) => what.push(format!("{key} {value}")),
+                (_, Json::Number(n)) if n.is_u64() => {
+                    what.push(format!("{name} {}", Count(n.as_u64().unwrap_or(0))));
+                }
+                (_, Json::Array(list)) => {
+                    what.push(list.iter().filter_map(Json::as_str).collect::<Vec<_>>().join(" + "));
+                }
+                (_, Json::Object(parts)) => {
+                    let parts = parts.iter().map(|(name, value)| format!("{name} {value}"));
+                    what.push(format!("{name}: {}", parts.collect::<Vec<_>>().join(", ")));
+                }
+                (_, Json::Number(value)) => what.push(format!("{name} {value}")),
             }
         }
-        let time: String = text("time").replace('T', " ").chars().take(19).collect();
-        [time, text("event"), what.join(" · ")]
+        [moment(&text("time")), text("event").replace('_', " "), what.join(" · ")]
     });
     let rows: String = rows
-        .map(|cells| {
-            let cells: String = cells.iter().map(|cell| format!("<td>{}</td>", escape(cell))).collect();
-            format!("<tr>{cells}</tr>")
+        .map(|[time, event, what]| {
+            let (event, what) = (escape(&event), escape(&what));
+            format!("<tr><td class=\"when\">{time}</td><td class=\"when\">{event}</td><td>{what}</td></tr>")
         })
         .collect();
     format!("<div class=\"scroll\"><table>{rows}</table></div>")
@@ -365,19 +397,32 @@ fn last_of_each_stage<'r>(record: &'r Record, event: &'r str) -> Vec<&'r Json> {
     last
 }
 
-/// The entries of a value, inner ones under the names of both.
-fn flat(value: &Json, within: &str) -> Vec<(String, String)> {
-    let named = |key: &str| match within {
-        "" => key.replace('_', " "),
-        within => format!("{within}, {}", key.replace('_', " ")),
-    };
-    match value {
-        Json::Object(entries) => entries.iter().flat_map(|(key, value)| flat(value, &named(key))).collect(),
-        Json::Null => Vec::new(),
-        Json::Array(list) if list.is_empty() => Vec::new(),
-        Json::String(text) => vec![(within.to_owned(), text.clone())],
-        value => vec![(within.to_owned(), value.to_string())],
+/// What became of the rows of a stage.
+fn audited(found: &Json) -> String {
+    let mut rows = vec![("read".to_owned(), format!("{} rows", Count(found["rows"].as_u64().unwrap_or(0))))];
+    for (name, part) in [("train", "train"), ("held out", "holdout")] {
+        rows.extend(audit::part(&found[part]).map(|text| (name.to_owned(), text)));
     }
+    rows.extend(audit::turns(found).map(|text| ("turns".to_owned(), text)));
+    rows.extend(audit::fates(found).map(|(n, what)| (what.to_owned(), n.to_string())));
+    let warnings = found["warnings"].as_array().into_iter().flatten();
+    let warned = warnings.filter_map(|warning| warning["message"].as_str());
+    rows.extend(warned.map(|message| ("warning".to_owned(), message.to_owned())));
+    let mut text = table(&rows);
+    if let Some((sentence, bins)) = audit::lengths(&found["train"]) {
+        let bins: Vec<Bar> = bins
+            .into_iter()
+            .map(|(up_to, n)| Bar {
+                name: format!("up to {} tokens", Count(up_to)),
+                whole: n as f64,
+                part: n as f64,
+                said: format!("{} rows", Count(n)),
+            })
+            .collect();
+        let title = format!("Lengths: {}", escape(&sentence));
+        text += &format!("<figcaption>{title}</figcaption>{}", bars(&bins));
+    }
+    text
 }
 
 fn table(rows: &[(String, String)]) -> String {
@@ -391,7 +436,8 @@ fn table(rows: &[(String, String)]) -> String {
 fn plan(record: &Record) -> String {
     let Ok(summary) = Summary::read(&record.plan) else { return String::new() };
     let rows = |facts: &[Fact]| -> Vec<(String, String)> {
-        facts.iter().map(|fact| (fact.name.clone(), short(fact.unit, &fact.value))).collect()
+        let rows = facts.iter().map(|fact| (fact.name.clone(), short(fact.unit, &fact.value)));
+        rows.filter(|(_, value)| !value.is_empty()).collect()
     };
     let stages = summary
         .stages

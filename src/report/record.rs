@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 use crate::units::{Bytes, Count};
 
 use super::table::columns;
-use super::{duration, names, rate};
+use super::{duration, metrics, names, rate};
 
 /// The files of a run directory, read.
 #[derive(Debug, Clone, Default)]
@@ -214,7 +214,7 @@ fn step(line: &Json) -> Step {
 }
 
 /// The loss over the last steps, smoothed as the progress display does.
-fn smoothed<'s>(steps: impl Iterator<Item = &'s Step>) -> Option<f64> {
+pub fn smoothed<'s>(steps: impl Iterator<Item = &'s Step>) -> Option<f64> {
     steps.fold(None, |loss: Option<f64>, step| {
         Some(loss.map_or(step.loss, |loss| 0.9 * loss + 0.1 * step.loss))
     })
@@ -223,6 +223,11 @@ fn smoothed<'s>(steps: impl Iterator<Item = &'s Step>) -> Option<f64> {
 /// The highest peak of a train stage's steps.
 pub fn foretold(estimate: &Json) -> Option<u64> {
     estimate["groups"].as_array()?.iter().filter_map(|group| group["peak"].as_u64()).max()
+}
+
+/// The time of an event, for people: `2026-01-02 03:04:05`.
+pub fn moment(time: &str) -> String {
+    time.replace('T', " ").chars().take(19).collect()
 }
 
 /// How a run stands, for people.
@@ -249,10 +254,9 @@ pub fn status(record: &Record) -> String {
         if let Some(loss) = number("loss") {
             row("loss", format!("{loss:.4}"));
         }
-        if let Some(metrics) = stage["held_out"].as_object() {
-            let shown = metrics
-                .iter()
-                .map(|(name, value)| format!("{name} {:.4}", value.as_f64().unwrap_or(f64::NAN)));
+        let metrics = metrics(&stage["held_out"]);
+        if !metrics.is_empty() {
+            let shown = metrics.iter().map(|(name, value)| format!("{name} {value}"));
             row("held-out", shown.collect::<Vec<_>>().join(", "));
         }
         if let Some(speed) = number("tokens_per_second") {
@@ -273,7 +277,7 @@ pub fn status(record: &Record) -> String {
         row("checkpoint", path);
     }
     if let Some(time) = text("last_event") {
-        row("last heard of", time);
+        row("last heard of", format!("{} UTC", moment(&time)));
     }
     if let Some(message) = text("message") {
         row("failed", message);
@@ -285,7 +289,9 @@ pub fn status(record: &Record) -> String {
 /// A line for each run.
 pub fn list(records: &[Record]) -> String {
     let mut rows = vec![
-        ["run", "state", "stage", "step", "loss", "held-out", "last heard of"].map(str::to_owned).to_vec(),
+        ["run", "state", "stage", "step", "loss", "held-out", "last heard of (UTC)"]
+            .map(str::to_owned)
+            .to_vec(),
     ];
     for record in records {
         let json = record.status();
@@ -293,15 +299,15 @@ pub fn list(records: &[Record]) -> String {
         let at = stages.iter().rfind(|stage| stage["step"].as_u64().unwrap_or(0) > 0).or(stages.first());
         let at = at.cloned().unwrap_or_default();
         let number = |value: &Json| value.as_f64().map_or(String::new(), |value| format!("{value:.4}"));
-        let of = at["steps"].as_u64().map_or(String::new(), |of| format!("/{of}"));
+        let of = at["steps"].as_u64().map_or(String::new(), |of| format!("/{}", Count(of)));
         rows.push(vec![
             record.name.clone(),
             record.state().word().to_owned(),
             at["stage"].as_str().unwrap_or_default().to_owned(),
-            format!("{}{of}", at["step"].as_u64().unwrap_or(0)),
+            format!("{}{of}", Count(at["step"].as_u64().unwrap_or(0))),
             number(&at["loss"]),
             number(&at["held_out"]["loss"]),
-            json["last_event"].as_str().unwrap_or_default().chars().take(19).collect(),
+            moment(json["last_event"].as_str().unwrap_or_default()),
         ]);
     }
     columns(&rows, &[3, 4, 5])
@@ -338,13 +344,13 @@ mod tests {
               speed          20 tokens/s
               left           3.0 s
               memory         peak 2.00 KiB, foretold 2.00 KiB
-              last heard of  2026-01-02T03:04:05.000Z
+              last heard of  2026-01-02 03:04:05 UTC
         "#]]
         .assert_eq(&status(&record(evaluate)));
         assert_eq!(
             list(&[record(evaluate)]),
-            "  run    state  stage step   loss held-out  last heard of\n  \
-             runs/p killed sft    2/8 3.9000   3.5000  2026-01-02T03:04:05\n"
+            "  run    state  stage step   loss held-out  last heard of (UTC)\n  \
+             runs/p killed sft    2/8 3.9000   3.5000  2026-01-02 03:04:05\n"
         );
     }
 

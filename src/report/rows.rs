@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::data::{Audit, Cached, Entry, Part, Preview};
-use crate::units::{Bytes, Count};
+use crate::data::{Cached, Entry, Preview};
+use crate::units::Bytes;
 
 /// What carries a loss stands in brackets, or in green where there are colours.
 pub fn rows(previews: &[Preview], colour: bool) -> String {
@@ -85,77 +85,5 @@ pub fn cache(folder: &Path, entries: &[Entry]) -> String {
     let bytes = Bytes(entries.iter().map(|entry| entry.bytes).sum());
     let datasets = if entries.len() == 1 { "dataset" } else { "datasets" };
     let _ = writeln!(text, "{} {datasets} in {}, {bytes}", entries.len(), folder.display());
-    text
-}
-
-/// What became of the rows.
-pub fn audit(name: &str, audit: &Audit) -> String {
-    let mut text = String::new();
-    let part = |part: &Part| {
-        let mut text = format!(
-            "{} rows, {} tokens, {} carry a loss, the longest has {}",
-            Count(part.rows),
-            Count(part.tokens),
-            Count(part.trained_tokens),
-            Count(part.longest)
-        );
-        if let Some(fill) = part.fill {
-            let _ = write!(text, "; packed into {}, {:.1} % full", Count(part.sequences), 100.0 * fill);
-        }
-        text
-    };
-    let _ = writeln!(text, "data {name}");
-    let _ = writeln!(text, "  read       {} rows", Count(audit.rows));
-    let _ = writeln!(text, "  train      {}", part(&audit.train));
-    if let Some(lengths) = &audit.train.lengths {
-        let bins: Vec<String> = lengths
-            .histogram
-            .iter()
-            .map(|bin| format!("{} of up to {}", Count(bin.rows), Count(bin.up_to)))
-            .collect();
-        let _ = writeln!(
-            text,
-            "  lengths    {} to {} tokens, half of the rows have up to {}: {}",
-            Count(lengths.min),
-            Count(lengths.max),
-            Count(lengths.median),
-            bins.join(", ")
-        );
-    }
-    if audit.holdout.rows > 0 {
-        let _ = writeln!(text, "  held out   {}", part(&audit.holdout));
-    }
-    if !audit.turns.is_empty() {
-        let turns: Vec<String> = audit
-            .turns
-            .iter()
-            .map(|(role, turns)| match turns.learned {
-                0 => format!("{} {role}", Count(turns.all)),
-                n if n == turns.all => format!("{} {role}, all learned", Count(n)),
-                n => format!("{} {role}, {} learned", Count(turns.all), Count(n)),
-            })
-            .collect();
-        let _ = writeln!(text, "  turns      {}", turns.join("; "));
-    }
-    for (n, what) in [
-        (audit.cut, "were cut to max_length"),
-        (audit.split, "were split"),
-        (audit.pieces, "pieces more than rows, since rows were split"),
-        (audit.repeated, "come again, for the weights of the mix"),
-        (audit.dropped.filtered, "were left out by the filter"),
-        (audit.dropped.repeats, "were left out: the same as an earlier row"),
-        (audit.dropped.unmixed, "were left out by the weights of the mix"),
-        (audit.dropped.too_long, "were dropped: longer than max_length"),
-        (audit.dropped.empty, "were dropped: nothing in them"),
-        (audit.dropped.untrained, "were dropped: no token carries a loss"),
-        (audit.empty_responses, "have an empty response"),
-        (audit.lost_answers, "lost their answer to max_length, and count as having none"),
-        (audit.duplicates, "stand there more than once"),
-        (audit.leaked, "are held out and trained on"),
-    ] {
-        if n > 0 {
-            let _ = writeln!(text, "  {:<10} {what}", Count(n));
-        }
-    }
     text
 }

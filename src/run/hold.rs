@@ -122,6 +122,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_device_is_held_for_all_runs_of_the_machine() {
+        let uuid = format!("GPU-of-a-test-{}", std::process::id());
+        let ask = || device(&uuid, 1, Duration::ZERO, &mut |_| {});
+        let first = ask().unwrap();
+        let problem = ask().unwrap_err();
+        assert_eq!(problem.fault, Fault::Again);
+        assert!(problem.message.ends_with("is at work on cuda(1)"), "{problem}");
+        drop(first);
+        ask().unwrap();
+        std::fs::remove_file(std::env::temp_dir().join(format!("hift-{uuid}.lock"))).unwrap();
+    }
+
+    #[test]
     fn one_holds_and_the_others_hear_who_or_wait() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("lock");

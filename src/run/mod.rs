@@ -201,6 +201,7 @@ fn stages(
         match stage {
             StagePlan::Train(plan) => {
                 let dataset = library.get(&plan.data, &plan.tokenizer, &limits(&plan.model.model))?;
+                watch.audited(&json!(dataset.audit));
                 for warning in &dataset.audit.warnings {
                     watch.note(&warning.message);
                 }

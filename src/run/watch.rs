@@ -1,5 +1,7 @@
 //! Who is told how a run goes: a progress bar, plain lines, or nobody.
 
+use serde_json::Value as Json;
+
 use crate::lang::pipeline::Metric;
 use crate::plan::StagePlan;
 use crate::units::Bytes;
@@ -44,6 +46,8 @@ pub struct Measured {
 
 pub trait Watch {
     fn stage(&mut self, stage: &StagePlan, index: usize, n_stages: usize);
+    /// What became of the rows of the stage at work, before its first step: an audit as `events.jsonl` has it.
+    fn audited(&mut self, audit: &Json);
     fn step(&mut self, report: &StepReport<'_>);
     /// `step` is None for an evaluate stage.
     fn evaluated(&mut self, stage: &str, step: Option<u64>, metrics: &[(Metric, f64)]);

@@ -283,6 +283,18 @@ impl Running {
         assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
     }
 
+    /// Whether a signal that was sent has reached the process. (Where that cannot be seen, it has.)
+    pub fn has_taken(&self, signal: &str) -> bool {
+        let number = ["HUP", "INT", "", "", "", "", "", "", "", "USR1", "", "", "", "", "TERM"]
+            .iter()
+            .position(|name| *name == signal)
+            .unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let waiting = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        let waiting = waiting.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        waiting.is_none_or(|mask| mask >> number & 1 == 0)
+    }
+
     pub fn end(mut self) -> Said {
         self.lines.read_to_string(&mut self.said).unwrap();
         let code = self.child.wait().unwrap().code();

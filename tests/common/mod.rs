@@ -98,6 +98,7 @@ pub struct Seen {
 }
 
 impl Watch for Seen {
+    fn audited(&mut self, _: &serde_json::Value) {}
     fn stage(&mut self, _: &StagePlan, _: usize, _: usize) {}
 
     fn step(&mut self, report: &StepReport<'_>) {

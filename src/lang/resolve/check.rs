@@ -747,7 +747,11 @@ impl<'f> Checker<'_, 'f> {
                         format!("`{}` has no argument `{}`", function.name, name.text),
                         match meant(&name.text, function.arguments) {
                             Some(meant) => format!("did you mean `{meant} = ...`?"),
-                            None => format!("write, for example, `{example}`"),
+                            None => {
+                                let known = function.arguments.iter().map(|key| format!("`{}`", key.name));
+                                let known = known.collect::<Vec<_>>().join(", ");
+                                format!("its arguments are {known}: write, for example, `{example}`")
+                            }
                         },
                     ),
                     None => (
