@@ -218,6 +218,55 @@ fn as_on_the_host(
     assert_eq!(files(there.path()), files(other.path()), "{name}");
 }
 
+/// Gradients that overflow fp16 on a device: no weight changes, no update is counted, and the turn is taken again.
+fn overflow(device: &Devices) {
+    let run = |devices: &Devices, name: &str, precision: &str| {
+        let folder = folder();
+        let rows: String = (0..16)
+            .map(|i| {
+                format!(
+                    "{{\"ids\": {:?}, \"y\": 1000.0}}\n",
+                    (0..8).map(|t| (i * 31 + t * 7) % 40).collect::<Vec<_>>()
+                )
+            })
+            .collect();
+        fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
+        let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
+        let head = "\"architectures\": [\"LlamaForSequenceClassification\"], \"id2label\": {\"0\": \"y\"}, \"vocab_size\"";
+        fs::write(folder.path().join("config.json"), config.replace("\"vocab_size\"", head)).unwrap();
+        let text = format!(
+            r#"hift 1
+data rows {{ source = json("rows.jsonl") format = tokens(input = "ids", label = "y") }}
+model tiny {{ weights = random("config.json", seed = 1) precision = {precision} }}
+groups g {{ split = by_layer(2) }}
+schedule s {{ rate = constant(1e-2) }}
+optimizer adamw {{ }}
+train t {{
+    data = rows model = tiny groups = g schedule = s optimizer = adamw device = {name}
+    steps = 6 micro_batch = 4 clip = 1.0
+}}
+export final {{ from = t to = "final" dtype = fp32 }}
+"#
+        );
+        let (seen, ..) =
+            run_on(devices, folder.path(), &text).unwrap_or_else(|problems| panic!("{problems}"));
+        let events = fs::read_to_string(folder.path().join("run/events.jsonl")).unwrap();
+        (
+            seen.losses,
+            numbers(&folder.path().join("final/model.safetensors")),
+            events.matches("\"overflow\"").count(),
+        )
+    };
+    let (losses, weights, none) = run(&Devices::default(), "cpu", "fp32");
+    for precision in ["mixed(fp16)", "mixed_hi(fp16)"] {
+        let (seen, trained, overflows) = run(device, "cuda(0)", precision);
+        assert!(overflows >= 9 && none == 0, "{overflows}");
+        assert_near(&seen, &losses, 1e-4, &format!("{precision}: losses"));
+        // An update that is counted though it was not made would make the next ones smaller.
+        assert_near(&trained, &weights, 3e-2, &format!("{precision}: weights"));
+    }
+}
+
 /// The texts that a small random model writes.
 fn texts(devices: &Devices, device: &str, search: &str) -> Vec<String> {
     let folder = folder();
@@ -269,6 +318,7 @@ fn a_stage_on_a_device_ends_as_on_the_cpu_in_the_memory_that_was_foretold() {
     let device = Devices::default().with(0, emulator.clone() as Arc<dyn Machine>);
     no_room(&emulator, &device);
     told_room(&emulator, &device);
+    overflow(&device);
     for search in ["", "beams = 3", "temperature = 1.1 seed = 4"] {
         let here = texts(&Devices::default(), "cpu", search);
         assert_eq!(texts(&device, "cuda(0)", search), here, "{search}");

@@ -21,12 +21,13 @@ P
 fi
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || true
 
-echo "== every kernel against the CPU's"
-time "$hift" doctor
-
-echo "== the quickstart here and there, twice: losses of the last step"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+echo "== every kernel against the CPU's, and what stands beside tensors"
+export HIFT_CACHE=$work/cache
+time "$hift" doctor --calibrate
+
+echo "== the quickstart here and there, twice: losses of the last step"
 cp -r pipelines/quickstart pipelines/quickstart.hift "$work"
 for run in cpu cuda again; do
     case $run in cpu) device=cpu ;; *) device="cuda(0)" ;; esac

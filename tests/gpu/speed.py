@@ -82,9 +82,12 @@ train t {{
     plan = json.load(open(f"{folder}/run/plan.json"))
     foretold = max(group["peak"] for group in plan["estimate"]["stages"][0]["groups"])
     measured = max(line["device_peak_bytes"] for line in lines)
+    events = [json.loads(line) for line in open(f"{folder}/run/events.jsonl")]
+    process = [event.get("process") for event in events if event["event"] == "memory"][-1]
+    beside = (plan["estimate"]["stages"][0].get("beside") or {}).get("process")
     work = plan["estimate"]["stages"][0]["flops"] / cycles
     return {"tokens_per_second": tokens / seconds, "peak": measured, "foretold": foretold,
-            "flops_per_second": work / seconds, "wall": time.time() - began}
+            "process": process, "foretold_process": beside, "flops_per_second": work / seconds, "wall": time.time() - began}
 
 
 def pytorch(config, batch, precision, limit):
@@ -193,7 +196,7 @@ def main():
     if args.only == "tiny":
         SHAPES["tiny"], runs = (TINY, 2), [("tiny", "bf16", "host"), ("tiny", "tf32", "device")]
     head = f"{'model':22} {'numbers':8} {'weights':7} {'hift tok/s':>11} {'torch tok/s':>11} {'ratio':>6} "
-    print(head + f"{'MFU':>5} {'peak GiB':>9} {'foretold':>9} {'off':>7} {'torch GiB':>9}")
+    print(head + f"{'MFU':>5} {'peak GiB':>9} {'foretold':>9} {'off':>7} {'process':>8} {'off':>7} {'torch GiB':>9}")
     for name, precision, weights in runs:
         left = args.seconds - (time.time() - began)
         if (args.only and args.only not in name) or left < 20:
@@ -210,15 +213,18 @@ def main():
             continue
 
         def number(side, key, by=1.0, digits=0):
-            return f"{side[key] / by:.{digits}f}" if key in side else "-"
+            return f"{side[key] / by:.{digits}f}" if side.get(key) is not None else "-"
 
         both = "tokens_per_second" in ours and "tokens_per_second" in theirs
         ratio = f"{ours['tokens_per_second'] / theirs['tokens_per_second']:.2f}" if both else "-"
         mfu = f"{ours['flops_per_second'] / theirs['ceiling']:.2f}" if "flops_per_second" in ours and "ceiling" in theirs else "-"
         off = f"{(ours['peak'] / ours['foretold'] - 1) * 100:+.2f}%" if "peak" in ours else "-"
+        process, off_process = number(ours, "process", GIB, 2), "-"
+        if ours.get("process") and ours.get("foretold_process"):
+            off_process = f"{(ours['process'] / ours['foretold_process'] - 1) * 100:+.2f}%"
         print(f"{name:22} {precision:8} {weights:7} {number(ours, 'tokens_per_second'):>11} "
               f"{number(theirs, 'tokens_per_second'):>11} {ratio:>6} {mfu:>5} {number(ours, 'peak', GIB, 2):>9} "
-              f"{number(ours, 'foretold', GIB, 2):>9} {off:>7} {number(theirs, 'peak', GIB, 2):>9}", flush=True)
+              f"{number(ours, 'foretold', GIB, 2):>9} {off:>7} {process:>8} {off_process:>7} {number(theirs, 'peak', GIB, 2):>9}", flush=True)
         for side, result in (("hift", ours), ("torch", theirs)):
             if "error" in result:
                 print(f"    {side}: {result['error']}")
