@@ -365,8 +365,9 @@ fn taking_a_run_up_needs_no_more_memory_than_the_run() {
     case.run("run p.hift").works();
     let resumed = case.lines("runs/p/metrics.jsonl").pop().unwrap()["host_peak_bytes"].as_u64().unwrap();
     println!("at the most {whole} B, taken up {resumed} B");
-    // Pages of libraries come and go.
-    assert!(resumed <= whole + (3 << 20), "{resumed} B where the run had {whole} B");
+    // What the allocator keeps for its threads differs from process to process; the checkpoint in memory beside the
+    // tensors would be 60 MiB more.
+    assert!(resumed <= whole + (8 << 20), "{resumed} B where the run had {whole} B");
 }
 
 #[test]

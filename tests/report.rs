@@ -51,7 +51,7 @@ fn a_report_is_one_page_that_needs_nothing_beside_it() {
         "<span class=\"state finished\">finished</span>",
         "<h2>train a</h2>",
         "<h2>train b</h2>",
-        "Rate of each group",
+        "Rate, the same for each group",
         "Gradient norm of each group",
         "Peak memory over a cycle",
         "<h2>evaluate held</h2>",

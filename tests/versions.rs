@@ -395,6 +395,8 @@ const SILENT: &[&str] = &[
     "estimate.stages.groups.program",
     "estimate.stages.groups.instruction",
     "estimate.stages.groups.operation",
+    // Less where the cache has the tokens already, which is no part of a plan.
+    "estimate.stages.making",
 ];
 
 #[test]

@@ -160,7 +160,7 @@ pub fn write(path: &Path, tensors: &[(String, Resting)], floats: Option<Dtype>) 
 
 /// So many bytes of a file are looked at at a time: a file is never in memory beside its tensors. (Mapped, it would be:
 /// what the system could take back at any time counts as the process's own wherever memory is limited.)
-const PIECE: usize = 4 << 20;
+const PIECE: usize = 1 << 20;
 
 /// The header of an open safetensors file, and where the numbers begin.
 fn header(file: &File) -> io::Result<(u64, Metadata)> {

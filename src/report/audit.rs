@@ -144,7 +144,7 @@ mod tests {
               train      7,733 rows, 9 tokens, 4 carry a loss, the longest has 23; packed into 100, 95.4 % full
               lengths    7 to 300 tokens, half of the rows have up to 20
                          up to   8      1  ▏
-                         up to  16  1,156  █████▋
+                         up to  16  1,156  █████▊
                          up to 512  6,576  ████████████████████████████████
               turns      5 assistant, all learned; 5 user
               3          were cut to max_length

@@ -237,7 +237,7 @@ mod tests {
     fn long_names_lose_their_middle() {
         let check = |name: &str, text: &str| assert_eq!(shortened(name), text);
         check("block.0 + block.1", "block.0 + block.1");
-        check("block.10 ... block.19 (10 layers)", "block.10 .…10 layers)");
+        check("block.10 ... block.19 (10 layers)", "block.10 .…0 layers)");
     }
 
     #[test]
