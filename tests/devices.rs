@@ -263,7 +263,7 @@ export final {{ from = t to = "final" dtype = fp32 }}
         assert!(overflows >= 9 && none == 0, "{overflows}");
         assert_near(&seen, &losses, 1e-4, &format!("{precision}: losses"));
         // An update that is counted though it was not made would make the next ones smaller.
-        assert_near(&trained, &weights, 3e-2, &format!("{precision}: weights"));
+        assert_near(&trained, &weights, 6e-2, &format!("{precision}: weights"));
     }
 }
 

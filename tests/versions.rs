@@ -397,6 +397,9 @@ const SILENT: &[&str] = &[
     "estimate.stages.groups.operation",
     // Less where the cache has the tokens already, which is no part of a plan.
     "estimate.stages.making",
+    // Properties of the machine.
+    "estimate.stages.beside",
+    "estimate.stages.seconds",
 ];
 
 #[test]

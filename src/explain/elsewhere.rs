@@ -125,6 +125,11 @@ pub(super) const TABLE: &[Explanation] = &[
         "A dataset with splits, such as `train` and `test`, is several datasets in one folder: say which is meant. Others have none to ask for.",
     ),
     told(
+        "cli::not_calibrated",
+        "A device could not be measured: `hift doctor --calibrate` trains a small model on each, and keeps what that took.",
+        "What keeps it from that is said. Plans go on with what was measured before, or with a guess that says so.",
+    ),
+    told(
         "cli::cache",
         "Something in the token cache cannot be removed.",
         "The system's own words are in the message.",
