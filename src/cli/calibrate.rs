@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::{Sets, open, profile};
+use super::{Sets, disk::Disk, open, profile};
 use crate::data::Library;
 use crate::engine::Devices;
 use crate::lang::pipeline::{Device, Metric};
@@ -15,8 +15,6 @@ use crate::problem::Problems;
 use crate::random::Random;
 use crate::run::generate::Written;
 use crate::run::{self, Measured, Order, Resume, StepReport, Watch};
-
-use super::disk::Disk;
 
 /// What the run trains: a model large enough that its tensors are of the sizes that training has.
 pub(crate) struct Shape {

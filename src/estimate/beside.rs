@@ -43,8 +43,7 @@ impl Profile {
         }
     }
 
-    /// Of a GPU that nobody has measured: above what the driver and libraries of CUDA 12 and 13 are known to take, so
-    /// that what is foretold has room.
+    /// Of a GPU that nobody has measured: round numbers, meant to be rather too large than too small. They refuse nobody.
     pub fn guess() -> Self {
         Self {
             device: None,

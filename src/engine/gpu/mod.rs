@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Reading order: [`kernels`] (the sources, and what they are compiled for), [`machine`] (what is asked of a device),
-//! [`player`] (operation by operation), [`update`] (the optimizers).
+//! [`player`] (operation by operation), [`update`] (the optimizers), [`words`] (what a driver's codes mean).
 //!
 //! All launches of a program go to one stream, in its order. No kernel uses atomics, so two runs give the same bits.
 //!
