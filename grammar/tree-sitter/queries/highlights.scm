@@ -1,4 +1,4 @@
-; Colours for `.hift` files. The lists of words are generated from the schema (src/lang/schema.rs).
+; Colours for `.hift` files. The lists of words are generated from the schema (src/lang/schema).
 
 (comment) @comment
 ((comment) @comment.documentation

@@ -6,7 +6,7 @@
 
 #include "tree_sitter/parser.h"
 
-// From the schema (src/lang/schema.rs).
+// From the schema (src/lang/schema).
 static const char *const UNITS[] = {"%", "B", "GB", "GiB", "KB", "KiB", "MB", "MiB", "TB", "TiB", "cycle", "cycles", "epoch", "epochs", "h", "min", "row", "rows", "step", "steps", "token", "tokens"};
 
 enum Token { UNIT, LIMIT_UNIT };
