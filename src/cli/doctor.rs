@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::calibrate::{Shape, rehearse};
+use super::processor::Processor;
 use super::{Failure, print, profile};
 use crate::engine::Devices;
 use crate::engine::gpu::check::Compared;
@@ -45,7 +46,7 @@ struct Gpu {
 
 impl Doctor {
     pub fn run(self) -> Result<(), Failure> {
-        let processor = processor();
+        let processor = Processor::here();
         let own = self.calibrate.then(speed_of_processors);
         let (gpus, notice) = gpus(self.calibrate);
         if self.json {
@@ -110,71 +111,6 @@ fn speed(profile: &Profile) -> String {
     profile
         .speed
         .map_or("nothing is known of its speed".to_owned(), |speed| format!("{}/s", report::flops(speed)))
-}
-
-/// What the processors are called.
-pub(crate) fn processor_name() -> String {
-    processor().name
-}
-
-struct Processor {
-    name: String,
-    threads: usize,
-    vectors: &'static str,
-    memory: Option<(Bytes, Bytes)>,
-}
-
-fn processor() -> Processor {
-    let field = |file: &str, name: &str| -> Option<String> {
-        let text = std::fs::read_to_string(file).ok()?;
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let kib = |name| -> Option<Bytes> {
-        let kib = field("/proc/meminfo", name)?;
-        kib.strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| Bytes(kib * 1024))
-    };
-    Processor {
-        name: field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
-        threads: super::threads(),
-        vectors: vectors(),
-        memory: kib("MemAvailable").zip(kib("MemTotal")),
-    }
-}
-
-/// The widest vectors that the kernels of the CPU find.
-fn vectors() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            return "AVX-512";
-        }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-            return "AVX2";
-        }
-        "SSE2"
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    "those of the architecture"
-}
-
-impl Processor {
-    fn text(&self) -> String {
-        let memory = self
-            .memory
-            .map_or(String::new(), |(free, total)| format!("memory     {free} of {total} available\n"));
-        format!("cpu        {}, {} threads, vectors {}\n{memory}", self.name, self.threads, self.vectors)
-    }
-
-    fn json(&self) -> Json {
-        json!({
-            "name": self.name,
-            "threads": self.threads,
-            "vectors": self.vectors,
-            "memory_available": self.memory.map(|(free, _)| free.0),
-            "memory": self.memory.map(|(_, total)| total.0),
-        })
-    }
 }
 
 impl Gpu {

@@ -28,6 +28,8 @@ pub mod lsp;
 pub mod man;
 pub mod new;
 pub mod plan;
+#[cfg(feature = "run")]
+mod processor;
 mod profile;
 #[cfg(feature = "run")]
 pub mod progress;

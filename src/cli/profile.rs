@@ -32,7 +32,7 @@ fn of(device: Device) -> Profile {
 pub(crate) fn name(device: Device) -> Option<String> {
     match device {
         Device::Auto | Device::Cpu => {
-            Some(format!("{}, {} threads", super::doctor::processor_name(), threads()))
+            Some(format!("{}, {} threads", super::processor::Processor::here().name, threads()))
         }
         #[cfg(feature = "cuda")]
         Device::Cuda(number) => crate::engine::gpu::cuda::name(number as usize).ok(),

@@ -7,6 +7,8 @@ use miette::{
     NamedSource, Severity, SourceCode, SourceSpan, SpanContents,
 };
 
+use textwrap::{WordSeparator, WordSplitter};
+
 use crate::problem::{Problem, Problems};
 
 use super::source::Sources;
@@ -30,6 +32,10 @@ pub fn render(problems: &Problems, sources: &Sources, look: Look) -> String {
     let theme = if look.colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_width(look.width)
+        // A path and a command are copied whole.
+        .with_break_words(false)
+        .with_word_separator(WordSeparator::AsciiSpace)
+        .with_word_splitter(WordSplitter::NoHyphenation)
         .with_links(false)
         .with_context_lines(1);
     let codes: Vec<NamedSource<Code>> =

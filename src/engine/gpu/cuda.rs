@@ -142,6 +142,16 @@ impl Cuda {
         unsafe {
             cuda.disable_event_tracking();
         }
+        #[allow(unsafe_code, reason = "a call of cuBLAS")]
+        // SAFETY: the handle is alive. Sums of products of 16-bit numbers stay in 32 bits to their end.
+        unsafe {
+            cublas::cublasSetMathMode(
+                *cuda.cublas_handle().handle(),
+                cublas::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION,
+            )
+        }
+        .result()
+        .map_err(|e| failed("how products are summed", format!("{e:?}")))?;
         let context = cuda.cuda_stream().context().clone();
         let capability = context.compute_capability().map_err(|e| failed("its compute capability", e))?;
         let stream = || context.new_stream().map_err(|e| failed("a stream", e));
@@ -599,6 +609,8 @@ impl Machine for Cuda {
         }
 
         let (at, bytes) = place(home).ok().filter(|(_, bytes)| *bytes > 0)?;
+        // The driver has to know the device on whatever thread this is.
+        self.cuda.cuda_stream().context().bind_to_thread().ok()?;
         #[allow(unsafe_code, reason = "a call of the driver")]
         // SAFETY: the tensor is of this size, and outlives its pin.
         let done = unsafe { sys::cuMemHostRegister_v2(at as *mut c_void, bytes, 0) }.result();

@@ -31,6 +31,15 @@ pub(super) struct Builder<'b, 'f> {
     pub written: HashMap<String, Span>,
 }
 
+/// What is said of two keys of which a stage has exactly one.
+struct OneOf {
+    /// What either key says.
+    says: &'static str,
+    /// What each says it in.
+    labels: [&'static str; 2],
+    help: &'static str,
+}
+
 /// What `from` or `model` names.
 struct Origin {
     model: Model,
@@ -272,33 +281,43 @@ impl<'b, 'f> Builder<'b, 'f> {
     }
 
     fn length(&mut self, checked: &Checked) -> Option<Setting<Length>> {
-        let place = |key: &str| checked.block.entries.iter().find(|entry| entry.name.text == key);
-        if slipped(checked, &["epochs", "steps"]) {
+        let words = OneOf {
+            says: "how long the run is",
+            labels: ["in epochs", "in steps"],
+            help: "add `epochs = 3` or `steps = 500`: how long the run is",
+        };
+        match self.one_of(checked, ["epochs", "steps"], &words)? {
+            "epochs" => checked.fields.read("epochs", |epochs| Some(Length::Epochs(epochs.real()?))),
+            _ => checked.fields.read("steps", |steps| Some(Length::Steps(steps.whole()?))),
+        }
+    }
+
+    /// Which one of two keys is written.
+    fn one_of(&mut self, checked: &Checked, keys: [&'static str; 2], words: &OneOf) -> Option<&'static str> {
+        let [one, other] = keys;
+        if slipped(checked, &keys) {
             return None;
         }
-        match (place("epochs"), place("steps")) {
-            (Some(epochs), Some(steps)) => {
+        let place = |key: &str| checked.block.entries.iter().find(|entry| entry.name.text == key);
+        match (place(one), place(other)) {
+            (Some(first), Some(second)) => {
+                let what = format!("`{one}` and `{other}` both say {}", words.says);
                 self.problems.push(
-                    Problem::new("hift::lang::conflict", "`epochs` and `steps` both say how long the run is")
-                        .label(epochs.name.span, "in epochs")
-                        .label(steps.name.span, "in steps")
+                    Problem::new("hift::lang::conflict", what)
+                        .label(first.name.span, words.labels[0])
+                        .label(second.name.span, words.labels[1])
                         .help("keep one of them"),
                 );
                 None
             }
             (None, None) => {
                 if !checked.block.damaged {
-                    self.problems.push(missing_both(
-                        checked.block,
-                        "epochs",
-                        "steps",
-                        "add `epochs = 3` or `steps = 500`: how long the run is",
-                    ));
+                    self.problems.push(missing_both(checked.block, one, other, words.help));
                 }
                 None
             }
-            (Some(_), None) => checked.fields.read("epochs", |epochs| Some(Length::Epochs(epochs.real()?))),
-            (None, Some(_)) => checked.fields.read("steps", |steps| Some(Length::Steps(steps.whole()?))),
+            (Some(_), None) => Some(one),
+            (None, Some(_)) => Some(other),
         }
     }
 
@@ -347,38 +366,19 @@ impl<'b, 'f> Builder<'b, 'f> {
 
     /// What the stage works on: exactly one of `from` and `model`.
     fn origin(&mut self, checked: &Checked) -> Option<Origin> {
-        let place = |key: &str| checked.block.entries.iter().find(|entry| entry.name.text == key);
-        if slipped(checked, &["from", "model"]) {
-            return None;
-        }
-        match (place("from"), place("model")) {
-            (Some(from), Some(model)) => {
-                self.problems.push(
-                    Problem::new("hift::lang::conflict", "`from` and `model` both say which model is used")
-                        .label(from.name.span, "the result of a stage")
-                        .label(model.name.span, "a model as it is")
-                        .help("keep one of them"),
-                );
-                None
-            }
-            (None, None) => {
-                if !checked.block.damaged {
-                    self.problems.push(missing_both(
-                        checked.block,
-                        "from",
-                        "model",
-                        "add `from = NAME` with a train stage, or `model = NAME` with a model block",
-                    ));
-                }
-                None
-            }
-            (None, Some(_)) => Some(Origin {
+        let words = OneOf {
+            says: "which model is used",
+            labels: ["the result of a stage", "a model as it is"],
+            help: "add `from = NAME` with a train stage, or `model = NAME` with a model block",
+        };
+        match self.one_of(checked, ["from", "model"], &words)? {
+            "model" => Some(Origin {
                 model: self
                     .named(checked, "model")
                     .and_then(|block| definitions::model(block, self.problems))?,
                 train: None,
             }),
-            (Some(_), None) => match &checked.fields.get("from")?.value {
+            _ => match &checked.fields.get("from")?.value {
                 Datum::Block(_, name) => {
                     let train = self.trained.get(name)?;
                     Some(Origin { model: train.model.clone(), train: Some(train.clone()) })
