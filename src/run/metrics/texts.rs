@@ -95,7 +95,8 @@ pub fn nist(texts: &[(String, Vec<String>)]) -> f64 {
         (before / seen[gram] as f64).log2()
     };
     let (mut length, mut wanted, mut sum) = (0, 0, 0.0);
-    for n in 1..=NIST_ORDERS {
+    let longest = texts.iter().map(|(own, _)| own.len()).max().unwrap_or(0);
+    for n in 1..=NIST_ORDERS.min(longest) {
         let (mut told, mut total) = (0.0, 0);
         for (own, references) in &texts {
             let counts = grams(own, n);
@@ -139,7 +140,7 @@ fn grams(tokens: &[String], n: usize) -> HashMap<&[String], u64> {
 
 /// The tokens of mteval-v13a, as sacrebleu makes them.
 fn tokens_13a(text: &str) -> Vec<String> {
-    let text = text.replace("<skipped>", "").replace("-\n", "").replace('\n', " ");
+    let text = text.trim_end().replace("<skipped>", "").replace("-\n", "").replace('\n', " ");
     let text = text.replace("&quot;", "\"").replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">");
     let text = format!(" {text} ");
     // Punctuation but for apostrophe, comma, dash and full stop stands alone.
