@@ -1,6 +1,6 @@
 //! Generated texts against references: BLEU, NIST and ROUGE.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{f1, share};
 
@@ -92,7 +92,7 @@ pub fn nist(texts: &[(String, Vec<String>)]) -> f64 {
     // What the last word tells, given those before it.
     let information = |gram: &[String]| {
         let before = seen.get(&gram[..gram.len() - 1]).map_or(words, |count| *count as f64);
-        (before / seen[gram] as f64).log2()
+        (before / seen[gram] as f64).ln() / std::f64::consts::LN_2
     };
     let (mut length, mut wanted, mut sum) = (0, 0, 0.0);
     let longest = texts.iter().map(|(own, _)| own.len()).max().unwrap_or(0);
@@ -103,14 +103,14 @@ pub fn nist(texts: &[(String, Vec<String>)]) -> f64 {
             let all = counts.values().sum::<u64>();
             let of = |reference: &Vec<String>| {
                 let theirs = grams(reference, n);
-                let common = counts.iter().filter_map(|(gram, count)| {
-                    let common = *count.min(theirs.get(gram)?);
+                let mut met = HashSet::new();
+                let common = own.windows(n).filter(|gram| met.insert(*gram)).filter_map(|gram| {
+                    let common = counts[gram].min(*theirs.get(gram)?);
                     Some(common as f64 * information(gram))
                 });
-                // A map has no order, and sums would differ in their last digit from run to run.
-                let mut common: Vec<f64> = common.collect();
-                common.sort_by(f64::total_cmp);
-                (common.iter().sum::<f64>(), reference.len())
+                // In the order of the text and by natural logarithms, as nltk does: of two references that fit alike, the last
+                // digit of the sum decides which one's length counts. An empty sum would be -0, which is less than 0.
+                (common.fold(0.0, |sum: f64, bits| sum + bits), reference.len())
             };
             let best = references.iter().map(of).max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             let (bits, len) = best.unwrap_or_default();
