@@ -26,7 +26,7 @@ const STILL: Knobs<'static> = Knobs {
 
 /// The logits behind the first `n` of `ids`, by a pass over all of them, computed in `dtype`.
 fn whole(model: &Model, dtype: Dtype, store: &mut Store, ids: &[u32], n: usize) -> Vec<f32> {
-    let shape = BatchShape { batch: 1, seq: n, packed: false };
+    let shape = BatchShape { batch: 1, seq: n, packed: false, far: model.is_far(n) };
     let inputs = Inputs {
         ids: ids[..n].to_vec(),
         positions: (0..n as u32).collect(),
@@ -43,7 +43,8 @@ fn check(name: &str, config: &str, dtype: Dtype, noise: f32) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.json"), config).unwrap();
     let model = Model::from_config(config).unwrap();
-    if model.task() != Task::NextToken {
+    // Texts that become long are read again, which is another test.
+    if model.task() != Task::NextToken || model.near().is_some() {
         return;
     }
     let weights = Weights::Random { config: "config.json".into(), seed: 1 };
@@ -64,7 +65,7 @@ fn check(name: &str, config: &str, dtype: Dtype, noise: f32) {
         }
     };
     for (text, n) in prompts.into_iter().enumerate() {
-        let shape = BatchShape { batch: 1, seq: n, packed: false };
+        let shape = BatchShape { batch: 1, seq: n, packed: false, far: false };
         let inputs = Inputs {
             ids: texts[text][..n].to_vec(),
             positions: (0..n as u32).collect(),
@@ -91,7 +92,7 @@ fn check(name: &str, config: &str, dtype: Dtype, noise: f32) {
             seen,
             ..Inputs::default()
         };
-        let shape = BatchShape { batch: 2, seq: 1, packed: false };
+        let shape = BatchShape { batch: 2, seq: 1, packed: false, far: false };
         let program = forward_only(&lower(model.continuation(shape, cache), dtype), 2);
         let got = play(&program, &mut store, inputs, Vec::new(), &STILL).unwrap().numbers(0);
         for text in 0..2 {
@@ -121,8 +122,12 @@ fn in_half_precision_a_token_more_is_as_near_as_the_numbers_are() {
 
 /// The texts that a small random model writes.
 fn texts(search: &str) -> Vec<String> {
+    texts_of(FAMILIES[0].1, search)
+}
+
+fn texts_of(config: &str, search: &str) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("config.json"), FAMILIES[0].1).unwrap();
+    fs::write(folder.path().join("config.json"), config).unwrap();
     fs::write(folder.path().join("tokenizer.json"), common::word_tokenizer(40)).unwrap();
     let text = format!(
         r#"hift 1
@@ -145,6 +150,40 @@ fn how_many_prompts_are_continued_at_once_changes_no_text() {
         assert_eq!(all.len(), 4);
         assert_eq!(all, texts(&format!("{search} micro_batch = 1")), "{search}");
         assert_eq!(all, texts(&format!("{search} micro_batch = 3")), "{search}");
+    }
+}
+
+/// Positions turn otherwise beyond the eighth: the four prompts, with the mark before them, become long after three to six
+/// new tokens.
+#[test]
+fn a_text_that_becomes_long_goes_on_as_if_it_had_been_read_as_a_long_one() {
+    let (_, config) = FAMILIES.iter().find(|(name, _)| *name == "phi3, longrope").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), config).unwrap();
+    let model = Model::from_config(config).unwrap();
+    assert_eq!(model.near(), Some(8));
+    let weights = Weights::Random { config: "config.json".into(), seed: 1 };
+    let mut store = Store::new(store::load(&model, &weights, folder.path(), Dtype::F32).unwrap());
+    let greedy = texts_of(config, "");
+    let prompts: [&[u32]; 4] = [&[2, 5, 6, 7], &[2, 9], &[2, 30, 20, 10, 11], &[2, 5]];
+    let word = |id: &u32| match id {
+        0..5 => ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"][*id as usize].to_string(),
+        _ => format!("w{id}"),
+    };
+    for (prompt, text) in prompts.iter().zip(&greedy) {
+        let mut ids = prompt.to_vec();
+        for _ in 0..12 {
+            let logits = whole(&model, Dtype::F32, &mut store, &ids, ids.len());
+            let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
+            ids.push(best as u32);
+        }
+        let words: Vec<String> = ids[prompt.len()..].iter().map(word).collect();
+        assert_eq!(text, &words.join(" "));
+    }
+    for search in ["", "temperature = 1.3 seed = 4", "beams = 3"] {
+        let all = texts_of(config, search);
+        assert_eq!(all, texts_of(config, &format!("{search} micro_batch = 1")), "{search}");
+        assert_eq!(all, texts_of(config, &format!("{search} micro_batch = 3")), "{search}");
     }
 }
 

@@ -246,7 +246,7 @@ fn every_family_trains_as_on_the_cpu() {
         let model = Model::from_config(config).unwrap();
         // Rows longer than a tile of the attention kernels where it is cheap; packed rows where a family takes them.
         let packed = at % 2 == 1 && matches!(model.head, Head::Tokens { .. });
-        let shape = BatchShape { batch: 2, seq: [9, 40][at % 2], packed };
+        let shape = BatchShape { batch: 2, seq: [9, 40][at % 2], packed, far: false };
         machine.backwards = at % 3 == 1;
         let (clip, accumulate) = (if at % 3 == 0 { Some(0.5) } else { None }, at % 4 == 3);
         let programs = step(&model, shape, &STILL, clip, accumulate);
@@ -286,7 +286,7 @@ fn every_family_trains_in_half_numbers_as_on_the_cpu() {
         let name = format!("{name} in {precision}");
         let model = Model::from_config(config).unwrap();
         let packed = at % 2 == 0 && matches!(model.head, Head::Tokens { .. });
-        let shape = BatchShape { batch: 2, seq: 11, packed };
+        let shape = BatchShape { batch: 2, seq: 11, packed, far: false };
         let graph = lower(model.loss(shape), precision.dtype());
         let states = |_: ParamId| -> Vec<State> { Vec::new() };
         let settings = Settings {
@@ -327,7 +327,7 @@ fn every_optimizer_moves_weights_as_on_the_cpu() {
     let config = r#"{"model_type": "llama", "vocab_size": 67, "hidden_size": 64, "intermediate_size": 96,
         "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}"#;
     let model = Model::from_config(config).unwrap();
-    let shape = BatchShape { batch: 1, seq: 5, packed: false };
+    let shape = BatchShape { batch: 1, seq: 5, packed: false, far: false };
     let (betas, eps) = (|| Setting::default([0.9, 0.99]), || real(1e-8));
     let adafactor = |beta1, scale_parameter| Algorithm::Adafactor {
         eps: real(1e-30),

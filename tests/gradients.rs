@@ -310,7 +310,7 @@ fn micro(rows: &[&[usize]], packed: bool, random: &mut Random) -> Micro {
             start += length as u32;
         }
     }
-    Micro { shape: BatchShape { batch: rows.len(), seq, packed }, inputs }
+    Micro { shape: BatchShape { batch: rows.len(), seq, packed, far: false }, inputs }
 }
 
 /// What a step left behind.
@@ -580,7 +580,7 @@ fn predicting(rows: &[Vec<u32>], from: usize) -> Micro {
         positions: rows.iter().flat_map(|_| 0..seq as u32).collect(),
         ..Inputs::default()
     };
-    Micro { shape: BatchShape { batch: rows.len(), seq, packed: false }, inputs }
+    Micro { shape: BatchShape { batch: rows.len(), seq, packed: false, far: false }, inputs }
 }
 
 /// A real model against what transformers and PyTorch gave; the tolerances are those that its note names.

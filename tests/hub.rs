@@ -471,6 +471,56 @@ fn what_another_program_has_fetched_is_enough() {
     assert_eq!(case.server.asked(), Vec::<String>::new());
 }
 
+/// What older versions of transformers wrote, one file or shards, trains to the same weights as safetensors on this machine.
+#[test]
+fn old_weights_are_fetched_where_there_are_no_others() {
+    let case = Case::new();
+    let own = |name: &str| {
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/weights").join(name)).unwrap()
+    };
+    let whole = [("config.json", "config.json"), ("pytorch_model.bin", "zip.bin")];
+    let shards =
+        [("config.json", "config.json"), ("shard-1.bin", "shard-1.bin"), ("shard-2.bin", "shard-2.bin")];
+    let index = r#"{"weight_map": {"lm_head.weight": "shard-1.bin", "model.norm.weight": "shard-2.bin"}}"#;
+    case.server.put("models/org/shards", FIRST, "pytorch_model.bin.index.json", index);
+    for (repository, files) in [("models/org/old", &whole[..]), ("models/org/shards", &shards[..])] {
+        files.iter().for_each(|(name, from)| case.server.put(repository, FIRST, name, own(from)));
+        case.server.put(repository, FIRST, "flax_model.msgpack", "for another library");
+        case.server.name(repository, "main", FIRST);
+    }
+    fs::create_dir(case.path("plain")).unwrap();
+    fs::write(case.path("plain/config.json"), own("config.json")).unwrap();
+    fs::write(case.path("plain/model.safetensors"), own("plain.safetensors")).unwrap();
+    fs::write(case.path("rows.jsonl"), "{\"input_ids\": [1, 2, 3, 4, 0]}\n{\"input_ids\": [3, 1, 1]}\n")
+        .unwrap();
+    let trained = |name: &str, weights: &str| {
+        case.with(
+            &format!("{name}.hift"),
+            &[
+                ("hub(\"org/tiny\", revision = \"main\")", weights),
+                ("file = hub(\"org/tiny\")", ""),
+                ("hub(\"org/rows\")", "json(\"rows.jsonl\")"),
+                ("hub(\"org/rows\", split = \"validation\")", "none"),
+                ("format = text", "format = tokens"),
+                ("\"out\"", &format!("\"out-{name}\"")),
+            ],
+        );
+        case.server.asked();
+        case.succeeds(&format!("run {name}.hift --progress none"), &[]);
+        fs::read(case.path(&format!("out-{name}/model.safetensors"))).unwrap()
+    };
+    let expected = trained("plain", "\"plain\"");
+    assert_eq!(case.server.asked(), Vec::<String>::new());
+    for (name, weights, n) in [("old", "hub(\"org/old\")", 1), ("shards", "hub(\"org/shards\")", 2)] {
+        assert_eq!(trained(name, weights), expected, "{name}");
+        let asked = case.server.asked();
+        assert!(asked.iter().all(|path| !path.contains("msgpack")), "{asked:?}");
+        let fetched = |path: &&String| path.contains("resolve") && path.ends_with(".bin");
+        assert!(asked.iter().filter(fetched).count() >= n, "{asked:?}");
+        case.succeeds(&format!("run {name}.hift --progress none --resume never"), &[("HF_HUB_OFFLINE", "1")]);
+    }
+}
+
 #[test]
 fn a_look_at_the_file_fetches_the_configuration_only() {
     let case = Case::new();

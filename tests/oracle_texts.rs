@@ -143,5 +143,9 @@ fn keys_values_and_passes_are_what_the_allocator_sees_to_the_byte() {
         let schedule = ["", "states = discard", "states = device"][at % 3];
         let samples = ["samples = 3 max_new_tokens = 7 tokens", "samples = 1"][at % 2];
         check_samples(name, config, precision, schedule, samples);
+        // Texts that become long are read again.
+        if Model::from_config(config).unwrap().near().is_some() {
+            searches.iter().for_each(|search| check(name, config, prompts, search));
+        }
     }
 }

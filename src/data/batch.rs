@@ -29,6 +29,17 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// The tokens of the longest document, padding not counted.
+    pub fn longest(&self) -> usize {
+        let documents = self.starts.iter().flat_map(|starts| starts.chunks_exact(self.seq));
+        let within = documents.flat_map(|starts| starts.iter().zip(0u32..).map(|(start, at)| at + 1 - start));
+        match self.starts {
+            Some(_) => within.max(),
+            None => self.lengths.iter().copied().max(),
+        }
+        .unwrap_or(0) as usize
+    }
+
     /// A batch of these sequences, in this order.
     pub fn new(sequences: &Sequences, rows: &[u32]) -> Self {
         let seq = rows.iter().map(|&row| sequences.length(row as usize)).max().unwrap_or(0);
@@ -221,6 +232,7 @@ mod tests {
                 types: Vec::new(),
             }
         );
+        assert_eq!(batch.longest(), 3);
     }
 
     #[test]
@@ -242,6 +254,7 @@ mod tests {
                 types: Vec::new(),
             }
         );
+        assert_eq!(batch.longest(), 3);
     }
 
     #[test]

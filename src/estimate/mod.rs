@@ -227,7 +227,8 @@ fn train(plan: &TrainPlan, threads: usize) -> StageEstimate {
     let mut phases = vec![Phase { name: "load", bytes: loaded }, Phase { name: "train", bytes: steps }];
     if plan.evaluate.is_some() {
         let seq = plan.rows.map_or(plan.seq, |rows| rows.longest_holdout.max(1));
-        let shape = BatchShape { seq: seq as usize, ..plan.largest_batch() };
+        let (seq, model) = (seq as usize, &plan.model.model);
+        let shape = BatchShape { seq, far: model.is_far(seq), ..plan.largest_batch() };
         let program = plan.evaluation(shape, threads);
         phases.push(Phase { name: "evaluate", bytes: resting + play(&program).by.total() });
     }
@@ -289,7 +290,9 @@ fn passing_through(plan: &TrainPlan) -> Bytes {
 }
 
 fn evaluate(plan: &EvaluatePlan, left: Left, threads: usize) -> StageEstimate {
-    let shape = BatchShape { batch: plan.micro_batch as usize, seq: plan.seq as usize, packed: plan.packed };
+    let (batch, seq) = (plan.micro_batch as usize, plan.seq as usize);
+    let far = plan.model.model.is_far(seq);
+    let shape = BatchShape { batch, seq, packed: plan.packed, far };
     let program = forward_only(&plan.model.evaluation(shape), backend(plan.device, threads));
     let weights = loaded(&plan.model, left, plan.device);
     let bytes = weights + play(&program).by.total();
@@ -349,6 +352,8 @@ fn generate(plan: &GeneratePlan, left: Left, threads: usize) -> StageEstimate {
 
 /// What continuing texts takes beside what rests on the device: the keys and values that are kept, and the higher of the longest prompt's
 /// pass and a pass of one token for each text. Without a look at the prompts, one may be as long as the model has positions.
+///
+/// A text that grows so long that its positions turn otherwise is read once more; that pass counts as a prompt's.
 fn continuing(
     model: &ModelPlan,
     decoding: &Decoding,
@@ -361,11 +366,15 @@ fn continuing(
     let cache = decoding.cache(longest, positions, prompts.unwrap_or(decoding.micro_batch));
     let shapes = model.model.caches(cache);
     let kept = shapes.iter().map(|shape| Bytes(4 * shape.iter().product::<usize>() as u64)).sum();
+    // The last new token is not taken in.
+    let grown = cache.capacity.max(2) - 1;
+    let again = model.model.near().filter(|near| grown > *near).unwrap_or(0);
+    let longest = (longest as usize).max(again);
     let pass = |batch, seq| {
-        let shape = BatchShape { batch, seq, packed: false };
+        let shape = BatchShape { batch, seq, packed: false, far: model.model.is_far(seq) };
         play(&bring(forward_only(&model.continuation(shape, cache), backend), away)).by.total()
     };
-    (kept, pass(1, longest as usize).max(pass(cache.sequences, 1)))
+    (kept, pass(1, longest).max(pass(cache.sequences, 1)))
 }
 
 /// What a train stage has left in the host's memory, of what a later stage begins with.

@@ -168,7 +168,7 @@ impl Decoder {
             tied: head.is(embedding),
             hidden: self.hidden,
             vocab: self.vocab,
-            positions: self.frequencies.iter().filter_map(|turn| turn.limit).fold(self.positions, usize::min),
+            positions: self.positions,
             both_ways: false,
             head,
             trunk: Arc::new(Trunk { embedding, blocks, norm, decoder: self }),
@@ -343,6 +343,10 @@ impl std::fmt::Debug for Trunk {
 }
 
 impl Family for Trunk {
+    fn near(&self) -> Option<usize> {
+        self.decoder.frequencies.iter().filter_map(Turn::near).min()
+    }
+
     fn trunk(&self, build: &mut Builder<'_>) -> ValueId {
         let ids = build.input(Input::Ids);
         build.at("embedding", None);

@@ -92,7 +92,7 @@ pub(super) fn read(keys: &Keys<'_>, task: Task) -> Result<Parts, Problem> {
         tied: head.is(tokens),
         hidden,
         vocab,
-        positions: turn.limit.unwrap_or(positions).min(positions),
+        positions,
         both_ways: false,
         head,
         trunk: Arc::new(GptNeox { heads, head_dim, activation, parallel, turn, tokens, blocks, norm }),
@@ -100,6 +100,10 @@ pub(super) fn read(keys: &Keys<'_>, task: Task) -> Result<Parts, Problem> {
 }
 
 impl Family for GptNeox {
+    fn near(&self) -> Option<usize> {
+        self.turn.near()
+    }
+
     fn trunk(&self, build: &mut Builder<'_>) -> ValueId {
         let ids = build.input(Input::Ids);
         build.at("embedding", None);

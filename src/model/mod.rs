@@ -249,6 +249,11 @@ impl Head {
 
 /// What a family has to say about itself.
 pub trait Family: fmt::Debug + Send + Sync {
+    /// How long the longest document of a pass may be before its positions turn otherwise, if they ever do.
+    fn near(&self) -> Option<usize> {
+        None
+    }
+
     /// From token ids to what the head reads, `[rows, width]`.
     fn trunk(&self, build: &mut Builder<'_>) -> ValueId;
 }
@@ -379,6 +384,16 @@ impl Model {
         table.map_or(1, |table| table.shape[0])
     }
 
+    /// How long the longest document of a pass may be before all of the pass's positions turn otherwise.
+    pub fn near(&self) -> Option<usize> {
+        self.trunk.near()
+    }
+
+    /// Whether the longest document of a pass is beyond that.
+    pub fn is_far(&self, longest: usize) -> bool {
+        self.near().is_some_and(|near| longest > near)
+    }
+
     /// What it is trained for.
     pub fn task(&self) -> Task {
         match &self.head {
@@ -463,7 +478,7 @@ impl Model {
 
     /// The tensors of keys and values that such a pass keeps.
     pub fn caches(&self, cache: CacheShape) -> Vec<Vec<usize>> {
-        let graph = self.continuation(BatchShape { batch: 1, seq: 1, packed: false }, cache);
+        let graph = self.continuation(BatchShape { batch: 1, seq: 1, packed: false, far: false }, cache);
         let kept = graph.values.into_iter().filter(|value| matches!(value.role, Role::Cache(_)));
         kept.map(|value| value.shape).collect()
     }
@@ -799,6 +814,11 @@ mod tests {
         check("llama", r#""architectures": ["LlamaForQuestionAnswering"]"#, "`architectures`");
         check("phi3", r#""rope_scaling": {"type": "longrope"}"#, "not a list of 2 numbers above 0");
         check("phi3", r#""rope_scaling": {"type": "longrope", "short_factor": [1, 0]}"#, "2 numbers above 0");
+        check(
+            "phi3",
+            r#""rope_scaling": {"type": "su", "short_factor": [1, 1]}"#,
+            "`rope_scaling.long_factor`",
+        );
         check("qwen2", r#""layer_types": ["full_attention"]"#, "for 2 blocks");
         check("gemma3_text", r#""use_bidirectional_attention": true"#, "`use_bidirectional_attention`");
         check("gpt_neo", r#""attention_types": [[["global", "local"], 12]]"#, "for 2 blocks");

@@ -1,5 +1,5 @@
-//! The phi3 family, Phi-3.5 and Phi-4 with plain positions included: llama's blocks with fused projections, of whose heads
-//! a part may be turned.
+//! The phi3 family, Phi-3.5 and Phi-4 included: llama's blocks with fused projections, of whose heads a part may be turned,
+//! in long texts more slowly than in short ones.
 //!
 //! Sources: Abdin et al. 2024, "Phi-3 Technical Report"; names and configuration keys as in Hugging Face's
 //! `Phi3ForCausalLM`.
@@ -17,6 +17,7 @@ pub(super) fn read(keys: &Keys<'_>, task: Task) -> Result<Parts, Problem> {
     decoder.projections = Projections::Fused;
     let window = keys.size_or_none("sliding_window", None)?;
     decoder.blocks.iter_mut().for_each(|block| block.window = window);
-    decoder.frequencies = vec![inverse_frequencies(keys, decoder.head_dim, &Names::PLAIN)?];
+    let names = Names { default_original: Some(4096), ..Names::PLAIN };
+    decoder.frequencies = vec![inverse_frequencies(keys, decoder.head_dim, &names)?];
     Ok(decoder.parts(task))
 }

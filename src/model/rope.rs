@@ -23,6 +23,8 @@ pub(super) struct Names {
     pub attention: &'static str,
     /// Whether positions may be scaled.
     pub scaled: bool,
+    /// `original_max_position_embeddings` where nothing says it; None is the largest position.
+    pub default_original: Option<usize>,
 }
 
 impl Names {
@@ -33,6 +35,7 @@ impl Names {
         default_share: 1.0,
         attention: "full_attention",
         scaled: true,
+        default_original: None,
     };
 }
 
@@ -43,14 +46,31 @@ pub(super) struct Turn {
     pub frequencies: Arc<[f32]>,
     /// What cosines and sines are multiplied by.
     pub factor: f32,
-    /// From which position on others would hold.
-    pub limit: Option<usize>,
+    /// What holds instead where the longest document of a pass is long.
+    pub far: Option<Far>,
+}
+
+/// The frequencies of passes with a document of more than `near` tokens.
+#[derive(Debug, Clone)]
+pub(super) struct Far {
+    pub near: usize,
+    /// `[turned / 2]`
+    pub frequencies: Arc<[f32]>,
 }
 
 impl Turn {
+    /// How long the longest document of a pass may be before all turn otherwise.
+    pub fn near(&self) -> Option<usize> {
+        self.far.as_ref().map(|far| far.near)
+    }
+
     /// Cosines and sines of every token, `[rows, turned]`.
     pub fn table(&self, build: &mut Builder<'_>, name: &str) -> ValueId {
-        let table = build.rope_table(name, self.frequencies.clone()); // [rows, turned]
+        let frequencies = match &self.far {
+            Some(far) if build.shape().far => &far.frequencies,
+            Some(_) | None => &self.frequencies,
+        };
+        let table = build.rope_table(name, frequencies.clone()); // [rows, turned]
         match self.factor == 1.0 {
             true => table,
             false => build.scale(&format!("{name}_scaled"), table, self.factor),
@@ -95,7 +115,7 @@ pub(super) fn inverse_frequencies(keys: &Keys<'_>, head_dim: usize, names: &Name
     }
     let mut inv_freq: Vec<f32> =
         (0..turned / 2).map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / turned as f32)).collect();
-    let (mut factor, mut limit) = (1.0, None);
+    let (mut factor, mut far) = (1.0, None);
     let positive = |name: &str, default: Option<f64>| match (scaling.number_or_none(name, default)?, default)
     {
         (Some(number), _) | (None, Some(number)) if number > 0.0 && number.is_finite() => Ok(number),
@@ -110,7 +130,7 @@ pub(super) fn inverse_frequencies(keys: &Keys<'_>, head_dim: usize, names: &Name
     let original = || {
         let beside = keys.optional_size("original_max_position_embeddings")?;
         let within = scaling.optional_size("original_max_position_embeddings")?;
-        beside.or(within).or(longest).map(|n| n as f64).ok_or_else(|| {
+        beside.or(names.default_original).or(within).or(longest).map(|n| n as f64).ok_or_else(|| {
             Problem::new(
                 "hift::model::config",
                 format!("`{key}` in the model's config.json has no `original_max_position_embeddings`"),
@@ -127,6 +147,8 @@ pub(super) fn inverse_frequencies(keys: &Keys<'_>, head_dim: usize, names: &Name
         Some(kind) => kind,
         None => scaling.word("type")?.unwrap_or("default"),
     };
+    // The first Phi-3 called it so.
+    let kind = if kind == "yarn" && scaling.get("short_factor").is_some() { "longrope" } else { kind };
     match kind {
         "default" => {}
         // It stretches only what is longer than `max_position_embeddings`, and no sequence here is.
@@ -182,7 +204,7 @@ pub(super) fn inverse_frequencies(keys: &Keys<'_>, head_dim: usize, names: &Name
             }
         }
         // Source: Ding et al. 2024, "LongRoPE". Up to the original number of positions the short factors hold; a pass with
-        // longer sequences would turn all of its positions by the long ones.
+        // a longer document turns all of its positions by the long ones.
         "longrope" | "su" => {
             let original = original()?;
             let stretch = stretch(original)?;
@@ -191,28 +213,31 @@ pub(super) fn inverse_frequencies(keys: &Keys<'_>, head_dim: usize, names: &Name
                 false => (1.0 + stretch.ln() / original.ln()).sqrt(),
             };
             factor = positive("attention_factor", Some(inferred))? as f32;
-            limit = Some(original as usize);
-            let short = scaling.get("short_factor").and_then(Json::as_array);
-            let short: Vec<f32> =
-                short.into_iter().flatten().filter_map(Json::as_f64).map(|x| x as f32).collect();
-            if short.len() != inv_freq.len() || short.iter().any(|factor| *factor <= 0.0) {
-                return Err(Problem::new(
-                    "hift::model::config",
-                    format!(
-                        "`{key}.short_factor` in the model's config.json is not a list of {} numbers above 0",
-                        inv_freq.len()
-                    ),
-                )
-                .help("take the file that came with the weights, unchanged"));
-            }
-            inv_freq.iter_mut().zip(short).for_each(|(freq, factor)| *freq /= factor);
+            let slowed = |name: &str| -> Result<Vec<f32>, Problem> {
+                let factors = scaling.get(name).and_then(Json::as_array).into_iter().flatten();
+                let factors: Vec<f32> = factors.filter_map(Json::as_f64).map(|x| x as f32).collect();
+                if factors.len() != inv_freq.len() || factors.iter().any(|factor| *factor <= 0.0) {
+                    return Err(Problem::new(
+                        "hift::model::config",
+                        format!(
+                            "`{key}.{name}` in the model's config.json is not a list of {} numbers above 0",
+                            inv_freq.len()
+                        ),
+                    )
+                    .help("take the file that came with the weights, unchanged"));
+                }
+                Ok(inv_freq.iter().zip(factors).map(|(freq, factor)| freq / factor).collect())
+            };
+            let (short, long) = (slowed("short_factor")?, slowed("long_factor")?);
+            far = Some(Far { near: original as usize, frequencies: long.into() });
+            inv_freq = short;
         }
         other => {
             let known = "default, linear, dynamic, llama3, yarn, longrope";
             return Err(unsupported(&format!("{key}.rope_type"), other, known));
         }
     }
-    Ok(Turn { frequencies: inv_freq.into(), factor, limit })
+    Ok(Turn { frequencies: inv_freq.into(), factor, far })
 }
 
 #[cfg(test)]
@@ -222,14 +247,25 @@ mod tests {
     use super::*;
 
     /// The frequencies of a head of 8, and the factor.
-    fn check(mut config: Json, scaling: Json, frequencies: [f32; 4], factor: f32, limit: Option<usize>) {
+    fn check(
+        mut config: Json,
+        scaling: Json,
+        frequencies: [f32; 4],
+        factor: f32,
+        far: Option<(usize, [f32; 4])>,
+    ) {
         config["max_position_embeddings"] = json!(64);
         config["rope_scaling"] = scaling;
         let turn = inverse_frequencies(&Keys(config.as_object().unwrap()), 8, &Names::PLAIN).unwrap();
-        for (found, expected) in turn.frequencies.iter().zip(frequencies) {
-            assert!((found / expected - 1.0).abs() < 1e-6, "{config}: {:?}", turn.frequencies);
-        }
-        assert_eq!((turn.factor, turn.limit), (factor, limit), "{config}");
+        let same = |found: &[f32], expected: [f32; 4]| {
+            for (one, expected) in found.iter().zip(expected) {
+                assert!((one / expected - 1.0).abs() < 1e-6, "{config}: {found:?}");
+            }
+        };
+        same(&turn.frequencies, frequencies);
+        assert_eq!(turn.factor, factor, "{config}");
+        assert_eq!(turn.far.as_ref().map(|far| far.near), far.map(|(near, _)| near), "{config}");
+        turn.far.iter().zip(far).for_each(|(found, (_, expected))| same(&found.frequencies, expected));
     }
 
     #[test]
@@ -252,6 +288,7 @@ mod tests {
             json!({"type": "longrope", "short_factor": [1.0, 1.3, 1.7, 2.5], "long_factor": [2, 3, 5, 9]});
         let beside = json!({"original_max_position_embeddings": 32});
         let short = [1.0, 0.07692308, 0.005882353, 0.0004];
-        check(beside, scaling, short, 1.095_445_1, Some(32));
+        let long = [0.5, 0.033333335, 0.002, 0.00011111112];
+        check(beside, scaling, short, 1.095_445_1, Some((32, long)));
     }
 }

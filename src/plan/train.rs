@@ -170,7 +170,9 @@ impl TrainPlan {
 
     /// The largest batch that the plan allows.
     pub fn largest_batch(&self) -> BatchShape {
-        BatchShape { batch: self.micro_batch as usize, seq: self.seq as usize, packed: self.packed }
+        let seq = self.seq as usize;
+        let far = self.model.model.is_far(seq);
+        BatchShape { batch: self.micro_batch as usize, seq, packed: self.packed, far }
     }
 
     /// The programs of one step of `group` on batches of `shape`.

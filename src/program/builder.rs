@@ -51,6 +51,8 @@ pub struct BatchShape {
     pub seq: usize,
     /// Rows hold several documents that do not see each other.
     pub packed: bool,
+    /// The longest document goes beyond the positions that a model was first trained for, which some models turn otherwise.
+    pub far: bool,
 }
 
 impl BatchShape {
@@ -277,7 +279,7 @@ impl<'a> Builder<'a> {
     ///
     /// Padding needs no mask where it comes last and nothing looks ahead; where all see all, `starts` is the mask.
     pub fn attention(&mut self, name: &str, [q, k, v]: [ValueId; 3], heads: Heads) -> ValueId {
-        let BatchShape { batch, seq, packed } = self.shape;
+        let BatchShape { batch, seq, packed, .. } = self.shape;
         let Heads { heads, kv_heads, head_dim, scale, causal, window, softcap } = heads;
         if let Some(CacheShape { sequences, capacity }) = self.cache {
             let rows = sequences * capacity;

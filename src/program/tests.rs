@@ -18,7 +18,7 @@ fn model(tied: bool) -> Model {
     Model::from_config(&config).unwrap()
 }
 
-const SHAPE: BatchShape = BatchShape { batch: 2, seq: 5, packed: false };
+const SHAPE: BatchShape = BatchShape { batch: 2, seq: 5, packed: false, far: false };
 
 fn active(model: &Model, layers: &[&str]) -> Vec<bool> {
     let mut active = vec![false; model.params.len()];

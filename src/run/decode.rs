@@ -3,6 +3,9 @@
 //! A prompt goes through the model once, and its keys and values stay; then each further token is a pass of one token a
 //! sequence. Both are programs like any other: the plan knows their bytes, and the cache's.
 //!
+//! Where a model turns the positions of long texts otherwise, a text that becomes long is read once more: what was kept of it
+//! was turned as in a short one.
+//!
 //! The searches are those of Hugging Face's `generate`: greedy, by chance (temperature, top-k, top-p), by beams.
 
 use std::collections::HashMap;
@@ -67,7 +70,8 @@ pub fn continue_all(
                 most: how.max_new_tokens.min(room) as usize,
                 first_row: (idx * beams * cache.capacity) as u64,
                 capacity: cache.capacity as u64,
-                prompt: prompt.ids.len() as u64,
+                prompt: &prompt.ids,
+                is_far: model.is_far(prompt.ids.len()),
                 running: Vec::new(),
                 finished: Vec::new(),
                 can_improve: true,
@@ -77,13 +81,13 @@ pub fn continue_all(
             };
             search.running.push(Beam {
                 new: Vec::new(),
-                rows: (0..search.prompt).map(|place| search.first_row + place).collect(),
+                rows: search.own_rows(0, prompt.ids.len()),
                 score: 0.0,
             });
             if search.most == 0 {
                 search.is_open = false;
             } else {
-                let logits = session.prompt(&prompt.ids, search.first_row)?;
+                let logits = session.prompt(&prompt.ids, search.first_row, search.is_far)?;
                 search.take(&floats(&logits), model.vocab);
             }
             searches.push(search);
@@ -92,15 +96,29 @@ pub fn continue_all(
             if signals::interrupted() {
                 return Ok(None);
             }
-            let beams: Vec<&Beam> =
-                searches.iter().filter(|search| search.is_open).flat_map(|search| &search.running).collect();
-            let logits = session.next(&beams)?;
-            let logits = floats(&logits);
-            let mut rest = &logits[..];
-            for search in searches.iter_mut().filter(|search| search.is_open) {
-                let (own, others) = rest.split_at(search.running.len() * model.vocab);
-                search.take(own, model.vocab);
-                rest = others;
+            for search in &mut searches {
+                if search.is_open && !search.is_far && model.is_far(search.length()) {
+                    search.read_again(&mut session)?;
+                }
+            }
+            for far in [false, true] {
+                let is_meant = |search: &Search<'_>| search.is_open && search.is_far == far;
+                let beams: Vec<&Beam> = searches
+                    .iter()
+                    .filter(|search| is_meant(search))
+                    .flat_map(|search| &search.running)
+                    .collect();
+                if beams.is_empty() {
+                    continue;
+                }
+                let logits = session.next(&beams, far)?;
+                let logits = floats(&logits);
+                let mut rest = &logits[..];
+                for search in searches.iter_mut().filter(|search| is_meant(search)) {
+                    let (own, others) = rest.split_at(search.running.len() * model.vocab);
+                    search.take(own, model.vocab);
+                    rest = others;
+                }
             }
         }
         texts.extend(searches.into_iter().map(Search::best));
@@ -113,8 +131,7 @@ struct Session<'a> {
     model: &'a ModelPlan,
     store: &'a mut Store,
     cache: CacheShape,
-    /// By sequences and tokens of each.
-    programs: HashMap<(usize, usize), Program>,
+    programs: HashMap<BatchShape, Program>,
 }
 
 impl Drop for Session<'_> {
@@ -129,8 +146,7 @@ impl<'a> Session<'a> {
         Ok(Self { model, store, cache, programs: HashMap::new() })
     }
 
-    fn play(&mut self, batch: usize, seq: usize, inputs: Inputs) -> Result<Tensor, Problem> {
-        let shape = BatchShape { batch, seq, packed: false };
+    fn play(&mut self, shape: BatchShape, inputs: Inputs) -> Result<Tensor, Problem> {
         // Prompts of every length have a program each; they are small, but not nothing.
         if self.programs.len() > 256 {
             self.programs.clear();
@@ -138,18 +154,18 @@ impl<'a> Session<'a> {
         let (model, cache, backend, away) = (self.model, self.cache, self.store.backend(), self.store.away());
         let program = self
             .programs
-            .entry((batch, seq))
+            .entry(shape)
             .or_insert_with(|| bring(forward_only(&model.continuation(shape, cache), backend), away));
         let played = play(program, self.store, inputs, Vec::new(), &STILL).map_err(|e| store::failed(&e))?;
         Ok(played.results.into_iter().next().expect("a pass gives its logits"))
     }
 
     /// Takes a prompt in, at the rows of the cache from `first_row` on: the logits of the token behind it, `[1, vocab]`.
-    fn prompt(&mut self, ids: &[u64], first_row: u64) -> Result<Tensor, Problem> {
+    fn prompt(&mut self, ids: &[u64], first_row: u64, far: bool) -> Result<Tensor, Problem> {
         let n = ids.len();
         if let [id] = ids {
             let beam = Beam { new: vec![*id], rows: vec![first_row], score: 0.0 };
-            return self.next(&[&beam]);
+            return self.next(&[&beam], far);
         }
         let inputs = Inputs {
             ids: ids.iter().map(|id| *id as u32).collect(),
@@ -158,11 +174,11 @@ impl<'a> Session<'a> {
             places: (0..n as u32).map(|place| first_row as u32 + place).collect(),
             ..Inputs::default()
         };
-        self.play(1, n, inputs)
+        self.play(BatchShape { batch: 1, seq: n, packed: false, far }, inputs)
     }
 
     /// Takes the last token of each sequence in: the logits of the next ones, `[sequences, vocab]`.
-    fn next(&mut self, beams: &[&Beam]) -> Result<Tensor, Problem> {
+    fn next(&mut self, beams: &[&Beam], far: bool) -> Result<Tensor, Problem> {
         let n = beams.len();
         let capacity = self.cache.capacity;
         // The last row is the new token's own.
@@ -181,7 +197,7 @@ impl<'a> Session<'a> {
             seen,
             ..Inputs::default()
         };
-        self.play(n, 1, inputs)
+        self.play(BatchShape { batch: n, seq: 1, packed: false, far }, inputs)
     }
 }
 
@@ -212,7 +228,9 @@ struct Search<'a> {
     most: usize,
     first_row: u64,
     capacity: u64,
-    prompt: u64,
+    prompt: &'a [u64],
+    /// Its texts are long ones for the model.
+    is_far: bool,
     running: Vec<Beam>,
     finished: Vec<Done>,
     can_improve: bool,
@@ -221,6 +239,32 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// The tokens of each text that is tried, the prompt's among them.
+    fn length(&self) -> usize {
+        self.running.first().map_or(0, |beam| self.prompt.len() + beam.new.len())
+    }
+
+    /// The first `n` rows of the cache that are the n-th beam's own.
+    fn own_rows(&self, beam: usize, n: usize) -> Vec<u64> {
+        let first = self.first_row + beam as u64 * self.capacity;
+        (first..first + n as u64).collect()
+    }
+
+    /// Takes all texts in once more, each at rows of its own, but for their last tokens, which come next anyway.
+    ///
+    /// # Errors
+    /// When an operation fails.
+    fn read_again(&mut self, session: &mut Session<'_>) -> Result<(), Problem> {
+        self.is_far = true;
+        for idx in 0..self.running.len() {
+            let text: Vec<u64> = self.prompt.iter().chain(&self.running[idx].new).copied().collect();
+            let rows = self.own_rows(idx, text.len());
+            session.prompt(&text[..text.len() - 1], rows[0], true)?;
+            self.running[idx].rows = rows;
+        }
+        Ok(())
+    }
+
     /// Goes on by the logits that each running text has for its next token.
     fn take(&mut self, logits: &[f32], vocab: usize) {
         match self.how.beams {
@@ -274,7 +318,7 @@ impl Search<'_> {
         let mut order: Vec<usize> = (0..candidates.len()).collect();
         let of = |at: usize| candidates[at].0 + if is_over[at] { NEVER } else { 0.0 };
         order.sort_by(|a, b| of(*b).total_cmp(&of(*a)));
-        let place = self.prompt + length as u64 - 1;
+        let place = (self.prompt.len() + length) as u64 - 1;
         let running: Vec<Beam> = (0..n.min(order.len()))
             .map(|idx| {
                 let candidate = &candidates[order[idx]];

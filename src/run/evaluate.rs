@@ -16,6 +16,12 @@ use crate::program::residency::bring;
 use super::metrics::Scores;
 use super::signals;
 
+/// What the program for a batch depends on.
+pub fn shape_of(batch: &Batch, model: &Model) -> BatchShape {
+    let far = model.is_far(batch.longest());
+    BatchShape { batch: batch.rows, seq: batch.seq, packed: batch.starts.is_some(), far }
+}
+
 /// The numbers of a batch, as the engine takes them.
 pub fn inputs(batch: Batch, model: &Model) -> Inputs {
     let Batch { rows, seq, ids, labels, positions, starts, lengths, types, .. } = batch;
@@ -84,7 +90,7 @@ pub fn evaluate(
         if signals::interrupted() {
             return Ok(None);
         }
-        let shape = BatchShape { batch: batch.rows, seq: batch.seq, packed: batch.starts.is_some() };
+        let shape = shape_of(&batch, &model.model);
         scores.tokens += batch.trained;
         let program = programs
             .entry(shape)

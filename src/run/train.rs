@@ -21,7 +21,7 @@ use crate::units::Bytes;
 use super::checkpoint::{self, Position};
 use super::course::{Best, Course};
 use super::directory::RunDirectory;
-use super::evaluate::{evaluate, inputs};
+use super::evaluate::{evaluate, inputs, shape_of};
 use super::generate::Asked;
 use super::loss_scale::LossScale;
 use super::watch::{Measured, StepReport, Watch};
@@ -701,7 +701,7 @@ impl<'a> Stepper<'a> {
             let lengths = rows.iter().map(|row| dataset.train.length(*row as usize) as u64);
             tokens += lengths.sum::<u64>();
             let batch = Batch::new(&dataset.train, rows);
-            let shape = BatchShape { batch: batch.rows, seq: batch.seq, packed: batch.starts.is_some() };
+            let shape = shape_of(&batch, &plan.model.model);
             match self.programs(group, shape) {
                 StepPrograms::Whole(program) => {
                     let played = play(program, inputs(batch, &plan.model.model), Vec::new())?;

@@ -46,7 +46,7 @@ pub const FAMILIES: &[(&str, &str)] = &[
         r#"{"model_type": "phi3", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 28, "num_hidden_layers": 2,
             "num_attention_heads": 2, "num_key_value_heads": 1, "partial_rotary_factor": 0.5,
             "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [2.0, 4.0]},
-            "original_max_position_embeddings": 48, "max_position_embeddings": 64}"#,
+            "original_max_position_embeddings": 8, "max_position_embeddings": 64}"#,
     ),
     (
         "gemma",

@@ -69,7 +69,7 @@ fn pass(model: &Model, lengths: &[usize], random: &mut Random) -> (Graph, Inputs
     }
     inputs.spans = [0, 1].iter().flat_map(|side| ends.iter().map(|ends| ends[*side] as u32)).collect();
     inputs.spans.extend(lengths.iter().map(|length| *length as u32));
-    let shape = BatchShape { batch: lengths.len(), seq, packed: false };
+    let shape = BatchShape { batch: lengths.len(), seq, packed: false, far: model.is_far(seq) };
     (model.loss(shape), inputs)
 }
 

@@ -13,7 +13,7 @@ use hift::random::Random;
 use crate::ops::nll;
 use crate::{Truth, WAYS, Way, Work, Worst, check_step};
 
-const SHAPE: BatchShape = BatchShape { batch: 2, seq: 5, packed: false };
+const SHAPE: BatchShape = BatchShape { batch: 2, seq: 5, packed: false, far: false };
 const VOCAB: usize = 11;
 const HEADS: usize = 2;
 const HEAD_DIM: usize = 4;

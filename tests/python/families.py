@@ -62,6 +62,23 @@ CAUSAL = [
         DECODER, original_max_position_embeddings=32, rope_parameters=dict(
             rope_type="longrope", rope_theta=10000.0, short_factor=[1.0, 1.3, 1.7, 2.5],
             long_factor=[2.0, 3.0, 5.0, 9.0], original_max_position_embeddings=32))),
+    # Rows have 17 tokens: one more than the original positions, and as many.
+    ("phi3, longrope, long", "Phi3Config", dict(
+        DECODER, original_max_position_embeddings=16, rope_parameters=dict(
+            rope_type="longrope", rope_theta=10000.0, short_factor=[1.0, 1.3, 1.7, 2.5],
+            long_factor=[2.0, 3.0, 5.0, 9.0]))),
+    ("phi3, longrope, at the end", "Phi3Config", dict(
+        DECODER, original_max_position_embeddings=17, rope_parameters=dict(
+            rope_type="longrope", rope_theta=10000.0, short_factor=[1.0, 1.3, 1.7, 2.5],
+            long_factor=[2.0, 3.0, 5.0, 9.0]))),
+    ("llama, longrope, long", "LlamaConfig", dict(DECODER, rope_parameters=dict(
+        rope_type="longrope", rope_theta=10000.0, factor=4.0, short_factor=[1.0, 1.3, 1.7, 2.5],
+        long_factor=[2.0, 3.0, 5.0, 9.0], original_max_position_embeddings=8))),
+    ("phi4-mini, longrope, long", "Phi3Config", dict(
+        DECODER, num_attention_heads=2, num_key_value_heads=1, original_max_position_embeddings=8, sliding_window=6,
+        rope_parameters=dict(
+            rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75,
+            short_factor=[1.0, 1.3, 1.7, 2.5, 3.0, 3.5], long_factor=[2.0, 3.0, 5.0, 9.0, 9.0, 9.0]))),
     ("phi4-mini, longrope", "Phi3Config", dict(
         DECODER, num_attention_heads=2, num_key_value_heads=1, original_max_position_embeddings=32,
         rope_parameters=dict(
@@ -117,6 +134,10 @@ CLASSIFIERS = [
     ("distilbert", "DistilBertConfig", dict(
         vocab_size=61, dim=32, hidden_dim=56, n_layers=3, n_heads=4, max_position_embeddings=64, num_labels=3)),
     ("llama for classes", "LlamaConfig", dict(DECODER, num_labels=3, pad_token_id=0)),
+    ("phi3 for classes, longrope, long", "Phi3Config", dict(
+        DECODER, num_labels=3, pad_token_id=0, original_max_position_embeddings=12, rope_parameters=dict(
+            rope_type="longrope", rope_theta=10000.0, short_factor=[1.0, 1.3, 1.7, 2.5],
+            long_factor=[2.0, 3.0, 5.0, 9.0]))),
     ("gpt2 for classes", "GPT2Config", dict(
         vocab_size=61, n_embd=32, n_layer=3, n_head=4, n_positions=64, num_labels=3, bos_token_id=None,
         eos_token_id=None, pad_token_id=0)),

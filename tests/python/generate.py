@@ -33,6 +33,18 @@ MODELS = [
     ("llama", "LlamaConfig", dict(DECODER)),
     ("mistral, a window", "MistralConfig", dict(DECODER, sliding_window=5)),
     ("qwen3", "Qwen3Config", dict(DECODER, head_dim=12)),
+    # Prompts and their texts are within the original positions, grow beyond them, or are beyond them from the start.
+    ("phi3, longrope", "Phi3Config", dict(
+        DECODER, original_max_position_embeddings=8, sliding_window=None, rope_parameters=dict(
+            rope_type="longrope", rope_theta=10000.0, short_factor=[1.0, 1.3, 1.7, 2.5],
+            long_factor=[2.0, 3.0, 5.0, 9.0]))),
+    ("phi3", "Phi3Config", dict(DECODER, sliding_window=6)),
+    ("qwen2, a window", "Qwen2Config", dict(
+        DECODER, tie_word_embeddings=True, use_sliding_window=True, sliding_window=4, max_window_layers=1)),
+    ("gemma", "GemmaConfig", dict(DECODER, head_dim=12)),
+    ("gemma3", "Gemma3TextConfig", dict(
+        DECODER, num_hidden_layers=7, head_dim=12, query_pre_attn_scalar=9, sliding_window=5)),
+    ("olmo2", "Olmo2Config", dict(DECODER)),
     ("gemma2", "Gemma2Config", dict(DECODER, head_dim=12, query_pre_attn_scalar=9, sliding_window=5)),
     ("gpt2", "GPT2Config", dict(vocab_size=VOCAB, n_embd=32, n_layer=3, n_head=4, n_positions=64, **MARKS)),
     ("gpt_neo", "GPTNeoConfig", dict(
@@ -44,6 +56,12 @@ MODELS = [
     ("opt", "OPTConfig", dict(
         vocab_size=VOCAB, hidden_size=32, ffn_dim=56, num_hidden_layers=3, num_attention_heads=4,
         max_position_embeddings=64, **MARKS)),
+    ("opt, as 350m", "OPTConfig", dict(
+        vocab_size=VOCAB, hidden_size=32, ffn_dim=56, num_hidden_layers=3, num_attention_heads=4,
+        max_position_embeddings=64, word_embed_proj_dim=20, do_layer_norm_before=False, **MARKS)),
+    ("gpt_neox, serial", "GPTNeoXConfig", dict(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=56, num_hidden_layers=3, num_attention_heads=2,
+        max_position_embeddings=64, use_parallel_residual=False, **MARKS)),
 ]
 SEARCHES = [
     ("", dict()),

@@ -82,7 +82,7 @@ fn without_it(bencher: Bencher<'_, '_>) {
         let mut ids: Vec<u32> = prompt.iter().map(|id| *id as u32).collect();
         for _ in 0..NEW {
             let n = ids.len();
-            let shape = BatchShape { batch: 1, seq: n, packed: false };
+            let shape = BatchShape { batch: 1, seq: n, packed: false, far: false };
             let program = forward_only(&plan.model.logits(shape), store.backend());
             let inputs = Inputs {
                 ids: ids.clone(),

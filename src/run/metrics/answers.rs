@@ -78,26 +78,28 @@ impl Answers {
     }
 }
 
-/// Exact match and F1 of an answer: the best over all that are right; none is right where there are none.
+/// Exact match and F1 of an answer: the best over all that are right; none is right where there are none with a word.
 pub fn against(given: &str, answers: &[String]) -> [f64; 2] {
     let given = words(given);
-    if answers.is_empty() {
-        let none = f64::from(u8::from(given.is_empty()));
-        return [none, none];
-    }
-    let each = answers.iter().map(|answer| {
-        let answer = words(answer);
+    let answers = answers.iter().map(|answer| words(answer)).filter(|answer| !answer.is_empty());
+    let mut best = None;
+    for answer in answers {
         let exact = f64::from(u8::from(given == answer));
-        [exact, if given.is_empty() || answer.is_empty() { exact } else { overlap(&given, &answer) }]
-    });
-    each.fold([0.0, 0.0], |best, one| [best[0].max(one[0]), best[1].max(one[1])])
+        let one = [exact, overlap(&given, &answer)];
+        best = Some(best.map_or(one, |best: [f64; 2]| [best[0].max(one[0]), best[1].max(one[1])]));
+    }
+    best.unwrap_or([f64::from(u8::from(given.is_empty())); 2])
 }
 
 /// In small letters, without ASCII's punctuation and without articles.
 fn words(text: &str) -> Vec<String> {
     let plain: String = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
-    let words = plain.split_whitespace().filter(|word| !["a", "an", "the"].contains(word));
-    words.map(str::to_string).collect()
+    // An article may stand beside a sign that is not of ASCII, and leaves a gap there.
+    let runs = plain.split_inclusive(|c: char| !c.is_alphanumeric()).map(|run| {
+        let word = run.trim_end_matches(|c: char| !c.is_alphanumeric());
+        if ["a", "an", "the"].contains(&word) { format!(" {}", &run[word.len()..]) } else { run.to_string() }
+    });
+    runs.collect::<String>().split_whitespace().map(str::to_string).collect()
 }
 
 fn overlap(given: &[String], answer: &[String]) -> f64 {

@@ -64,10 +64,12 @@ fn spans<'t>(tags: impl Iterator<Item = &'t str>) -> impl Iterator<Item = (&'t s
     })
 }
 
-/// `B-PER` to its letter and its kind.
+/// `B-PER` to its letter and its kind; where tags are letters alone, all are of one kind.
 fn split(tag: &str) -> (char, &str) {
-    let letter = tag.chars().next().unwrap_or('O');
-    let kind = tag.split_once('-').map_or(tag, |(_, kind)| kind);
+    let mut rest = tag.chars();
+    let letter = rest.next().unwrap_or('O');
+    let rest = rest.as_str();
+    let kind = rest.split_once('-').map_or(rest, |(_, kind)| kind);
     (letter, if kind.is_empty() { "_" } else { kind })
 }
 

@@ -4,6 +4,10 @@ use super::share;
 
 /// Pearson's correlation of what was given and what was right; 0 where one of them never changes.
 pub fn pearson(pairs: &[[f64; 2]]) -> f64 {
+    // A mean is rounded: the distances from it are not all 0 where they should be.
+    if [0, 1].iter().any(|side| pairs.iter().all(|pair| pair[*side] == pairs[0][*side])) {
+        return 0.0;
+    }
     let n = pairs.len() as f64;
     let mean = |side: usize| pairs.iter().map(|pair| pair[side]).sum::<f64>() / n;
     let means = [mean(0), mean(1)];
@@ -24,10 +28,11 @@ fn ranks(numbers: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..numbers.len()).collect();
     order.sort_by(|a, b| numbers[*a].total_cmp(&numbers[*b]));
     let mut ranks = vec![0.0; numbers.len()];
+    let mut before = 0;
     for equal in order.chunk_by(|a, b| numbers[*a] == numbers[*b]) {
-        let before = order.iter().position(|i| *i == equal[0]).unwrap_or(0);
         let rank = before as f64 + (equal.len() + 1) as f64 / 2.0;
         equal.iter().for_each(|i| ranks[*i] = rank);
+        before += equal.len();
     }
     ranks
 }

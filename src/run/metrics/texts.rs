@@ -1,6 +1,6 @@
 //! Generated texts against references: BLEU, NIST and ROUGE.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{f1, share};
 
@@ -92,24 +92,25 @@ pub fn nist(texts: &[(String, Vec<String>)]) -> f64 {
     // What the last word tells, given those before it.
     let information = |gram: &[String]| {
         let before = seen.get(&gram[..gram.len() - 1]).map_or(words, |count| *count as f64);
-        (before / seen[gram] as f64).log2()
+        (before / seen[gram] as f64).ln() / std::f64::consts::LN_2
     };
     let (mut length, mut wanted, mut sum) = (0, 0, 0.0);
-    for n in 1..=NIST_ORDERS {
+    let longest = texts.iter().map(|(own, _)| own.len()).max().unwrap_or(0);
+    for n in 1..=NIST_ORDERS.min(longest) {
         let (mut told, mut total) = (0.0, 0);
         for (own, references) in &texts {
             let counts = grams(own, n);
             let all = counts.values().sum::<u64>();
             let of = |reference: &Vec<String>| {
                 let theirs = grams(reference, n);
-                let common = counts.iter().filter_map(|(gram, count)| {
-                    let common = *count.min(theirs.get(gram)?);
+                let mut met = HashSet::new();
+                let common = own.windows(n).filter(|gram| met.insert(*gram)).filter_map(|gram| {
+                    let common = counts[gram].min(*theirs.get(gram)?);
                     Some(common as f64 * information(gram))
                 });
-                // A map has no order, and sums would differ in their last digit from run to run.
-                let mut common: Vec<f64> = common.collect();
-                common.sort_by(f64::total_cmp);
-                (common.iter().sum::<f64>(), reference.len())
+                // In the order of the text and by natural logarithms, as nltk does: of two references that fit alike, the last
+                // digit of the sum decides which one's length counts. An empty sum would be -0, which is less than 0.
+                (common.fold(0.0, |sum: f64, bits| sum + bits), reference.len())
             };
             let best = references.iter().map(of).max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             let (bits, len) = best.unwrap_or_default();
@@ -139,7 +140,7 @@ fn grams(tokens: &[String], n: usize) -> HashMap<&[String], u64> {
 
 /// The tokens of mteval-v13a, as sacrebleu makes them.
 fn tokens_13a(text: &str) -> Vec<String> {
-    let text = text.replace("<skipped>", "").replace("-\n", "").replace('\n', " ");
+    let text = text.trim_end().replace("<skipped>", "").replace("-\n", "").replace('\n', " ");
     let text = text.replace("&quot;", "\"").replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">");
     let text = format!(" {text} ");
     // Punctuation but for apostrophe, comma, dash and full stop stands alone.
