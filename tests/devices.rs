@@ -14,14 +14,14 @@ use std::sync::atomic::Ordering;
 
 use hift::engine::gpu::{Machine, Room, Usage};
 use hift::engine::{Devices, memory};
-use hift::estimate::{Estimate, StageEstimate};
+use hift::estimate::{Estimate, Profile, StageEstimate};
 use hift::problem::Fault;
 use hift::run::Ending;
 use hift::run::generate::Written;
 use hift::units::Bytes;
 use safetensors::SafeTensors;
 
-use common::run_on;
+use common::{run_beside, run_on};
 use emulator::Emulator;
 
 #[global_allocator]
@@ -124,12 +124,25 @@ fn no_room(emulator: &Emulator, device: &Devices) {
     for part in ["no room for another tensor, at step", "group ", "the plan has", "kept activations"] {
         assert!(said.contains(part), "{said}");
     }
+    // What the steps before have taken is known nevertheless.
+    let memory = memory(folder.path());
+    let made = fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap().lines().count();
+    let most = seen.peaks[..made].iter().max();
+    assert_eq!((memory["measured"].as_u64(), memory["foretold"].as_u64()), (most.copied(), most.copied()));
     let (again, ..) = run(i64::MAX).unwrap();
     let n = again.losses.len();
     assert!(n < 9, "it goes on, it does not begin anew");
     assert_eq!(again.losses[..], seen.losses[9 - n..]);
     let weights = |folder: &Path| fs::read(folder.join("final/model.safetensors")).unwrap();
     assert!(weights(folder.path()) == weights(whole.path()));
+}
+
+/// What a run has written of its memory.
+fn memory(folder: &Path) -> serde_json::Value {
+    let events = fs::read_to_string(folder.join("run/events.jsonl")).unwrap();
+    let memory: Vec<&str> = events.lines().filter(|line| line.contains("\"memory\"")).collect();
+    assert_eq!(memory.len(), 1, "{events}");
+    serde_json::from_str(memory[0]).unwrap()
 }
 
 /// What a device says of its memory: before anything is loaded it must have room, and what a step took is held against
@@ -179,11 +192,34 @@ fn told_room(emulator: &Emulator, device: &Devices) {
         let (seen, ..) = run_on(device, folder.path(), &text).unwrap();
         *emulator.usage.lock().unwrap() = None;
         assert_eq!(seen.warnings.len(), warnings, "{:?}", seen.warnings);
-        let events = fs::read_to_string(folder.path().join("run/events.jsonl")).unwrap();
-        let memory = events.lines().find(|line| line.contains("\"memory\"")).unwrap();
-        let memory: serde_json::Value = serde_json::from_str(memory).unwrap();
+        let memory = memory(folder.path());
         assert_eq!(memory["measured"], used.0);
         assert_eq!((&memory["reserved"], &memory["process"]), (&(2 * used.0).into(), &(4 << 20).into()));
+    }
+
+    // The process, against the device's profile: a guess promises nothing.
+    let guess =
+        Profile { context: mebibytes(1), libraries: mebibytes(1), kernels: mebibytes(1), ..Profile::guess() };
+    let known = Profile { device: Some("emulated".to_owned()), ..guess.clone() };
+    for (above, profile, warned) in [(1.01, &known, false), (1.05, &known, true), (1.05, &guess, false)] {
+        let folder = folder();
+        let pipeline = common::pipeline(folder.path(), &text);
+        let mut library = hift::data::Library::new(folder.path().to_path_buf(), &|| false);
+        let plan = common::planned(&pipeline, &mut library).unwrap();
+        let peak = hift::estimate::estimate(&plan, 2).stages[0].peak;
+        let foretold = Bytes(peak.0 + (3 << 20) + (peak.0 as f64 * profile.rounding).ceil() as u64);
+        let own = Bytes((foretold.0 as f64 * above) as u64);
+        tell(Some(room(mebibytes(64), mebibytes(20), own)));
+        let (seen, estimate, _) = run_beside(device, Some(profile), folder.path(), &text).unwrap();
+        assert_eq!(estimate.stages[0].process(), foretold);
+        let memory = memory(folder.path());
+        assert_eq!((&memory["process"], &memory["foretold_process"]), (&own.0.into(), &foretold.0.into()));
+        assert_eq!(seen.warnings.len(), usize::from(warned), "{:?}", seen.warnings);
+        for part in
+            [format!("the process has {own}"), "5.0 % more".into(), format!("(tensors {peak}, context ")]
+        {
+            assert!(seen.warnings.iter().all(|said| said.contains(&part)), "{:?}", seen.warnings);
+        }
     }
     tell(None);
 }

@@ -305,6 +305,11 @@ fn a_signal_is_heard_between_micro_batches() {
     running.signal("INT");
     running.end().fails(75, &["interrupted (SIGINT)"]);
     assert_eq!(case.metrics("runs/p").len(), 1, "the second step was left off");
+    // What has been measured of the memory is told, though the stage is not at its end.
+    let events = case.lines("runs/p/events.jsonl");
+    let memory: Vec<_> = events.iter().filter(|event| event["event"] == "memory").collect();
+    assert_eq!(memory.len(), 1, "{events:?}");
+    assert_eq!(memory[0]["measured"], case.lines("runs/p/metrics.jsonl")[0]["device_peak_bytes"]);
     assert_eq!(case.checkpoints("runs/p"), ["sft-1"]);
 }
 

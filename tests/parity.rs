@@ -1,15 +1,23 @@
 //! Runs against traces of an independent PyTorch program: losses, gradient norms, final weights.
 //!
-//! `golden/README.md` says how the traces were made and what may be expected of a correct implementation.
+//! `golden/README.md` says how the traces were made and what may be expected of a correct implementation. On a GPU
+//! (`tests/gpu/goldens.py` runs them there) nearly all is other code: here that is run by the emulated one.
 
 mod common;
+#[path = "gpu/emulator.rs"]
+mod emulator;
 
 use std::fs;
+use std::sync::Arc;
 
 use candle_core::{Device, safetensors};
+use hift::engine::Devices;
+use hift::engine::gpu::Machine;
 use serde_json::{Value as Json, json};
+use tempfile::TempDir;
 
-use common::{fixture, run};
+use common::{fixture, run_on};
+use emulator::Emulator;
 
 /// Largest difference of a loss that is allowed.
 const LOSS: f64 = 2e-5;
@@ -48,8 +56,16 @@ const GOLDENS: &[Golden] = &[
     },
 ];
 
+/// Where cases are run.
+struct On<'a> {
+    devices: &'a Devices,
+    device: &'a str,
+    /// What the schedule says of where weights and states rest.
+    resting: &'a str,
+}
+
 /// The case in the language.
-fn text(golden: &Golden, case: &Json, defaults: &Json, units: &Json) -> String {
+fn text(golden: &Golden, case: &Json, defaults: &Json, units: &Json, on: &On<'_>) -> String {
     let config = |key: &str| case["config"].get(key).unwrap_or(&defaults[key]).clone();
     let order = match config("strategy").as_str().unwrap() {
         "bottom2up" => "bottom_up".to_string(),
@@ -86,10 +102,10 @@ data rows {{
 }}
 model tiny {{ weights = "{}" }}
 groups layers {{ split = by_layer({}, tail = split) rotate = true }}
-schedule turns {{ order = {order} rate = constant({}) }}
+schedule turns {{ order = {order} rate = constant({}) {} }}
 {optimizer}
 train sft {{
-    data = rows model = tiny groups = layers schedule = turns optimizer = {optimizer_name}
+    data = rows model = tiny groups = layers schedule = turns optimizer = {optimizer_name} device = {}
     steps = {} micro_batch = 4 clip = {clip}
 }}
 export final {{ from = sft to = "final" dtype = fp32 }}
@@ -98,12 +114,15 @@ export final {{ from = sft to = "final" dtype = fp32 }}
         fixture("golden/models").join(golden.model).display(),
         config("m"),
         config("lr"),
+        on.resting,
+        on.device,
         config("max_steps"),
     )
 }
 
-fn check(named: &Golden, case: &Json, golden: &Json) {
-    let id = &format!("{}, {}", named.model, case["id"].as_str().unwrap());
+/// Runs a case in a new folder, and compares it with its trace.
+fn check(named: &Golden, case: &Json, golden: &Json, on: &On<'_>) -> TempDir {
+    let id = &format!("{}, {}, {} {}", named.model, case["id"].as_str().unwrap(), on.device, on.resting);
     let folder = tempfile::tempdir().unwrap();
     let batches = read(named.batches);
     let mut rows = String::new();
@@ -117,8 +136,8 @@ fn check(named: &Golden, case: &Json, golden: &Json) {
     }
     fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
     let units = &golden["units"]["split_head"];
-    let text = text(named, case, &golden["defaults"], units);
-    let (seen, ..) = run(folder.path(), &text).unwrap_or_else(|e| panic!("{id}: {e}"));
+    let text = text(named, case, &golden["defaults"], units, on);
+    let (seen, ..) = run_on(on.devices, folder.path(), &text).unwrap_or_else(|e| panic!("{id}: {e}"));
 
     let expected =
         |key: &str| case[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>();
@@ -149,15 +168,17 @@ fn check(named: &Golden, case: &Json, golden: &Json) {
             assert!(off <= allowed, "{id}, {name}: {what} is off by {off:e} an element, {allowed:e} allowed");
         }
     }
+    folder
 }
 
 fn check_all(optimizer: &str) {
+    let on = On { devices: &Devices::default(), device: "cpu", resting: "" };
     for named in GOLDENS {
         let golden = read(&format!("{}.json", named.model));
         let cases = golden["cases"].as_array().unwrap().iter();
         let cases: Vec<&Json> = cases.filter(|case| case["config"]["optimizer"] == optimizer).collect();
         assert_eq!(cases.len(), 9);
-        cases.into_iter().for_each(|case| check(named, case, &golden));
+        cases.into_iter().for_each(|case| drop(check(named, case, &golden, &on)));
     }
 }
 
@@ -174,4 +195,32 @@ fn sgd_with_momentum_follows_pytorch() {
 #[test]
 fn adafactor_follows_pytorch() {
     check_all("adafactor");
+}
+
+/// Where weights and states rest, by turns: what copies bring must be what was taken away.
+const RESTING: [&str; 3] =
+    ["states = host weights = host", "states = device", "states = disk weights = disk"];
+
+/// Every optimizer, order and number of layers a turn, of which each model has a part: all of them are run on the CPU, above.
+#[test]
+fn a_device_follows_pytorch_and_itself_to_the_bit() {
+    let Some(emulator) = Emulator::new() else { return };
+    let devices = Devices::default().with(0, Arc::new(emulator) as Arc<dyn Machine>);
+    for (nth, named) in GOLDENS.iter().enumerate() {
+        let golden = read(&format!("{}.json", named.model));
+        let cases = golden["cases"].as_array().unwrap();
+        assert_eq!(cases.len(), 27);
+        // Of each optimizer's nine cases three: the order moves on with the optimizer, the layers a turn with the model.
+        for (at, case) in cases.iter().enumerate().filter(|(at, _)| (at / 3 + at / 9 + at + nth) % 3 == 0) {
+            let on = On { devices: &devices, device: "cuda(0)", resting: RESTING[at % RESTING.len()] };
+            let weights = || {
+                let folder = check(named, case, &golden, &on);
+                fs::read(folder.path().join("final/model.safetensors")).unwrap()
+            };
+            let first = weights();
+            if at < 9 {
+                assert!(weights() == first, "{}, {}: two runs, two results", named.model, case["id"]);
+            }
+        }
+    }
 }

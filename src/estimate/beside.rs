@@ -84,6 +84,11 @@ pub struct Beside {
 }
 
 impl Beside {
+    /// What is left for tensors.
+    pub fn tensors(&self) -> Bytes {
+        Bytes(self.process.0 - self.parts().iter().map(|(_, bytes)| bytes.0).sum::<u64>())
+    }
+
     pub fn parts(&self) -> [(&'static str, Bytes); 4] {
         [
             ("context", self.context),

@@ -154,10 +154,7 @@ fn summary(record: &Record, plan: &Json, steps: &[&Step]) -> String {
     {
         numbers.push((format!("peak memory, {} foretold", Bytes(foretold)), Bytes(peak).to_string()));
     }
-    if let (Some(process), Some(foretold)) = (
-        record.memory(name).and_then(|memory| memory["process"].as_u64()),
-        record.estimate(name)["beside"]["process"].as_u64(),
-    ) {
+    if let Some((process, Some(foretold))) = record.process(name) {
         let name = format!("the process on the device, {} foretold", Bytes(foretold));
         numbers.push((name, Bytes(process).to_string()));
     }

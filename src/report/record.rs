@@ -142,9 +142,12 @@ impl Record {
         of_stage.last().map(|event| &event["metrics"])
     }
 
-    /// What the memory of a stage came to when it ended, beside what was foretold.
-    pub fn memory(&self, stage: &str) -> Option<&Json> {
-        self.events_of("memory").filter(|event| event["stage"] == stage).last()
+    /// The most that the process had of the device in a stage, and what was foretold, in bytes. Each call that worked on
+    /// the stage has said so when it ended or was interrupted.
+    pub fn process(&self, stage: &str) -> Option<(u64, Option<u64>)> {
+        let told = self.events_of("memory").filter(|event| event["stage"] == stage);
+        let most = told.filter_map(|event| event["process"].as_u64()).max()?;
+        Some((most, self.estimate(stage)["beside"]["process"].as_u64()))
     }
 
     /// How the run stands, for machines.
@@ -162,7 +165,7 @@ impl Record {
                 "held_out": self.last_metrics(name),
                 "peak_bytes": self.steps(name).map(|step| step.peak).max(),
                 "foretold_peak_bytes": foretold(self.estimate(name)),
-                "process_bytes": self.memory(name).and_then(|memory| memory["process"].as_u64()),
+                "process_bytes": self.process(name).map(|(most, _)| most),
                 "foretold_process_bytes": self.estimate(name)["beside"]["process"].as_u64(),
             })
         });

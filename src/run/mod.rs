@@ -222,15 +222,17 @@ fn stages(
                 let (start, mut roll_backs) = (directory.metrics_bytes(), begin.course.roll_backs);
                 let asked = generate::Asked::while_training(plan, &order.folder, &dataset)?;
                 let rows = train::Rows { dataset: &dataset, asked: asked.as_ref() };
+                let beside = order.estimate.stages[index].beside.as_ref();
                 // A later train stage may begin anew from this one's weights.
                 let keep_end = last_train.is_some_and(|last| index < last);
                 let end = loop {
-                    let problems =
-                        match train::train(plan, index, begin, keep_end, &place, rows, directory, watch) {
-                            Ok(end) => break end,
-                            Err(problems) if train::may_roll_back(plan, &problems, roll_backs) => problems,
-                            Err(problems) => return Err(problems),
-                        };
+                    let problems = match train::train(
+                        plan, index, begin, keep_end, &place, beside, rows, directory, watch,
+                    ) {
+                        Ok(end) => break end,
+                        Err(problems) if train::may_roll_back(plan, &problems, roll_backs) => problems,
+                        Err(problems) => return Err(problems),
+                    };
                     roll_backs += 1;
                     begin =
                         go_back(plan, index, &place, &problems, roll_backs, start, fresh, directory, watch)?;

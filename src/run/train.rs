@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::data::{Batch, Batches, Dataset};
 use crate::engine::store::DEVICE_FULL;
 use crate::engine::{Inputs, Knobs, Place, Played, Store, memory, play, store};
-use crate::estimate;
+use crate::estimate::{self, Beside};
 use crate::lang::pipeline::{Rest, Shuffle};
 use crate::plan::{EvaluateEvery, Queue, TrainPlan, Visits};
 use crate::problem::{Fault, Problem, Problems};
@@ -86,13 +86,15 @@ pub enum End {
     },
 }
 
-/// Trains a stage to its end or to an interruption. With `keep_end` its last state is kept as a checkpoint.
+/// Trains a stage to its end or to an interruption. With `keep_end` its last state is kept as a checkpoint. `beside`: what
+/// the process was foretold to have of a GPU.
 pub fn train(
     plan: &TrainPlan,
     stage_index: usize,
     begin: Begin,
     keep_end: bool,
     place: &Place,
+    beside: Option<&Beside>,
     rows: Rows<'_>,
     directory: &mut RunDirectory,
     watch: &mut dyn Watch,
@@ -120,153 +122,14 @@ pub fn train(
     }
     let mut stepper = Stepper::new(plan).with(queue, scale).until(&signals::interrupted);
     stepper.prepare(&mut store, begin)?;
-    let mut stage = Stage { plan, stage_index, place, rows, course, directory, watch, met: BTreeMap::new() };
-    stage.link_best()?;
-    let evaluates =
-        |now: u64| plan.evaluate.as_ref().filter(|every| now.is_multiple_of(every.steps) || now == steps);
-    let mut owes = false;
-    if let Some(every) = evaluates(begin).filter(|_| owes_evaluation) {
-        let held_out = stage.held_out(every, begin, &mut store)?;
-        owes = held_out == HeldOut::CutShort;
-        let ends = !owes && stage.course.is_out_of_patience(plan) && begin < steps;
-        if ends {
-            stage.end_early(begin)?;
-        }
-        if held_out == HeldOut::Best || (ends && (keep_end || plan.checkpoint.is_some())) {
-            stage.save(begin, false, &store, &stepper)?;
-        }
-    }
-    if owes || (signals::interrupted() && begin < steps) {
-        return stage.interrupt(begin, owes, &store, &stepper);
-    }
-    if let Some(every) = &plan.evaluate
-        && begin == 0
-        && stage.course.evaluated.is_none()
-    {
-        match stage.held_out(every, 0, &mut store)? {
-            HeldOut::Best => drop(stage.save(0, false, &store, &stepper)?),
-            HeldOut::Done => {}
-            HeldOut::CutShort => return stage.interrupt(0, true, &store, &stepper),
-        }
-    }
-    let mut last_good: Option<f64> = None;
-    let mut unproven = true;
-    let mut made = begin;
-    while made < steps && !stage.course.ended_early {
-        let step = made;
-        let began = Instant::now();
-        let group = stepper.group_at(step);
-        let rate = plan.rate.at(step) * stage.course.rate_factor(plan);
-        stepper.turn(&mut store, step)?;
-        let done = loop {
-            let updates = store.updates_of_all(&plan.groups[group].params);
-            let tried = stepper.step(&mut store, &mut batches, dataset, step, rate);
-            if let Err(problem) = &tried
-                && problem.code == DEVICE_FULL
-                && store.updates_of_all(&plan.groups[group].params) == updates
-            {
-                // No weight has changed yet, so nothing is lost.
-                let kept = stage.save(step, false, &store, &stepper)?;
-                stage.watch.note(&format!("what was trained is kept in {}", kept.display()));
-            }
-            let Some(done) = tried? else {
-                // No weight has changed yet: the step is made again as a whole.
-                return stage.interrupt(step, false, &store, &stepper);
-            };
-            if !done.overflow {
-                break done;
-            }
-            // No weight has changed: the turn is taken again, with a smaller scale.
-            let scale = stepper.scale.as_mut().expect("only scaled gradients overflow");
-            let left = scale.overflow();
-            let what = json!({
-                "stage": plan.name, "step": step + 1, "group": plan.groups[group].names, "loss_scale": scale.factor,
-            });
-            stage.directory.event("overflow", what)?;
-            stage.watch.note(&format!(
-                "step {}: the gradients overflow fp16; again with a loss scale of {}",
-                step + 1,
-                scale.factor
-            ));
-            if !left {
-                return Err(not_finite(plan, step, group, &done, last_good).into());
-            }
-        };
-        if !done.loss.is_finite() || !done.grad_norm.is_finite() {
-            return Err(not_finite(plan, step, group, &done, last_good).into());
-        }
-        stage.course.stepped(plan, step, done.loss)?;
-        last_good = Some(done.loss);
-        // The checkpoint before the last goes only when a step has shown that the last one is good.
-        if std::mem::take(&mut unproven) {
-            stage.prune()?;
-        }
-        let report = StepReport {
-            stage: &plan.name,
-            step: step + 1,
-            steps,
-            cycle: plan.cycle_at(step),
-            cycles: plan.cycles().unwrap_or(0),
-            group: &plan.groups[group].names,
-            rate,
-            loss: done.loss,
-            grad_norm: done.grad_norm,
-            tokens: done.tokens,
-            loss_scale: done.loss_scale,
-            seconds: began.elapsed().as_secs_f64(),
-            memory: done.memory,
-        };
-        stage.directory.metric(&report)?;
-        stage.watch.step(&report);
-        stage.met(group, done.memory);
-
-        let now = step + 1;
-        made = now;
-        let due =
-            plan.checkpoint.as_ref().is_some_and(|every| now.is_multiple_of(every.steps) || now == steps);
-        if due || now == steps || signals::interrupted() {
-            finite(plan, now, &store)?;
-        }
-        let held_out = match evaluates(now) {
-            Some(every) => {
-                Some(stage.held_out(every, now, &mut store).map_err(|mut problem| {
-                    let group = plan.groups[group].names.join(", ");
-                    problem.message += &format!(
-                        " after step {now} of stage `{}`, group {group}; the training loss of that step was {:.4}",
-                        plan.name, done.loss
-                    );
-                    problem
-                })?)
-            }
-            None => None,
-        };
-        if held_out == Some(HeldOut::CutShort) {
-            return stage.interrupt(now, true, &store, &stepper);
-        }
-        if stage.course.is_out_of_patience(plan) && now < steps {
-            stage.end_early(now)?;
-        }
-        let ends = now == steps || stage.course.ended_early;
-        if due || held_out == Some(HeldOut::Best) || (ends && (keep_end || plan.checkpoint.is_some())) {
-            let checkpoint = stage.save(now, false, &store, &stepper)?;
-            unproven = true;
-            if signals::interrupted() && !ends {
-                return Ok(End::Interrupted { checkpoint });
-            }
-        } else if signals::interrupted() && !ends {
-            return stage.interrupt(now, false, &store, &stepper);
-        }
-        // What must be possible before the time is up: one more step, and a checkpoint.
-        signals::reserve(began.elapsed().mul_f64(1.5) + stage.saving());
-    }
-    stage.say_memory()?;
-    stage.prune()?;
-    let best = plan.checkpoint.as_ref().filter(|every| every.ends_with_best).and(stage.course.best);
-    if let Some(best) = best.filter(|best| best.step != made) {
-        drop(store);
-        store = stage.best(best)?;
-    }
-    Ok(End::Done { store, step: made })
+    let mut stage =
+        Stage { plan, stage_index, place, beside, rows, course, directory, watch, met: BTreeMap::new() };
+    let ended = stage.go_through(store, stepper, &mut batches, begin, owes_evaluation, keep_end);
+    // However it ended: what it has taken so far is known.
+    let said = stage.say_memory();
+    let ended = ended?;
+    said?;
+    Ok(ended)
 }
 
 /// What became of an evaluation.
@@ -284,6 +147,7 @@ struct Stage<'a> {
     plan: &'a TrainPlan,
     stage_index: usize,
     place: &'a Place,
+    beside: Option<&'a Beside>,
     rows: Rows<'a>,
     course: Course,
     directory: &'a mut RunDirectory,
@@ -293,6 +157,166 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
+    /// From its first step, or from where it was taken up, to its end or an interruption.
+    fn go_through(
+        &mut self,
+        mut store: Store,
+        mut stepper: Stepper<'_>,
+        batches: &mut Batches<'_>,
+        begin: u64,
+        owes_evaluation: bool,
+        keep_end: bool,
+    ) -> Result<End, Problems> {
+        let plan = self.plan;
+        let dataset = self.rows.dataset;
+        let steps = plan.steps.expect("the rows were counted before the run");
+        self.link_best()?;
+        let evaluates =
+            |now: u64| plan.evaluate.as_ref().filter(|every| now.is_multiple_of(every.steps) || now == steps);
+        let mut owes = false;
+        if let Some(every) = evaluates(begin).filter(|_| owes_evaluation) {
+            let held_out = self.held_out(every, begin, &mut store)?;
+            owes = held_out == HeldOut::CutShort;
+            let ends = !owes && self.course.is_out_of_patience(plan) && begin < steps;
+            if ends {
+                self.end_early(begin)?;
+            }
+            if held_out == HeldOut::Best || (ends && (keep_end || plan.checkpoint.is_some())) {
+                self.save(begin, false, &store, &stepper)?;
+            }
+        }
+        if owes || (signals::interrupted() && begin < steps) {
+            return self.interrupt(begin, owes, &store, &stepper);
+        }
+        if let Some(every) = &plan.evaluate
+            && begin == 0
+            && self.course.evaluated.is_none()
+        {
+            match self.held_out(every, 0, &mut store)? {
+                HeldOut::Best => drop(self.save(0, false, &store, &stepper)?),
+                HeldOut::Done => {}
+                HeldOut::CutShort => return self.interrupt(0, true, &store, &stepper),
+            }
+        }
+        let mut last_good: Option<f64> = None;
+        let mut unproven = true;
+        let mut made = begin;
+        while made < steps && !self.course.ended_early {
+            let step = made;
+            let began = Instant::now();
+            let group = stepper.group_at(step);
+            let rate = plan.rate.at(step) * self.course.rate_factor(plan);
+            stepper.turn(&mut store, step)?;
+            let done = loop {
+                let updates = store.updates_of_all(&plan.groups[group].params);
+                let tried = stepper.step(&mut store, batches, dataset, step, rate);
+                if let Err(problem) = &tried
+                    && problem.code == DEVICE_FULL
+                    && store.updates_of_all(&plan.groups[group].params) == updates
+                {
+                    // No weight has changed yet, so nothing is lost.
+                    let kept = self.save(step, false, &store, &stepper)?;
+                    self.watch.note(&format!("what was trained is kept in {}", kept.display()));
+                }
+                let Some(done) = tried? else {
+                    // No weight has changed yet: the step is made again as a whole.
+                    return self.interrupt(step, false, &store, &stepper);
+                };
+                if !done.overflow {
+                    break done;
+                }
+                // No weight has changed: the turn is taken again, with a smaller scale.
+                let scale = stepper.scale.as_mut().expect("only scaled gradients overflow");
+                let left = scale.overflow();
+                let what = json!({
+                    "stage": plan.name, "step": step + 1, "group": plan.groups[group].names, "loss_scale": scale.factor,
+                });
+                self.directory.event("overflow", what)?;
+                self.watch.note(&format!(
+                    "step {}: the gradients overflow fp16; again with a loss scale of {}",
+                    step + 1,
+                    scale.factor
+                ));
+                if !left {
+                    return Err(not_finite(plan, step, group, &done, last_good).into());
+                }
+            };
+            if !done.loss.is_finite() || !done.grad_norm.is_finite() {
+                return Err(not_finite(plan, step, group, &done, last_good).into());
+            }
+            self.course.stepped(plan, step, done.loss)?;
+            last_good = Some(done.loss);
+            // The checkpoint before the last goes only when a step has shown that the last one is good.
+            if std::mem::take(&mut unproven) {
+                self.prune()?;
+            }
+            let report = StepReport {
+                stage: &plan.name,
+                step: step + 1,
+                steps,
+                cycle: plan.cycle_at(step),
+                cycles: plan.cycles().unwrap_or(0),
+                group: &plan.groups[group].names,
+                rate,
+                loss: done.loss,
+                grad_norm: done.grad_norm,
+                tokens: done.tokens,
+                loss_scale: done.loss_scale,
+                seconds: began.elapsed().as_secs_f64(),
+                memory: done.memory,
+            };
+            self.directory.metric(&report)?;
+            self.watch.step(&report);
+            self.met(group, done.memory);
+
+            let now = step + 1;
+            made = now;
+            let due =
+                plan.checkpoint.as_ref().is_some_and(|every| now.is_multiple_of(every.steps) || now == steps);
+            if due || now == steps || signals::interrupted() {
+                finite(plan, now, &store)?;
+            }
+            let held_out = match evaluates(now) {
+                Some(every) => {
+                    Some(self.held_out(every, now, &mut store).map_err(|mut problem| {
+                        let group = plan.groups[group].names.join(", ");
+                        problem.message += &format!(
+                            " after step {now} of stage `{}`, group {group}; the training loss of that step was {:.4}",
+                            plan.name, done.loss
+                        );
+                        problem
+                    })?)
+                }
+                None => None,
+            };
+            if held_out == Some(HeldOut::CutShort) {
+                return self.interrupt(now, true, &store, &stepper);
+            }
+            if self.course.is_out_of_patience(plan) && now < steps {
+                self.end_early(now)?;
+            }
+            let ends = now == steps || self.course.ended_early;
+            if due || held_out == Some(HeldOut::Best) || (ends && (keep_end || plan.checkpoint.is_some())) {
+                let checkpoint = self.save(now, false, &store, &stepper)?;
+                unproven = true;
+                if signals::interrupted() && !ends {
+                    return Ok(End::Interrupted { checkpoint });
+                }
+            } else if signals::interrupted() && !ends {
+                return self.interrupt(now, false, &store, &stepper);
+            }
+            // What must be possible before the time is up: one more step, and a checkpoint.
+            signals::reserve(began.elapsed().mul_f64(1.5) + self.saving());
+        }
+        self.prune()?;
+        let best = plan.checkpoint.as_ref().filter(|every| every.ends_with_best).and(self.course.best);
+        if let Some(best) = best.filter(|best| best.step != made) {
+            drop(store);
+            store = self.best(best)?;
+        }
+        Ok(End::Done { store, step: made })
+    }
+
     fn save(
         &mut self,
         step: u64,
@@ -398,28 +422,28 @@ impl Stage<'_> {
         most.reserved = most.reserved.max(memory.reserved);
     }
 
-    /// Sets beside each other what was foretold and what was met, of the group that went the furthest above it; much more
-    /// than was foretold is worth a warning.
+    /// Sets beside each other what was foretold and what was met, of the group that went the furthest above it, and of the
+    /// process where the device tells what that has; much more than was foretold is worth a warning. Nothing is to be said
+    /// before the first step.
     fn say_memory(&mut self) -> Result<(), Problem> {
-        let Self { plan, place, directory, watch, met, .. } = self;
+        let Self { plan, place, beside, directory, watch, met, .. } = self;
         let threads = rayon::current_num_threads();
-        let mut worst = None;
-        let mut off = f64::NEG_INFINITY;
-        for (group, most) in met.iter() {
+        let told = met.iter().map(|(group, most)| {
             let foretold = estimate::step(plan, *group, threads).peak;
-            let more = most.peak.0 as f64 / foretold.0.max(1) as f64 - 1.0;
-            if more > off {
-                (worst, off) = (Some((*group, foretold, most)), more);
-            }
-        }
-        let Some((group, foretold, most)) = worst else { return Ok(()) };
+            (above(most.peak, foretold), *group, foretold, most)
+        });
+        // Where all are as foretold, the highest.
+        let worst = told.max_by(|a, b| a.0.total_cmp(&b.0).then(a.3.peak.cmp(&b.3.peak)));
+        let Some((off, group, foretold, most)) = worst else { return Ok(()) };
         let reserved = met.values().map(|met| met.reserved).max().filter(|bytes| bytes.0 > 0);
+        // A pool gives nothing back, so what the process has now is the most that it had.
         let process = place.machine.as_ref().and_then(|machine| machine.room()?.own);
+        let foretold_process = beside.map(|beside| beside.process);
         directory.event(
             "memory",
             json!({
                 "stage": plan.name, "group": plan.groups[group].names, "foretold": foretold, "measured": most.peak,
-                "reserved": reserved, "process": process,
+                "reserved": reserved, "process": process, "foretold_process": foretold_process,
             }),
         )?;
         if off > WORTH_A_WARNING {
@@ -429,6 +453,23 @@ impl Stage<'_> {
                 plan.groups[group].names.join(", "),
                 most.peak,
                 100.0 * off
+            ));
+        }
+        // A guess of what stands beside tensors is no promise.
+        let promised = beside.filter(|beside| beside.measured);
+        if let Some((process, beside)) = process.zip(promised)
+            && above(process, beside.process) > WORTH_A_WARNING
+        {
+            let parts: Vec<String> =
+                beside.parts().iter().map(|(name, bytes)| format!("{name} {bytes}")).collect();
+            watch.warn(&format!(
+                "{}: the process has {process} of the device, {:.1} % more than the {} that were foretold (tensors {}, {}); \
+                 `hift doctor --calibrate` measures what stands beside tensors",
+                plan.name,
+                100.0 * above(process, beside.process),
+                beside.process,
+                beside.tensors(),
+                parts.join(", ")
             ));
         }
         Ok(())
@@ -468,6 +509,11 @@ impl Stage<'_> {
         let better = course.note(plan, step, &sums);
         Ok(if better && self.keeps_best() { HeldOut::Best } else { HeldOut::Done })
     }
+}
+
+/// By what share of `foretold` more was `measured`.
+fn above(measured: Bytes, foretold: Bytes) -> f64 {
+    measured.0 as f64 / foretold.0.max(1) as f64 - 1.0
 }
 
 /// Weights that are not numbers must not become a checkpoint, nor replace an export.

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use hift::data::Library;
 use hift::engine::Devices;
-use hift::estimate::{Estimate, estimate, settle};
+use hift::estimate::{Estimate, Profile, estimate, settle};
 use hift::lang::pipeline::Metric;
 use hift::lang::{Options, Pipeline, Source, check};
 use hift::plan::{Plan, StagePlan, compile};
@@ -135,10 +135,23 @@ pub fn run(folder: &Path, text: &str) -> Result<(Seen, Estimate, Ending), Proble
 
 /// Runs a pipeline in `folder` to its end, on these devices.
 pub fn run_on(devices: &Devices, folder: &Path, text: &str) -> Result<(Seen, Estimate, Ending), Problems> {
+    run_beside(devices, None, folder, text)
+}
+
+/// The same, on devices of which it is known what they take beside tensors.
+pub fn run_beside(
+    devices: &Devices,
+    profile: Option<&Profile>,
+    folder: &Path,
+    text: &str,
+) -> Result<(Seen, Estimate, Ending), Problems> {
     let pipeline = pipeline(folder, text);
     let mut library = Library::new(folder.to_path_buf(), &|| false);
     let plan = planned(&pipeline, &mut library)?;
-    let estimate = estimate(&plan, rayon::current_num_threads());
+    let mut estimate = estimate(&plan, rayon::current_num_threads());
+    if let Some(profile) = profile {
+        estimate = estimate.on_devices(&plan, &|_| profile.clone());
+    }
     let order = Order {
         devices,
         plan: &plan,

@@ -31,3 +31,54 @@ extern "C" int hift_launch(
             }
     return n_args;
 }
+
+// Matrices as `Product` names them; types of numbers as there: 0 for 32-bit floats, 1 for bf16, 2 for f16.
+struct Matrix {
+    const void* at;
+    uint64_t ld;
+    int type;
+    float get(uint64_t i) const {
+        switch (type) {
+            case 0: return ((const float*)at)[i];
+            case 1: return wide(((const bf16*)at)[i]);
+            default: return wide(((const f16*)at)[i]);
+        }
+    }
+    void set(uint64_t i, float x) const {
+        switch (type) {
+            case 0: ((float*)at)[i] = x; break;
+            case 1: ((bf16*)at)[i] = narrow<bf16>(x); break;
+            default: ((f16*)at)[i] = narrow<f16>(x);
+        }
+    }
+    // Row by row, or column by column.
+    std::vector<float> lines(uint64_t n, uint64_t k, bool turned) const {
+        std::vector<float> lines(n * k);
+        for (uint64_t i = 0; i < n; i++)
+            for (uint64_t l = 0; l < k; l++) lines[i * k + l] = get(turned ? l * ld + i : i * ld + l);
+        return lines;
+    }
+};
+
+extern "C" void hift_multiply(
+    const uint64_t* sizes, const Matrix* a, int a_turned, const Matrix* b, int b_turned, const Matrix* c, float beta) {
+    uint64_t m = sizes[0], n = sizes[1], k = sizes[2];
+    std::vector<float> rows = a->lines(m, k, a_turned), columns = b->lines(n, k, !b_turned);
+    for (uint64_t i = 0; i < m; i++)
+        for (uint64_t first = 0; first < n; first += 8) {
+            // Several sums at a time, each in its order.
+            float sums[8] = {};
+            uint64_t some = n - first < 8 ? n - first : 8;
+            const float *x = &rows[i * k], *y = &columns[first * k];
+            if (some == 8)
+                for (uint64_t l = 0; l < k; l++)
+                    for (int j = 0; j < 8; j++) sums[j] += x[l] * y[j * k + l];
+            else
+                for (uint64_t j = 0; j < some; j++)
+                    for (uint64_t l = 0; l < k; l++) sums[j] += x[l] * y[j * k + l];
+            for (uint64_t j = 0; j < some; j++) {
+                uint64_t at = i * c->ld + first + j;
+                c->set(at, (beta == 0.0f ? 0.0f : beta * c->get(at)) + sums[j]);
+            }
+        }
+}

@@ -28,6 +28,24 @@ type Call = unsafe extern "C" fn(
     args: *mut *mut c_void,
 ) -> i32;
 
+type Multiply = unsafe extern "C" fn(
+    sizes: *const u64,
+    a: *const Matrix,
+    a_turned: i32,
+    b: *const Matrix,
+    b_turned: i32,
+    c: *const Matrix,
+    beta: f32,
+);
+
+/// As `emulate.cpp` has it.
+#[repr(C)]
+struct Matrix {
+    at: u64,
+    ld: u64,
+    dtype: i32,
+}
+
 /// The kernels keep their state in variables of the library: one launch at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -246,46 +264,31 @@ impl Machine for Emulator {
     fn multiply(&self, product: &Product) -> Result<()> {
         let Product { m, n, k, a, lda, a_turned, b, ldb, b_turned, dtype, c, ldc, c_dtype, beta, .. } =
             *product;
-        for i in 0..m {
-            for j in 0..n {
-                let sum: f32 = (0..k)
-                    .map(|l| {
-                        let x = read(a, if a_turned { l * lda + i } else { i * lda + l }, dtype);
-                        let y = read(b, if b_turned { j * ldb + l } else { l * ldb + j }, dtype);
-                        x * y
-                    })
-                    .sum();
-                let at = i * ldc + j;
-                let before = if beta == 0.0 { 0.0 } else { beta * read(c, at, c_dtype) };
-                write(c, at, c_dtype, before + sum);
+        let mut modules = self.modules.lock().unwrap();
+        let library = match modules.values().next() {
+            Some(library) => library,
+            None => {
+                let module = Module { real: Dtype::F32, head_dim: 16 };
+                modules.entry(module).or_insert_with(|| self.compile(module))
             }
+        };
+        let matrix = |at, ld: usize, dtype| {
+            let dtype = match dtype {
+                Dtype::F32 => 0,
+                Dtype::Bf16 => 1,
+                Dtype::F16 => 2,
+                Dtype::U32 => unreachable!("matrices are floats"),
+            };
+            Matrix { at, ld: ld as u64, dtype }
+        };
+        let (a, b, c) = (matrix(a, lda, dtype), matrix(b, ldb, dtype), matrix(c, ldc, c_dtype));
+        let sizes = [m, n, k].map(|size| size as u64);
+        #[allow(unsafe_code, reason = "matrices are places, as on a GPU")]
+        // SAFETY: the library has this function; the player names places in tensors that live.
+        unsafe {
+            let call = library.get::<Multiply>(b"hift_multiply").unwrap();
+            call(sizes.as_ptr(), &a, a_turned.into(), &b, b_turned.into(), &c, beta);
         }
         Ok(())
-    }
-}
-
-#[allow(unsafe_code, reason = "matrices are places, as on a GPU")]
-fn read(from: u64, at: usize, dtype: Dtype) -> f32 {
-    // SAFETY: the player names places in tensors that live.
-    unsafe {
-        match dtype {
-            Dtype::F32 => *(from as *const f32).add(at),
-            Dtype::F16 => (*(from as *const f16).add(at)).to_f32(),
-            Dtype::Bf16 => (*(from as *const bf16).add(at)).to_f32(),
-            Dtype::U32 => unreachable!("matrices are floats"),
-        }
-    }
-}
-
-#[allow(unsafe_code, reason = "matrices are places, as on a GPU")]
-fn write(to: u64, at: usize, dtype: Dtype, x: f32) {
-    // SAFETY: the player names places in tensors that live.
-    unsafe {
-        match dtype {
-            Dtype::F32 => *(to as *mut f32).add(at) = x,
-            Dtype::F16 => *(to as *mut f16).add(at) = f16::from_f32(x),
-            Dtype::Bf16 => *(to as *mut bf16).add(at) = bf16::from_f32(x),
-            Dtype::U32 => unreachable!("matrices are floats"),
-        }
     }
 }
