@@ -11,7 +11,6 @@ use crate::estimate::Profile;
 use crate::lang::pipeline::Device;
 use crate::problem::{Fault, Problem};
 use crate::report;
-use crate::units::Bytes;
 
 #[derive(Debug, clap::Args)]
 pub struct Doctor {
