@@ -248,6 +248,8 @@ fn look(ordinal: usize, machine: &crate::engine::gpu::cuda::Cuda) -> Gpu {
 /// and after a few steps of training. Kept where plans find it.
 #[cfg(feature = "cuda")]
 fn measure(number: u32, machine: &std::sync::Arc<crate::engine::gpu::cuda::Cuda>) -> Result<Profile, String> {
+    use crate::units::Bytes;
+
     let words = |error: candle_core::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
     let silent = "the driver's management library (libnvidia-ml.so.1) does not say what is taken";
     let taken = machine.taken();
