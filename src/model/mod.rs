@@ -319,6 +319,11 @@ impl Model {
             )
             .help("take the file that came with the weights, unchanged")
         })?;
+        let of_pictures = gemma3::text_part(&config);
+        let sees_pictures = of_pictures.is_some();
+        if let Some(text) = of_pictures {
+            config = text;
+        }
         let reader = reader_of(&config)?;
         let classes = |config: &Map<String, Json>| match labels {
             Some(labels) => Ok(labels.to_vec()),
@@ -342,7 +347,14 @@ impl Model {
         if task != Task::NextToken {
             task.write(reader, &mut config);
         }
-        let parts = (reader.read)(&Keys(&config), task)?;
+        let mut parts = (reader.read)(&Keys(&config), task)?;
+        if sees_pictures {
+            for param in &mut parts.params {
+                let names = [&param.name].into_iter().chain(&param.aliases);
+                let more: Vec<String> = names.flat_map(|name| gemma3::names_beside_pictures(name)).collect();
+                param.aliases.extend(more);
+            }
+        }
         let eos = match config.get("eos_token_id") {
             Some(Json::Array(ids)) => ids.iter().filter_map(Json::as_u64).map(|id| id as u32).collect(),
             Some(id) => id.as_u64().map(|id| id as u32).into_iter().collect(),

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Holds greedy and beam search against transformers: the tokens of tiny random models.
+"""Trains a tiny model of each family a cycle, a layer a step, and holds what it then writes against transformers.
 
     python tests/python/generate.py --hift target/debug/hift
 
-Needs torch and transformers; without them it says so and does nothing. For each family it saves a small model and a
-tokenizer of made-up words, lets hift continue prompts of several lengths, and compares the texts with those of `generate`.
+Needs torch and transformers; without them it says so and does nothing. For each family it saves a small random model and a
+tokenizer of made-up words, lets hift train it layer by layer, export it, and continue prompts of several lengths by greedy and
+beam search. The export as transformers loads it has to write the same texts, and no tensor of it may be strange or missing.
 """
 
 import argparse
@@ -71,11 +72,20 @@ SEARCHES = [
     ("temperature = 0.7  top_k = 1", dict()),
 ]
 PIPELINE = """hift 1
+data rows {{ source = json("rows.jsonl")  format = tokens  shuffle = none }}
 tokenizer words {{ file = "tokenizer.json"  end = none }}
 model tiny {{ weights = "model" }}
-generate texts {{
-    model = tiny  tokenizer = words  prompts = {prompts}  max_new_tokens = {n} tokens
-    micro_batch = 3  device = cpu  {search}
+groups layers {{ split = by_layer(1) }}
+schedule turns {{ rate = constant(0.02) }}
+optimizer adamw {{ }}
+train cycle {{
+    data = rows  tokenizer = words  model = tiny  groups = layers  schedule = turns  optimizer = adamw
+    steps = 9  micro_batch = 3  device = cpu
+}}
+export out {{ from = cycle  to = "out"  dtype = fp32 }}
+"""
+GENERATE = """generate texts{at} {{
+    from = cycle  prompts = {prompts}  max_new_tokens = {n} tokens  micro_batch = 3  {search}
 }}
 """
 
@@ -107,22 +117,37 @@ def main():
                     parameter.normal_(0.0, 1.2 / math.sqrt(min(parameter.shape)))
         generator = torch.Generator().manual_seed(3)
         prompts = [torch.randint(5, VOCAB, (n,), generator=generator).tolist() for n in [1, 4, 9, 2]]
+        rows = [torch.randint(5, VOCAB, (n,), generator=generator).tolist() for n in [12, 17, 7, 20]]
+        n = 16
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
             model.save_pretrained(folder / "model")
             (folder / "tokenizer.json").write_text(tokenizer())
-            for search, options in SEARCHES:
-                n = 16
-                texts = json.dumps([" ".join(map(word, ids)) for ids in prompts])
-                (folder / "g.hift").write_text(PIPELINE.format(prompts=texts, n=n, search=search))
-                run = subprocess.run([args.hift, "run", str(folder / "g.hift"), "--dir", str(folder / "run"), "--resume", "never"],
-                                     capture_output=True, text=True)
-                if run.returncode != 0:
-                    print(f"OFF  {name}, {search}: hift ended with {run.returncode}: {run.stderr[-800:]}")
-                    failed += 1
-                    continue
-                events = [json.loads(line) for line in (folder / "run" / "events.jsonl").read_text().splitlines()]
-                found = [event["text"] for event in events if event["event"] == "generate"]
+            (folder / "rows.jsonl").write_text("".join(json.dumps(dict(input_ids=ids)) + "\n" for ids in rows))
+            texts = json.dumps([" ".join(map(word, ids)) for ids in prompts])
+            stages = [GENERATE.format(at=at, prompts=texts, n=n, search=search) for at, (search, _) in enumerate(SEARCHES)]
+            (folder / "g.hift").write_text(PIPELINE.format() + "".join(stages))
+            run = subprocess.run([args.hift, "run", str(folder / "g.hift"), "--dir", str(folder / "run")],
+                                 capture_output=True, text=True)
+            if run.returncode != 0:
+                print(f"OFF  {name}: hift ended with {run.returncode}: {run.stderr[-800:]}")
+                failed += 1
+                continue
+            metrics = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+            groups = {group for line in metrics for group in line["group"]}
+            layers = getattr(config, "num_hidden_layers", None) or config.num_layers
+            if not {"embedding", *(f"block.{i}" for i in range(layers))} <= groups:
+                print(f"OFF  {name}: only {sorted(groups)} trained")
+                failed += 1
+            events = [json.loads(line) for line in (folder / "run" / "events.jsonl").read_text().splitlines()]
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(
+                folder / "out", attn_implementation="eager", output_loading_info=True)
+            if any(info[kind] for kind in ["missing_keys", "unexpected_keys", "mismatched_keys"]):
+                print(f"OFF  {name}: {info}")
+                failed += 1
+            model = model.float().eval()
+            for at, (search, options) in enumerate(SEARCHES):
+                found = [event["text"] for event in events if event["event"] == "generate" and event["stage"] == f"texts{at}"]
                 wanted = []
                 for ids in prompts:
                     out = model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long),
