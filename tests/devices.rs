@@ -372,6 +372,7 @@ fn a_stage_on_a_device_ends_as_on_the_cpu_in_the_memory_that_was_foretold() {
         let text = pipeline("cpu", model, schedule, train);
         let (on_cpu, on_host, _) = run_on(&Devices::default(), here.path(), &text).unwrap();
         let text = pipeline("cuda(0)", model, schedule, train);
+        emulator.late.store(0, Ordering::Relaxed);
         let (seen, estimate, ending) = run_on(&device, there.path(), &text).unwrap();
         assert!(matches!(ending, Ending::Finished { .. }));
         assert_eq!(seen.groups, on_cpu.groups, "{name}");
@@ -383,6 +384,15 @@ fn a_stage_on_a_device_ends_as_on_the_cpu_in_the_memory_that_was_foretold() {
         }
         let weights = |folder: &Path| numbers(&folder.join("final/model.safetensors"));
         assert_near(&weights(there.path()), &weights(here.path()), 2.0 * apart, &name);
+
+        // Masters and states go home beside the next step.
+        let late = emulator.late.load(Ordering::Relaxed);
+        let (half, resting) = (model.contains("mixed_hi"), !schedule.contains("states = device"));
+        assert_eq!(
+            late > 0,
+            half || (resting && !schedule.contains("discard")) || schedule.contains("weights"),
+            "{name}"
+        );
 
         // All rows are as long as the longest, so every step is as large as the estimate's.
         let groups = &estimate.stages[0].groups;

@@ -1,7 +1,7 @@
 //! Plays programs with tensors. The only room that knows candle.
 //!
 //! Reading order: [`player`] (a program, instruction by instruction), [`store`] (weights and optimizer states),
-//! [`resting`] (where they lie), [`update`] (which kernel
+//! [`resting`] (where they lie), `leaving` (what is still on its way there), [`update`] (which kernel
 //! changes a weight), [`access`] (from candle's tensors to slices), [`cpu`] (the kernels), [`gpu`] (the same on a GPU), [`devices`] (which of them computes), [`files`] (tensors on disk), [`memory`] (what was really allocated).
 //!
 //! Candle holds the tensors; its autograd is not used. `backward` forms the gradients of frozen operands, pins
@@ -15,6 +15,7 @@ pub mod cpu;
 pub mod devices;
 pub mod files;
 pub mod gpu;
+mod leaving;
 pub mod memory;
 pub mod player;
 pub mod resting;

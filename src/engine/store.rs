@@ -22,6 +22,7 @@ use super::cpu::number::Number;
 use super::cpu::reduce;
 use super::gpu::words::words;
 use super::gpu::{Machine, NO_ROOM, Pin};
+use super::leaving::Leaving;
 use super::resting::{Mapped, NO_DISK, Resting};
 
 /// The parameters of a model, by [`ParamId`]. Cloning them shares their storage.
@@ -151,6 +152,8 @@ impl Place {
 
 /// Parameters by [`ParamId`], and the states of those that have some.
 pub struct Store {
+    /// Let go before what it copies to.
+    pub(super) leaving: Leaving,
     /// Let go before the tensors that they hold in their place.
     pins: Vec<Pin>,
     /// None where a processor computes and all is in its memory.
@@ -174,6 +177,7 @@ impl Store {
     pub fn of(Parameters { weights, masters }: Parameters) -> Self {
         let n = weights.len();
         Self {
+            leaving: Leaving::default(),
             pins: Vec::new(),
             place: None,
             weights,
@@ -192,6 +196,7 @@ impl Store {
     pub fn at(mut self, place: Option<&Place>) -> Result<Self> {
         let Some(place) = place else { return Ok(self) };
         self.place = Some(place.clone());
+        self.leaving.machine = place.machine.clone();
         place.settle(&mut self.weights, place.away.weights, &mut self.pins)?;
         place.settle(&mut self.masters, place.away.masters, &mut self.pins)?;
         for states in &mut self.states {
@@ -227,6 +232,21 @@ impl Store {
     /// When something that the device was asked for has failed.
     pub fn settle(&self) -> Result<()> {
         self.machine().map_or(Ok(()), |machine| machine.settle())
+    }
+
+    /// Before a step whose programs take `most` bytes: copies that earlier ones have left on their way home may take what
+    /// room is left of that, here beside a `batch` that is being put together.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn make_room(&mut self, most: Bytes, batch: Bytes) -> Result<()> {
+        self.leaving.most = most.0;
+        self.leaving.shrink(most.0.saturating_sub(batch.0))
+    }
+
+    /// Bytes of the device that belong to copies on their way home.
+    pub fn leaving(&self) -> Bytes {
+        Bytes(self.leaving.bytes())
     }
 
     /// Makes sure that what rests on disk is there. To be called before a checkpoint says that it was.
@@ -361,8 +381,8 @@ impl Store {
     /// When the device cannot be read, or the disk has no room.
     pub fn into_parameters(self) -> Result<Parameters> {
         self.settle()?;
-        let Self { place, weights, masters, states, .. } = self;
-        drop(states);
+        let Self { leaving, place, weights, masters, states, .. } = self;
+        drop((leaving, states));
         let place = place.map(|place| place.afterwards());
         let home = |tensors: Vec<Resting>, rests: fn(Away) -> Rests| -> Result<Vec<Resting>> {
             let home = |resting: Resting| match (resting, &place) {

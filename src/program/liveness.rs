@@ -61,7 +61,7 @@ pub fn finish(
         instr.outputs = ids(&instr.outputs);
         instr.dies = ids(&instr.dies);
     }
-    Program { values, inputs: ids(&inputs), instrs, outputs: ids(&outputs), backend }
+    Program { values, inputs: ids(&inputs), instrs, outputs: ids(&outputs), leaving: Vec::new(), backend }
 }
 
 /// Keeps the instructions whose results are read in the end.

@@ -213,6 +213,9 @@ pub struct Program {
     pub instrs: Vec<Instr>,
     /// Owned values that are there at the end.
     pub outputs: Vec<ValueId>,
+    /// Copies that are on their way home at the end, in the order in which they set out. Whoever plays the next program lets
+    /// go of them.
+    pub leaving: Vec<ValueId>,
     /// Bytes of scratch that each instruction needs while it runs depend on this.
     pub backend: Backend,
 }
@@ -234,6 +237,20 @@ impl Program {
         let operands = instr.inputs.iter().chain(&instr.outputs);
         let half = operands.map(|id| self.value(*id).dtype).find(|dtype| dtype.size() < 4);
         half.unwrap_or(Dtype::F32)
+    }
+
+    /// Bytes that the program owns before its first instruction, and while each of them runs, scratch included.
+    pub fn usage(&self) -> Vec<u64> {
+        let bytes = |id: &ValueId| self.value(*id).bytes().0;
+        let mut now: u64 = self.inputs.iter().map(bytes).sum();
+        let mut usage = vec![now];
+        for instr in &self.instrs {
+            let fresh = instr.outputs.iter().zip(&instr.reuses).filter(|(_, reused)| reused.is_none());
+            now += fresh.map(|(id, _)| bytes(id)).sum::<u64>();
+            usage.push(now + self.workspace(instr).0);
+            now -= instr.dies.iter().map(bytes).sum::<u64>();
+        }
+        usage
     }
 
     /// Floating-point operations of the whole program.

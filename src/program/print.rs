@@ -12,7 +12,11 @@ impl fmt::Display for Program {
         for (idx, instr) in self.instrs.iter().enumerate() {
             writeln!(f, "{}", self.line(idx, instr))?;
         }
-        writeln!(f, "out  {}", list(&self.outputs))
+        writeln!(f, "out  {}", list(&self.outputs))?;
+        match &self.leaving[..] {
+            [] => Ok(()),
+            leaving => writeln!(f, "still on their way home  {}", list(leaving)),
+        }
     }
 }
 

@@ -7,7 +7,8 @@
 //! A copy travels while the device computes: a [`Op::Fetch`] stands so far ahead of what reads the copy that it will have
 //! arrived, by the number of floating-point operations in between. Weights come at most one block ahead, so that two
 //! blocks are the most that is there at a time. What an update has changed goes back by an [`Op::Evict`], and is gone
-//! from the device once it has arrived.
+//! from the device once it has arrived. Updates come last in a step, so most of that is under way when the program ends:
+//! such copies travel on beside the next program ([`Program::leaving`]), in the room that it has below its highest point.
 //!
 //! Source: Liu et al. 2024, "HiFT", section 3.2, where optimizer states of resting groups are on the host; Ren et al. 2021,
 //! "ZeRO-Offload", for the copies beside the computation.
@@ -200,9 +201,16 @@ pub fn bring(mut program: Program, away: Away) -> Program {
             instrs.push(moving(Op::Evict, vec![stay.copy, stay.home], Vec::new(), phase));
         }
         let last = instrs.last_mut().expect("an instruction was put there");
-        last.dies
-            .extend(stays.iter().zip(&gone).filter(|(_, gone)| **gone == idx).map(|(stay, _)| stay.copy));
+        last.dies.extend(
+            stays.iter().zip(&gone).filter(|(_, gone)| **gone == Some(idx)).map(|(stay, _)| stay.copy),
+        );
     }
+    let sets_out = |copy: &ValueId| {
+        instrs.iter().position(|instr: &Instr| instr.op == Op::Evict && instr.inputs[0] == *copy)
+    };
+    let leaving = stays.iter().zip(&gone).filter(|(_, gone)| gone.is_none());
+    program.leaving = leaving.map(|(stay, _)| stay.copy).collect();
+    program.leaving.sort_by_key(sets_out);
     program.instrs = instrs;
     program
 }
@@ -317,16 +325,21 @@ fn two_at_a_time<'s>(stays: impl Iterator<Item = &'s mut Stay>) {
 }
 
 /// The instruction after which each copy's storage is free: its last use, or when what was changed has arrived at home.
-fn departures(stays: &[Stay], done: &[u64]) -> Vec<usize> {
+/// None where it has not when the program ends.
+fn departures(stays: &[Stay], done: &[u64]) -> Vec<Option<usize>> {
+    let n = done.len() - 1;
     let mut order: Vec<usize> = (0..stays.len()).filter(|idx| stays[*idx].changed).collect();
     order.sort_by_key(|idx| stays[*idx].last);
-    let mut gone: Vec<usize> = stays.iter().map(|stay| stay.last).collect();
+    let mut gone: Vec<Option<usize>> = stays.iter().map(|stay| Some(stay.last)).collect();
     let mut free = 0;
     for idx in order {
         let stay = &stays[idx];
         free = done[stay.last + 1].max(free) + stay.travel;
         let arrived = done.partition_point(|before| *before < free);
-        gone[idx] = arrived.saturating_sub(1).clamp(stay.last, stay.limit);
+        gone[idx] = match arrived > n && stay.limit + 1 == n {
+            true => None,
+            false => Some(arrived.saturating_sub(1).clamp(stay.last, stay.limit)),
+        };
     }
     gone
 }

@@ -204,10 +204,16 @@ fn check_lifetimes(program: &Program) {
         }
     }
     let mut left: Vec<ValueId> = alive.into_keys().collect();
-    let mut outputs = program.outputs.clone();
+    let mut outputs = [&program.outputs[..], &program.leaving].concat();
     left.sort();
     outputs.sort();
     assert_eq!(left, outputs);
+    // Counted twice, by what it is and in all.
+    assert_eq!(program.usage().into_iter().max(), Some(play(program).by.total().0));
+    for id in &program.leaving {
+        let evicts = |instr: &&Instr| instr.op == Op::Evict && instr.inputs[0] == *id;
+        assert_eq!(program.instrs.iter().filter(evicts).count(), 1, "{program}");
+    }
 }
 
 #[test]
@@ -329,6 +335,9 @@ fn what_rests_away_is_there_from_its_fetch_to_its_last_use_and_no_longer() {
                 blocks_at_once = blocks_at_once.max(blocks.len());
                 here.retain(|id| !instr.dies.contains(id));
             }
+            // What the update changed last is on its way home when the program ends; of that nothing else is left.
+            assert!(!program.leaving.is_empty());
+            here.retain(|id| !program.leaving.contains(id));
             assert!(here.is_empty());
             assert!(blocks_at_once <= 2, "{blocks_at_once} of 3 blocks at once\n{program}");
             // All that a trained parameter has goes home, and nothing of the others does.
@@ -357,6 +366,7 @@ fn a_processor_has_what_rests_on_disk_for_as_long_as_it_reads_it() {
         unreachable!("nothing accumulates")
     };
     check_lifetimes(&program);
+    assert!(program.leaving.is_empty(), "a processor waits for its copies");
     // A copy travels at no other time than its own, so it is fetched where it is read.
     let reads = |id: &ValueId, instr: &Instr| instr.inputs.contains(id) && instr.op != Op::Evict;
     for (idx, instr) in program.instrs.iter().enumerate().filter(|(_, instr)| instr.op == Op::Fetch) {
@@ -389,4 +399,42 @@ fn device_memory_does_not_grow_with_the_layers_whose_weights_rest_away() {
         play(&program).by.total()
     };
     assert_eq!(peak(4), peak(16));
+}
+
+#[test]
+fn a_gpu_has_large_chunks_of_logits_and_larger_ones_where_that_takes_no_more() {
+    let config = r#"{"model_type": "llama", "hidden_size": 8, "intermediate_size": 16384, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "vocab_size": 50000, "max_position_embeddings": 64}"#;
+    let model = Model::from_config(config).unwrap();
+    let shape = BatchShape { batch: 8, seq: 64, packed: false };
+    for (layer, backend, expected) in [
+        ("embedding", Backend::Gpu, 256),
+        ("head", Backend::Gpu, 320),
+        ("head", Backend::Cpu { threads: 1 }, 64),
+    ] {
+        let settings = Settings {
+            active: &active(&model, &[layer]),
+            states: &|_| Vec::new(),
+            clip: None,
+            masters: false,
+            scaled: false,
+            accumulate: false,
+            recompute: &|_| false,
+            backend,
+            away: Away::default(),
+        };
+        let StepPrograms::Whole(program) = step_programs(&model.loss(shape), &settings) else {
+            unreachable!("nothing accumulates")
+        };
+        let chunks = program.instrs.iter().enumerate().filter_map(|(idx, instr)| match instr.op {
+            Op::LinearCrossEntropyGrad { chunk, .. } => Some((idx, chunk)),
+            _ => None,
+        });
+        let [(idx, chunk)] = chunks.collect::<Vec<_>>()[..] else { panic!("one loss") };
+        assert_eq!(chunk, expected, "{layer}\n{program}");
+        // Another tile of rows would be the highest point.
+        let usage = program.usage();
+        let most = usage.iter().max().unwrap();
+        assert!(usage[idx + 1] + 64 * 4 * 50_000 > *most || chunk == 64, "{layer}");
+    }
 }

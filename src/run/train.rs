@@ -276,6 +276,10 @@ impl Stage<'_> {
             if due || now == steps || signals::interrupted() {
                 finite(plan, now, &store)?;
             }
+            if due || evaluates(now).is_some() {
+                // What is foretold of these holds without what the step has left on its way home.
+                store.make_room(Bytes(0), Bytes(0)).map_err(|error| store::failed(&error))?;
+            }
             let held_out = match evaluates(now) {
                 Some(every) => {
                     Some(self.held_out(every, now, &mut store).map_err(|mut problem| {
@@ -614,6 +618,8 @@ pub struct Stepper<'a> {
     plan: &'a TrainPlan,
     threads: usize,
     programs: HashMap<(usize, BatchShape), StepPrograms>,
+    /// By group, what its programs take at the most, and a batch.
+    most: HashMap<usize, (Bytes, Bytes)>,
     /// What was measured, where the order of the turns depends on it.
     queue: Queue,
     /// Where the loss is scaled.
@@ -628,6 +634,7 @@ impl<'a> Stepper<'a> {
             plan,
             threads: rayon::current_num_threads(),
             programs: HashMap::new(),
+            most: HashMap::new(),
             queue: Queue::new(plan.groups.len()),
             scale: plan.model.precision.is_scaled().then(LossScale::default),
             stop: &|| false,
@@ -702,6 +709,18 @@ impl<'a> Stepper<'a> {
         self.programs.entry((group, shape)).or_insert_with(|| plan.programs(group, shape, threads))
     }
 
+    /// What the programs of a group's step take at the most, and what a batch is put together from: twice what goes into a
+    /// program, since not all of it does.
+    fn most(&mut self, group: usize) -> (Bytes, Bytes) {
+        let (plan, threads) = (self.plan, self.threads);
+        *self.most.entry(group).or_insert_with(|| {
+            let programs = plan.programs(group, plan.largest_batch(), threads);
+            let usage: Vec<Vec<u64>> = programs.each().iter().map(|(_, program)| program.usage()).collect();
+            let most = usage.iter().flatten().max().copied().unwrap_or_default();
+            (Bytes(most), Bytes(2 * usage[0][0]))
+        })
+    }
+
     /// One update: all micro-batches of `step`, normalised by the trained tokens of all of them together. None when
     /// it was left off before any weight changed.
     pub fn step(
@@ -730,7 +749,12 @@ impl<'a> Stepper<'a> {
         let mut tokens = 0;
         let mut squares = 0.0;
         let mut gradients = Vec::new();
-        let before = memory::live();
+        // What the step before has left on its way home may be there as far as this one leaves room for it.
+        if store.machine().is_some() {
+            let (most, batch) = self.most(group);
+            store.make_room(most, batch).map_err(|error| store::failed(&error))?;
+        }
+        let before = memory::live() - store.leaving().0;
         memory::reset_peak();
         if let Some(machine) = store.machine() {
             machine.reset_peak().map_err(|error| store::failed(&error))?;

@@ -49,11 +49,22 @@ struct Matrix {
 /// The kernels keep their state in variables of the library: one launch at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// A copy that has set out.
+struct Copy {
+    /// From where to where; None once it was made.
+    ways: Option<[Resting; 2]>,
+    goes_home: bool,
+    step: u64,
+}
+
 pub struct Emulator {
     folder: TempDir,
     modules: Mutex<HashMap<Module, Library>>,
     /// Copies that have set out, by their tickets: they are made when somebody waits for them, not earlier.
-    under_way: Mutex<BTreeMap<u64, [Resting; 2]>>,
+    under_way: Mutex<BTreeMap<u64, Copy>>,
+    /// Copies to the host that were waited for in a later step than they had set out in.
+    pub late: AtomicU64,
+    steps: AtomicU64,
     tickets: AtomicU64,
     /// How many more it has room for.
     pub tensors_left: AtomicI64,
@@ -80,6 +91,8 @@ impl Emulator {
             folder,
             modules: Mutex::default(),
             under_way: Mutex::default(),
+            late: AtomicU64::new(0),
+            steps: AtomicU64::new(0),
             tickets: AtomicU64::new(0),
             tensors_left: AtomicI64::new(i64::MAX),
             room: Mutex::default(),
@@ -118,9 +131,10 @@ impl Emulator {
 }
 
 impl Emulator {
-    fn set_out(&self, from: Resting, to: Resting) -> Ticket {
+    fn set_out(&self, from: Resting, to: Resting, goes_home: bool) -> Ticket {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        self.under_way.lock().unwrap().insert(ticket, [from, to]);
+        let copy = Copy { ways: Some([from, to]), goes_home, step: self.steps.load(Ordering::Relaxed) };
+        self.under_way.lock().unwrap().insert(ticket, copy);
         Ticket(ticket)
     }
 
@@ -228,20 +242,37 @@ impl Machine for Emulator {
     }
 
     fn fetch(&self, home: &Resting, to: &Tensor) -> Result<Ticket> {
-        Ok(self.set_out(home.clone(), to.clone().into()))
+        let stale = self.under_way.lock().unwrap().values().any(|copy| match &copy.ways {
+            Some([_, to]) => copy.goes_home && same(to, home),
+            None => false,
+        });
+        assert!(!stale, "what is fetched has not come home yet");
+        Ok(self.set_out(home.clone(), to.clone().into(), false))
     }
 
     fn evict(&self, from: &Tensor, home: &Resting) -> Result<Ticket> {
-        Ok(self.set_out(from.clone().into(), home.clone()))
+        Ok(self.set_out(from.clone().into(), home.clone(), true))
     }
 
     fn wait(&self, copy: Ticket) -> Result<()> {
         let copy = self.under_way.lock().unwrap().remove(&copy.0);
-        Self::copy(copy.expect("a copy is waited for once"))
+        let copy = copy.expect("a copy is waited for once");
+        let late = copy.goes_home && copy.step < self.steps.load(Ordering::Relaxed);
+        self.late.fetch_add(late.into(), Ordering::Relaxed);
+        copy.ways.map_or(Ok(()), Self::copy)
+    }
+
+    fn precede(&self, copy: &Ticket) -> Result<()> {
+        let mut under_way = self.under_way.lock().unwrap();
+        let copy = under_way.get_mut(&copy.0).expect("it is still to be waited for");
+        copy.ways.take().map_or(Ok(()), Self::copy)
     }
 
     fn settle(&self) -> Result<()> {
-        assert!(self.under_way.lock().unwrap().is_empty(), "a program waits for its copies");
+        for copy in self.under_way.lock().unwrap().values_mut() {
+            assert!(copy.goes_home, "a program waits for what it fetches");
+            copy.ways.take().map_or(Ok(()), Self::copy)?;
+        }
         Ok(())
     }
 
@@ -258,6 +289,7 @@ impl Machine for Emulator {
     }
 
     fn reset_peak(&self) -> Result<()> {
+        self.steps.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -290,5 +322,14 @@ impl Machine for Emulator {
             call(sizes.as_ptr(), &a, a_turned.into(), &b, b_turned.into(), &c, beta);
         }
         Ok(())
+    }
+}
+
+/// Whether both are the same tensor's home.
+fn same(a: &Resting, b: &Resting) -> bool {
+    match (a, b) {
+        (Resting::Memory(a), Resting::Memory(b)) => place(a).unwrap() == place(b).unwrap(),
+        (Resting::Disk(a), Resting::Disk(b)) => std::sync::Arc::ptr_eq(a, b),
+        (Resting::Memory(_), Resting::Disk(_)) | (Resting::Disk(_), Resting::Memory(_)) => false,
     }
 }

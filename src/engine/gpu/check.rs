@@ -481,7 +481,14 @@ impl Made {
             block: None,
         };
         let (values, given) = (std::mem::take(&mut self.values), std::mem::take(&mut self.given));
-        Program { values, inputs: given, instrs: vec![instr], outputs, backend: Backend::Gpu }
+        Program {
+            values,
+            inputs: given,
+            instrs: vec![instr],
+            outputs,
+            leaving: Vec::new(),
+            backend: Backend::Gpu,
+        }
     }
 
     fn words(&mut self, input: Input, words: Vec<u32>) {

@@ -591,6 +591,11 @@ impl Machine for Cuda {
         self.cuda.cuda_stream().wait(&event).map_err(|e| failed("an event", e))
     }
 
+    fn precede(&self, copy: &Ticket) -> Result<()> {
+        let under_way = self.under_way.lock().expect("nobody panics with the copies in hand");
+        self.fetching.wait(&under_way[&copy.0]).map_err(|e| failed("an event", e))
+    }
+
     fn settle(&self) -> Result<()> {
         let context = self.cuda.cuda_stream().context().clone();
         context.synchronize().map_err(|e| failed("what was launched", e))

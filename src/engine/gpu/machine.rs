@@ -155,6 +155,12 @@ pub trait Machine: Send + Sync {
     /// When the driver refuses.
     fn wait(&self, copy: Ticket) -> Result<()>;
 
+    /// What is fetched from here on comes after the copy, which is still to be waited for.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    fn precede(&self, copy: &Ticket) -> Result<()>;
+
     /// Waits until all that was asked for is done: then the host may read what was brought back to it.
     ///
     /// # Errors

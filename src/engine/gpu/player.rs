@@ -11,6 +11,7 @@ use crate::program::{Activation, AttentionSpec, CachedSpec, Home, Input, Instr, 
 use crate::random::Random;
 use crate::units::Dtype;
 
+use super::super::leaving::Leaving;
 use super::super::player::{Inputs, Knobs, Played};
 use super::super::store::Store;
 use super::kernels::Module;
@@ -30,6 +31,12 @@ pub fn play(
     mut carried: Vec<(crate::program::ParamId, Tensor)>,
     knobs: &Knobs<'_>,
 ) -> Result<Played> {
+    let usage = match store.leaving.is_empty() {
+        true => Vec::new(),
+        false => program.usage(),
+    };
+    let room = Room { most: usage.iter().copied().fold(store.leaving.most, u64::max), usage };
+    room.make(&mut store.leaving, 0)?;
     let mut values: Vec<Option<Tensor>> = vec![None; program.values.len()];
     let mut inputs = inputs;
     for id in &program.inputs {
@@ -58,7 +65,8 @@ pub fn play(
     drop(inputs);
     drop(carried);
     let desk = Desk { machine, module: Module::of(program) };
-    let mut player = Player { desk, program, store, values, under_way: HashMap::new(), knobs };
+    let mut player =
+        Player { desk, program, store, values, room, biases: Vec::new(), under_way: HashMap::new(), knobs };
     if let Err(error) = player.run() {
         // Storage that is being copied to or from does not go before that is done.
         for (_, copy) in player.under_way.drain() {
@@ -126,6 +134,10 @@ impl Desk<'_> {
 
     /// `out[0] = (that or 0) + sum of x x` over `n` numbers; `parts` has room for a double of each block.
     pub fn sum_of_squares(&self, out: u64, accumulate: bool, x: Arg, n: usize, parts: Arg) -> Result<()> {
+        if n <= FEW {
+            let args = [Arg::Pointer(out), x, flag(accumulate), word(n)];
+            return self.blocks("sum_squares", 1, 256, &args);
+        }
         self.each("square_parts", n, &[parts, x, count(n)])?;
         self.sum_parts(out, accumulate, parts, blocks(n))
     }
@@ -134,6 +146,9 @@ impl Desk<'_> {
         self.blocks("sum_parts", 1, 256, &[Arg::Pointer(out), parts, flag(accumulate), word(n)])
     }
 }
+
+/// So many numbers one block adds up as fast as another launch begins.
+const FEW: usize = 8192;
 
 pub(super) fn word(n: usize) -> Arg {
     Arg::U32(u32::try_from(n).expect("a size of fewer than 2^32"))
@@ -169,11 +184,41 @@ fn beta(accumulate: bool) -> f32 {
     if accumulate { 1.0 } else { 0.0 }
 }
 
+/// What the program takes, and what it may take together with what is still on its way home.
+struct Room {
+    most: u64,
+    /// Before the first instruction and at each. Empty where nothing is on its way.
+    usage: Vec<u64>,
+}
+
+impl Room {
+    /// Makes room for what the program has before its first instruction (0) or at the one before `at`.
+    fn make(&self, leaving: &mut Leaving, at: usize) -> Result<()> {
+        match self.usage.get(at) {
+            Some(usage) if !leaving.is_empty() => leaving.shrink(self.most - usage),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// A bias that is still to be added to the rows of a product.
+struct Bias {
+    y: Arg,
+    bias: Arg,
+    n: usize,
+    all: usize,
+    /// Of the rows, and of the bias.
+    ids: [ValueId; 2],
+}
+
 struct Player<'a> {
     desk: Desk<'a>,
     program: &'a Program,
     store: &'a mut Store,
     values: Vec<Option<Tensor>>,
+    room: Room,
+    /// At most three.
+    biases: Vec<Bias>,
     /// Copies that have set out, to the device or from it.
     under_way: HashMap<ValueId, Ticket>,
     knobs: &'a Knobs<'a>,
@@ -181,14 +226,149 @@ struct Player<'a> {
 
 impl Player<'_> {
     fn run(&mut self) -> Result<()> {
-        for instr in &self.program.instrs {
-            self.call(instr)?;
-            for id in &instr.dies {
-                self.arrive(*id)?;
-                self.values[id.0] = None;
+        let program = self.program;
+        let mut idx = 0;
+        while let Some(instr) = program.instrs.get(idx) {
+            self.room.make(&mut self.store.leaving, idx + 1)?;
+            let next = program.instrs.get(idx + 1);
+            let both = match next {
+                Some(next) => self.fused(instr, next, idx)?,
+                None => false,
+            };
+            if both {
+                idx += 2;
+                continue;
             }
+            if !matches!(instr.op, Op::Linear { bias: true, .. }) {
+                self.add_biases()?;
+            }
+            self.call(instr)?;
+            self.let_go(instr)?;
+            idx += 1;
+        }
+        self.add_biases()?;
+        // What an earlier program has left has long arrived.
+        self.store.leaving.shrink(0)?;
+        for id in &self.program.leaving {
+            let Role::Fetched(home) = self.program.value(*id).role else {
+                unreachable!("what goes home has come from there")
+            };
+            let tensor = self.values[id.0].take().expect("it has not died");
+            let copy = self.under_way.remove(id).expect("it has set out");
+            self.store.leaving.add(home, tensor, copy);
         }
         Ok(())
+    }
+
+    /// Lets go of what dies with an instruction.
+    fn let_go(&mut self, instr: &Instr) -> Result<()> {
+        if self.biases.iter().any(|bias| instr.dies.iter().any(|id| bias.ids.contains(id))) {
+            self.add_biases()?;
+        }
+        for id in &instr.dies {
+            self.arrive(*id)?;
+            self.values[id.0] = None;
+        }
+        Ok(())
+    }
+
+    /// Plays two neighbours by one launch, where there is a kernel for both. What they take and give back is the same as
+    /// one after the other.
+    fn fused(&mut self, first: &Instr, next: &Instr, idx: usize) -> Result<bool> {
+        let program = self.program;
+        let value = |id: ValueId| program.value(id);
+        match (&first.op, &next.op) {
+            (Op::Add, Op::RmsNorm { .. } | Op::LayerNorm { .. })
+                if next.inputs[0] == first.outputs[0]
+                    && next.reuses[0].is_none()
+                    && value(first.outputs[0]).dtype == self.desk.module.real =>
+            {
+                // Nothing is known of what else the norm reads before the sum is there.
+                self.room.make(&mut self.store.leaving, idx + 2)?;
+                self.add_biases()?;
+                for id in first.inputs.iter().chain(&next.inputs[1..]) {
+                    self.arrive(*id)?;
+                }
+                let [a, b] = [0, 1].map(|i| self.get(first.inputs[i]));
+                let [a_at, b_at] = [self.desk.at(&a)?, self.desk.at(&b)?];
+                let weights: Vec<Tensor> = next.inputs[1..].iter().map(|id| self.get(*id)).collect();
+                let weights: Vec<Arg> = weights.iter().map(|w| self.desk.at(w)).collect::<Result<_>>()?;
+                drop((a, b));
+                let sum = self.output(first, 0)?;
+                // The place of what would be given back between the two is the norm's.
+                let given = first.inputs.iter().find(|id| {
+                    let same = value(**id).bytes() == value(next.outputs[0]).bytes();
+                    same && first.dies.contains(id) && self.values[id.0].is_some()
+                });
+                let y = match given {
+                    Some(id) => {
+                        let tensor = self.values[id.0].take().expect("it is there");
+                        let at = self.desk.at(&tensor)?;
+                        self.values[next.outputs[0].0] = Some(tensor);
+                        at
+                    }
+                    None => self.output(next, 0)?,
+                };
+                let n = value(next.inputs[1]).elements();
+                let rows = value(first.outputs[0]).elements() / n;
+                let (kernel, eps, rest) = match next.op {
+                    Op::RmsNorm { eps, offset } => ("add_rms_norm", eps, Some(Arg::F32(offset))),
+                    Op::LayerNorm { eps } => ("add_layer_norm", eps, None),
+                    _ => unreachable!("one of the two"),
+                };
+                let args: Vec<Arg> = [y, sum, a_at, b_at]
+                    .into_iter()
+                    .chain(weights)
+                    .chain([Arg::F32(eps)])
+                    .chain(rest)
+                    .chain([word(n)])
+                    .collect();
+                self.desk.blocks(kernel, rows, row_threads(n), &args)?;
+            }
+            (
+                Op::Rope { heads, head_dim, inverse },
+                Op::Rope { heads: other_heads, head_dim: other_dim, inverse: other_way },
+            ) if first.inputs[1] == next.inputs[1]
+                && (head_dim, inverse) == (other_dim, other_way)
+                && next.inputs[0] != first.outputs[0]
+                && first.dies.is_empty() =>
+            {
+                self.room.make(&mut self.store.leaving, idx + 2)?;
+                self.add_biases()?;
+                let [a, b] = [first, next].map(|instr| self.get(instr.inputs[0]));
+                let table = self.get(first.inputs[1]);
+                let [a, b, table] = [self.desk.at(&a)?, self.desk.at(&b)?, self.desk.at(&table)?];
+                let ys = [self.output(first, 0)?, self.output(next, 0)?];
+                let [n, m] = [first, next].map(|instr| value(instr.inputs[0]).elements() / 2);
+                let sign = Arg::F32(if *inverse { -1.0 } else { 1.0 });
+                let turned = value(first.inputs[1]).shape[1];
+                let of_each = [[ys[0], a, word(*heads), count(n)], [ys[1], b, word(*other_heads), count(m)]];
+                let args = [&of_each.concat()[..], &[table, word(*head_dim), word(turned), sign]].concat();
+                self.desk.grid("rope_two", [blocks(n.max(m)) as u32, 2, 1], [256, 1, 1], 0, &args)?;
+            }
+            _ => return Ok(false),
+        }
+        self.let_go(first)?;
+        self.let_go(next)?;
+        Ok(true)
+    }
+
+    /// Adds biases that wait for their neighbours'.
+    fn add_biases(&mut self) -> Result<()> {
+        let biases = std::mem::take(&mut self.biases);
+        match &biases[..] {
+            [] => Ok(()),
+            [Bias { y, bias, n, all, .. }] => {
+                self.desk.each("add_bias", *all, &[*y, *bias, word(*n), count(*all)])
+            }
+            some => {
+                let most = some.iter().map(|bias| bias.all).max().expect("there are some");
+                let none = [Arg::Pointer(0), Arg::Pointer(0), word(1), count(0)];
+                let of = |i: usize| some.get(i).map_or(none, |b| [b.y, b.bias, word(b.n), count(b.all)]);
+                let grid = [blocks(most) as u32, some.len() as u32, 1];
+                self.desk.grid("add_three_biases", grid, [256, 1, 1], 0, &[of(0), of(1), of(2)].concat())
+            }
+        }
     }
 
     /// Makes what follows wait for a copy that is under way.
@@ -233,6 +413,9 @@ impl Player<'_> {
             Op::Fetch => {
                 let (id, value) = (instr.outputs[0], self.program.value(instr.outputs[0]));
                 let here = self.desk.machine.fresh(&value.shape, value.dtype)?;
+                if let Role::Fetched(home) = value.role {
+                    self.store.leaving.precede(home)?;
+                }
                 let copy = self.desk.machine.fetch(home(0), &here)?;
                 self.under_way.insert(id, copy);
                 self.values[id.0] = Some(here);
@@ -276,6 +459,9 @@ impl Player<'_> {
                 self.desk.blocks(kernel, rows, row_threads(hidden), &args)
             }
             Op::Linear { bias, transposed } => {
+                if self.biases.iter().any(|bias| instr.inputs.contains(&bias.ids[0])) {
+                    self.add_biases()?;
+                }
                 let (m, k, n) = (dims(0)[0], dims(0)[1], dims(1)[usize::from(*transposed)]);
                 let y = self.output(instr, 0)?;
                 let rows = Matrix { at: input[0], ld: k, turned: false };
@@ -290,7 +476,16 @@ impl Player<'_> {
                     0.0,
                 )?;
                 if *bias {
-                    self.desk.each("add_bias", m * n, &[y, input[2], word(n), count(m * n)])?;
+                    self.biases.push(Bias {
+                        y,
+                        bias: input[2],
+                        n,
+                        all: m * n,
+                        ids: [instr.outputs[0], instr.inputs[2]],
+                    });
+                    if self.biases.len() == 3 {
+                        self.add_biases()?;
+                    }
                 }
                 Ok(())
             }

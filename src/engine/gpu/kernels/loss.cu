@@ -164,6 +164,14 @@ extern "C" __global__ void sum_parts(float* out, const double* parts, int accumu
     if (threadIdx.x == 0) out[0] = (float)(accumulate ? (double)out[0] + sum : sum);
 }
 
+// Both at once for few numbers. One block of 256 threads.
+extern "C" __global__ void sum_squares(float* out, const float* x, int accumulate, u32 n) {
+    double sum = 0.0;
+    for (u32 i = threadIdx.x; i < n; i += 256) sum += (double)x[i] * (double)x[i];
+    sum = block_sum_double(sum);
+    if (threadIdx.x == 0) out[0] = (float)(accumulate ? (double)out[0] + sum : sum);
+}
+
 // What gradients are multiplied by, from the sum of the squares of them when the loss was scaled: `unscale`, times
 // min(1, max_norm / (norm unscale + 1e-6)) if `max_norm` is above 0; 0 where the sum is no number.
 extern "C" __global__ void grad_factor(float* out, const float* squares, float max_norm, float unscale) {

@@ -13,6 +13,22 @@ extern "C" __global__ void rms_norm(real* y, const real* x, const real* w, float
         y[i] = narrow<real>((offset + wide(w[i])) * (wide(x[i]) * r));
 }
 
+// sum = a + b, and its norm y. The sum may be a or b, and y the other one.
+extern "C" __global__ void add_rms_norm(
+    real* y, real* sum, const real* a, const real* b, const real* w, float eps, float offset, u32 n) {
+    u64 row = (u64)blockIdx.x * n;
+    float squares = 0.0f;
+    // Each thread comes back to the numbers that it has written itself.
+    for (u32 i = threadIdx.x; i < n; i += blockDim.x) {
+        real s = narrow<real>(wide(a[row + i]) + wide(b[row + i]));
+        sum[row + i] = s;
+        squares += wide(s) * wide(s);
+    }
+    float r = 1.0f / sqrtf(block_sum(squares) / n + eps);
+    for (u32 i = threadIdx.x; i < n; i += blockDim.x)
+        y[row + i] = narrow<real>((offset + wide(w[i])) * (wide(sum[row + i]) * r));
+}
+
 // dx = (dx or 0) + (offset + w) dy r - x mean(x (offset + w) dy) r r r; dx may be dy.
 extern "C" __global__ void rms_norm_grad_input(
     real* dx, const real* dy, const real* x, const real* w, float eps, float offset, int accumulate, u32 n) {
@@ -87,6 +103,24 @@ extern "C" __global__ void layer_norm(real* y, const real* x, const real* w, con
     float r = 1.0f / sqrtf(block_sum(squares) / n + eps);
     for (u32 i = threadIdx.x; i < n; i += blockDim.x)
         y[i] = narrow<real>(wide(w[i]) * ((wide(x[i]) - mean) * r) + wide(b[i]));
+}
+
+// sum = a + b, and its norm y, as above.
+extern "C" __global__ void add_layer_norm(
+    real* y, real* sum, const real* a, const real* b, const real* w, const real* bias, float eps, u32 n) {
+    u64 row = (u64)blockIdx.x * n;
+    float total = 0.0f;
+    for (u32 i = threadIdx.x; i < n; i += blockDim.x) {
+        real s = narrow<real>(wide(a[row + i]) + wide(b[row + i]));
+        sum[row + i] = s;
+        total += wide(s);
+    }
+    const real* x = sum + row;
+    float mean = block_sum(total) / n, squares = 0.0f;
+    for (u32 i = threadIdx.x; i < n; i += blockDim.x) squares += (wide(x[i]) - mean) * (wide(x[i]) - mean);
+    float r = 1.0f / sqrtf(block_sum(squares) / n + eps);
+    for (u32 i = threadIdx.x; i < n; i += blockDim.x)
+        y[row + i] = narrow<real>(wide(w[i]) * ((wide(x[i]) - mean) * r) + wide(bias[i]));
 }
 
 // With z = (x - mean) r and g = w dy: dx = (dx or 0) + r (g - mean(g) - z mean(g z)); dx may be dy.

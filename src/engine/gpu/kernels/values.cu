@@ -81,6 +81,17 @@ extern "C" __global__ void add_bias(real* y, const real* bias, u32 n, u64 all) {
     each(all, [&](u64 i) { y[i] = narrow<real>(wide(y[i]) + wide(bias[i % n])); });
 }
 
+// The same for up to three at once: those of queries, keys and values.
+extern "C" __global__ void add_three_biases(
+    real* y0, const real* bias0, u32 n0, u64 all0, real* y1, const real* bias1, u32 n1, u64 all1, real* y2,
+    const real* bias2, u32 n2, u64 all2) {
+    real* y = blockIdx.y == 0 ? y0 : blockIdx.y == 1 ? y1 : y2;
+    const real* bias = blockIdx.y == 0 ? bias0 : blockIdx.y == 1 ? bias1 : bias2;
+    u32 n = blockIdx.y == 0 ? n0 : blockIdx.y == 1 ? n1 : n2;
+    u64 all = blockIdx.y == 0 ? all0 : blockIdx.y == 1 ? all1 : all2;
+    each(all, [&](u64 i) { y[i] = narrow<real>(wide(y[i]) + wide(bias[i % n])); });
+}
+
 extern "C" __global__ void widen(float* y, const real* x, u64 n) {
     each(n, [&](u64 i) { y[i] = wide(x[i]); });
 }
@@ -175,8 +186,7 @@ extern "C" __global__ void rope_table(float* table, const u32* positions, const 
     });
 }
 
-// Turns pairs half of `turned` apart in each head; `sign` is -1 for the reverse; y may be x.
-extern "C" __global__ void rope(
+__device__ inline void turn(
     real* y, const real* x, const float* table, u32 heads, u32 head_dim, u32 turned, float sign, u64 n) {
     // A thread turns one pair, or passes two numbers of the rest.
     each(n, [&](u64 i) {
@@ -195,6 +205,20 @@ extern "C" __global__ void rope(
             y[first + 1] = x[first + 1];
         }
     });
+}
+
+// Turns pairs half of `turned` apart in each head; `sign` is -1 for the reverse; y may be x.
+extern "C" __global__ void rope(
+    real* y, const real* x, const float* table, u32 heads, u32 head_dim, u32 turned, float sign, u64 n) {
+    turn(y, x, table, heads, head_dim, turned, sign, n);
+}
+
+// Queries and keys.
+extern "C" __global__ void rope_two(
+    real* y0, const real* x0, u32 heads0, u64 n0, real* y1, const real* x1, u32 heads1, u64 n1, const float* table,
+    u32 head_dim, u32 turned, float sign) {
+    if (blockIdx.y == 0) turn(y0, x0, table, heads0, head_dim, turned, sign, n0);
+    else turn(y1, x1, table, heads1, head_dim, turned, sign, n1);
 }
 
 extern "C" __global__ void copy_reals(real* y, const real* x, u64 n) {
