@@ -541,7 +541,7 @@ fn launches_of_a_step_are_few() {
             backend: Backend::Gpu,
             away,
         };
-        let shape = BatchShape { batch: 8, seq: 512, packed: false };
+        let shape = BatchShape { batch: 8, seq: 512, packed: false, far: false };
         let StepPrograms::Whole(program) = step_programs(&lower(model.loss(shape), Dtype::Bf16), &settings)
         else {
             panic!("one program")

@@ -406,7 +406,7 @@ fn a_gpu_has_large_chunks_of_logits_and_larger_ones_where_that_takes_no_more() {
     let config = r#"{"model_type": "llama", "hidden_size": 8, "intermediate_size": 16384, "num_hidden_layers": 2,
         "num_attention_heads": 2, "vocab_size": 50000, "max_position_embeddings": 64}"#;
     let model = Model::from_config(config).unwrap();
-    let shape = BatchShape { batch: 8, seq: 64, packed: false };
+    let shape = BatchShape { batch: 8, seq: 64, packed: false, far: false };
     for (layer, backend, expected) in [
         ("embedding", Backend::Gpu, 256),
         ("head", Backend::Gpu, 320),
