@@ -379,7 +379,7 @@ pub(super) struct Writing {
 }
 
 /// Tokens that are written together.
-const BATCH_TOKENS: u64 = 1 << 20;
+const BATCH_TOKENS: u64 = 1 << 18;
 
 impl Writing {
     fn new(path: PathBuf) -> io::Result<Self> {

@@ -10,7 +10,6 @@ use std::path::Path;
 
 use minijinja::value::{Kwargs, Serde, Value as Jinja};
 use minijinja::{Environment, ErrorKind, syntax::SyntaxConfig};
-use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -141,16 +140,8 @@ impl Chat {
         Ok(chat)
     }
 
-    /// Writes out rows: the messages and, where a row has them, the tools, both as JSON text.
-    pub fn rows(
-        &self,
-        rows: &[(Option<&str>, Option<&str>)],
-        loss_on: &LossOn,
-    ) -> Vec<Result<Rendered, Refused>> {
-        rows.par_iter().map(|(messages, tools)| self.row(*messages, *tools, loss_on)).collect()
-    }
-
-    fn row(
+    /// Writes out a row: the messages and, where it has them, the tools, both as JSON text.
+    pub fn row(
         &self,
         messages: Option<&str>,
         tools: Option<&str>,

@@ -4,12 +4,10 @@ use std::cell::RefCell;
 use std::io::{self, Read};
 use std::rc::Rc;
 
-use serde_json::Value;
-
 use super::account::Account;
 use super::files::Input;
 use super::read::{Out, line_breaks, utf8};
-use super::table::{Column, TableBuilder, Unit};
+use super::table::{Cell, Column, TableBuilder, Unit};
 use crate::lock::Hashed;
 use crate::problem::{Problem, Problems};
 
@@ -157,13 +155,13 @@ pub(super) fn read(
             *rows += 1;
             continue;
         }
-        let row: Vec<Option<Value>> = at
+        let row: Vec<Option<Cell<'_>>> = at
             .iter()
             .zip(columns)
             .map(|(at, column)| {
                 let text = &record[(*at)?];
                 // An empty cell is how such files leave a value out.
-                (!text.is_empty() || !column.kind.is_optional()).then(|| Value::String(text.to_owned()))
+                (!text.is_empty() || !column.kind.is_optional()).then(|| Cell::Text(text.into()))
             })
             .collect();
         table.push(line, &row, |i, odd| account.refuse(i, odd, line));

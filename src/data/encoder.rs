@@ -108,13 +108,17 @@ impl Encoder {
         rows: &[T],
         encode: impl Fn(&T) -> Result<R, Problem> + Sync + Send,
     ) -> Result<Vec<R>, Problem> {
-        let threads = || ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).build().ok();
         let all = || rows.par_iter().map(encode).collect();
-        match self.threads.get_or_init(threads) {
+        match self.threads() {
             Some(threads) => threads.install(all),
-            // The system has no more of them to give.
             None => all(),
         }
+    }
+
+    /// One for each core; none where the system has no more to give.
+    pub(super) fn threads(&self) -> Option<&ThreadPool> {
+        let threads = || ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).build().ok();
+        self.threads.get_or_init(threads).as_ref()
     }
 
     /// The ids of a text. `add_special` lets the post-processor add its marks.

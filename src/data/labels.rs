@@ -26,7 +26,7 @@ type Row = (Vec<String>, Vec<u32>);
 /// A word that cannot be encoded, or an interruption (75). Lists that are none or of other lengths, and classes that the
 /// model does not have, are told at the end; the first of each names its line.
 pub(super) fn rows(
-    tokenised: &mut Tokenised<'_>,
+    tokenised: &mut Tokenised<'_, '_>,
     table: &Table,
     encoder: &Encoder,
     marks: &Marks,

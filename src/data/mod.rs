@@ -4,7 +4,8 @@
 //! read            files -> Tables      arrow batches of the columns that the format asks for, a part at a time
 //! filter          Table -> Table       the rows that pass the tests
 //! Layout::render  Table -> Rendered    text, and which part of it carries a loss; `chat` by a template
-//! tokenize        Rendered -> Sequences   ids, and what each position must predict; cut, split, drop or fail
+//! encode          Rendered -> Encoded  ids on all cores, while the next part is read
+//! tokenize        Encoded -> Sequences    what each position must predict; cut, split, drop or fail
 //!                 `labels`, `question`: the same for words with classes, and for questions about a text
 //! cache           Sequences <-> files  so that all of the above happens once, and the rows need not be in memory
 //! split           Sequences -> train, holdout
@@ -43,6 +44,7 @@ mod batch;
 mod cache;
 mod chat;
 mod csv;
+mod encode;
 mod encoder;
 mod files;
 mod filter;
@@ -445,18 +447,22 @@ impl Reading<'_> {
             cancelled,
         };
         let tokenise = |shelf: &mut cache::Shelf| {
-            let mut tokenised = tokenize::Tokenised::new(how);
-            let mut take = |table: Table| {
-                let read = table.rows();
-                let table = tests.apply(table);
-                tokenised.table(&table, (read - table.rows()) as u64)?;
-                shelf.put(tokenised.take());
-                Ok(())
-            };
-            let hashes = read_through(folder, source, &tests.columns, &mut take)?;
-            let (rest, counts) = tokenised.finish()?;
-            shelf.put(rest);
-            Ok::<_, Problems>((counts, hashes))
+            encode::beside(encoder.as_ref(), |threads| {
+                let mut tokenised = tokenize::Tokenised::new(how, threads);
+                let mut take = |table: Table| {
+                    let read = table.rows();
+                    let table = tests.apply(table);
+                    tokenised.table(&table, (read - table.rows()) as u64)?;
+                    if tokenised.is_full() {
+                        shelf.put(tokenised.take());
+                    }
+                    Ok(())
+                };
+                let hashes = read_through(folder, source, &tests.columns, &mut take)?;
+                let (rest, counts) = tokenised.finish()?;
+                shelf.put(rest);
+                Ok::<_, Problems>((counts, hashes))
+            })
         };
         // All files that the rows follow from, each once.
         let all_files = |of_rows: &[Hashed]| {

@@ -84,7 +84,11 @@ enum Wrong {
 /// # Errors
 /// A text that cannot be encoded, or an interruption (75). Answers that have another form or do not stand where they say
 /// are told at the end; the first names its line.
-pub(super) fn rows(tokenised: &mut Tokenised<'_>, table: &Table, encoder: &Encoder) -> Result<(), Problems> {
+pub(super) fn rows(
+    tokenised: &mut Tokenised<'_, '_>,
+    table: &Table,
+    encoder: &Encoder,
+) -> Result<(), Problems> {
     let Tokenised { how, collector, odd, .. } = tokenised;
     let How { layout, data, tokenizer, max_length, limits, cancelled, .. } = *how;
     let Format::Question { answers: answers_column, stride, .. } = &data.format.value else {

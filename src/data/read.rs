@@ -4,13 +4,15 @@ use std::fmt;
 use std::io::BufRead;
 use std::path::Path;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::account::{Account, MAX_COLUMNS, missing_column};
 use super::csv::Form;
 use super::files::{self, Input};
-use super::table::{Column, Kind, Table, TableBuilder, Unit};
+use super::table::{Cell, Column, Kind, Table, TableBuilder, Unit};
 use crate::lang::pipeline::{Setting, Source};
 use crate::lock::Hashed;
 use crate::problem::{Problem, Problems, Span};
@@ -549,21 +551,21 @@ struct RowSeed<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
-    type Value = Vec<Option<Value>>;
+    type Value = Vec<Option<Cell<'de>>>;
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_map(self)
     }
 }
 
 impl<'de> Visitor<'de> for RowSeed<'_> {
-    type Value = Vec<Option<Value>>;
+    type Value = Vec<Option<Cell<'de>>>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let mut row = vec![None; self.columns.len()];
+        let mut row: Self::Value = self.columns.iter().map(|_| None).collect();
         while let Some(column) =
             map.next_key_seed(KeySeed { columns: self.columns, seen: &mut *self.seen })?
         {
@@ -573,6 +575,59 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
             }
         }
         Ok(row)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cell<'de> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_any(CellVisitor)
+    }
+}
+
+/// Leaves text where it is and takes everything else as [`Value`] does.
+struct CellVisitor;
+
+impl<'de> Visitor<'de> for CellVisitor {
+    type Value = Cell<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Cell::Text(text.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Cell::Text(text.to_owned().into()))
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Self::Value, E> {
+        Ok(Cell::Other(truth.into()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(Cell::Other(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(Cell::Other(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+        Ok(Cell::Other(number.into()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Cell::Other(Value::Null))
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, items: S) -> Result<Self::Value, S::Error> {
+        Value::deserialize(SeqAccessDeserializer::new(items)).map(Cell::Other)
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, pairs: M) -> Result<Self::Value, M::Error> {
+        Value::deserialize(MapAccessDeserializer::new(pairs)).map(Cell::Other)
     }
 }
 

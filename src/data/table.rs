@@ -1,5 +1,6 @@
 //! Rows as they were read: arrow batches of the columns that the format asks for.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,11 +12,11 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
 use serde_json::Value;
 
-/// The most rows per arrow batch. Rows are encoded a batch at a time, on all cores: many small ones would leave cores idle.
+/// The most rows per arrow batch.
 pub(super) const BATCH_ROWS: usize = 8192;
 
-/// So many bytes of cells, about, are passed on together.
-const TABLE_BYTES: usize = 4 << 20;
+/// So many bytes of cells, about, are passed on together: few, for as long as the first are read nothing is encoded.
+const TABLE_BYTES: usize = 256 << 10;
 
 /// What a column must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +113,12 @@ impl Table {
         })
     }
 
+    /// The bytes of a row's texts.
+    pub(super) fn row_bytes(batch: &RecordBatch, row: usize) -> usize {
+        let texts = batch.columns().iter().filter_map(|column| column.as_string_opt::<i64>());
+        texts.map(|texts| texts.value_length(row) as usize).sum()
+    }
+
     /// A cell as text; lists as JSON has them.
     pub fn cell(&self, row: usize, column: usize) -> Option<String> {
         let mut row = row;
@@ -203,6 +210,14 @@ pub(super) fn schema(columns: &[Column]) -> SchemaRef {
     Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
 }
 
+/// A cell as a reader finds it.
+pub(super) enum Cell<'t> {
+    /// Where nothing in it is escaped, it stays where it was read.
+    Text(Cow<'t, str>),
+    /// What is not text.
+    Other(Value),
+}
+
 enum Cells {
     Text(Kind, LargeStringBuilder),
     Ints(LargeListBuilder<Int64Builder>),
@@ -263,19 +278,19 @@ impl TableBuilder {
     }
 
     /// Adds one row; `refused` hears of each cell that cannot be taken, by the column's index.
-    pub(super) fn push(&mut self, line: u64, row: &[Option<Value>], mut refused: impl FnMut(usize, Odd)) {
+    pub(super) fn push(&mut self, line: u64, row: &[Option<Cell<'_>>], mut refused: impl FnMut(usize, Odd)) {
         for (i, (cells, value)) in self.cells.iter_mut().zip(row).enumerate() {
             self.bytes += match value {
-                Some(Value::String(text)) => text.len(),
-                Some(Value::Array(items)) => 8 * items.len(),
+                Some(Cell::Text(text)) => text.len(),
+                Some(Cell::Other(Value::Array(items))) => 8 * items.len(),
                 Some(_) | None => 8,
             };
             let taken = match (&mut *cells, value) {
-                (Cells::Text(kind, cells), None | Some(Value::Null)) if kind.is_optional() => {
+                (Cells::Text(kind, cells), None | Some(Cell::Other(Value::Null))) if kind.is_optional() => {
                     cells.append_null();
                     Ok(())
                 }
-                (_, None | Some(Value::Null)) => Err(Odd::Absent),
+                (_, None | Some(Cell::Other(Value::Null))) => Err(Odd::Absent),
                 (Cells::Text(kind, cells), Some(value)) => push_text(*kind, cells, value),
                 (Cells::Ints(cells), Some(value)) => push_ints(cells, value),
             };
@@ -338,7 +353,14 @@ impl TableBuilder {
     }
 }
 
-fn push_text(kind: Kind, cells: &mut LargeStringBuilder, value: &Value) -> Result<(), Odd> {
+fn push_text(kind: Kind, cells: &mut LargeStringBuilder, cell: &Cell<'_>) -> Result<(), Odd> {
+    let value = match cell {
+        Cell::Text(text) => {
+            cells.append_value(text);
+            return Ok(());
+        }
+        Cell::Other(value) => value,
+    };
     let nested = match kind {
         Kind::Text | Kind::Ints => false,
         Kind::Nested | Kind::Any | Kind::Maybe => true,
@@ -357,7 +379,11 @@ fn push_text(kind: Kind, cells: &mut LargeStringBuilder, value: &Value) -> Resul
     Ok(())
 }
 
-fn push_ints(cells: &mut LargeListBuilder<Int64Builder>, value: &Value) -> Result<(), Odd> {
+fn push_ints(cells: &mut LargeListBuilder<Int64Builder>, cell: &Cell<'_>) -> Result<(), Odd> {
+    let value = match cell {
+        Cell::Text(_) => return Err(Odd::Other("text")),
+        Cell::Other(value) => value,
+    };
     let items = match value {
         Value::Array(items) => items,
         Value::String(_) => return Err(Odd::Other("text")),

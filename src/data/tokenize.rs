@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
+use rayon::Scope;
+
 use super::account::and_more;
 use super::audit::Counts;
-use super::chat::{Chat, Refused};
+use super::chat::Chat;
+use super::encode::{self, Line, Recipe};
 use super::encoder::{Encoder, Marks};
-use super::render::{Layout, Rendered};
+use super::render::Layout;
 use super::sequences::{IGNORE, Sequences, trained};
 use super::table::{Place, Table, int_row, ints, texts};
 use super::{Labels, Limits, Target, labels, question};
@@ -14,8 +17,8 @@ use crate::lang::pipeline::{Data, Format, Tokenizer, TooLong};
 use crate::problem::{Fault, Problem, Problems};
 use crate::units::Count;
 
-/// So much text is encoded between two looks at the cancel flag.
-const CHUNK_BYTES: usize = 2 << 20;
+/// So many tokens are put away together, while others are being made.
+const TOKENS: u64 = 1 << 18;
 
 /// What Hugging Face's datasets hold where a token carries no loss.
 pub(super) const HUGGING_FACE_IGNORE: i64 = -100;
@@ -67,8 +70,14 @@ pub(super) struct How<'a> {
     pub cancelled: &'a dyn Fn() -> bool,
 }
 
+impl<'a> How<'a> {
+    fn recipe(&self, encoder: &'a Encoder) -> Recipe<'a> {
+        Recipe { layout: self.layout, chat: self.chat, loss_on: &self.tokenizer.loss_on, encoder }
+    }
+}
+
 /// Rows on their way from tables to sequences, a table at a time.
-pub(super) struct Tokenised<'a> {
+pub(super) struct Tokenised<'s, 'a> {
     pub how: How<'a>,
     pub collector: Collector<'a>,
     /// Labels that are none.
@@ -81,10 +90,16 @@ pub(super) struct Tokenised<'a> {
     pub odd: Found,
     /// Chats that cannot be written out, by code.
     refusals: Vec<(&'static str, Found)>,
+    /// Rows of text that are being encoded.
+    line: Line<'s, 'a>,
+    /// One row at a time, with its marks.
+    ids: Vec<u32>,
+    labels: Vec<u32>,
 }
 
-impl<'a> Tokenised<'a> {
-    pub fn new(how: How<'a>) -> Self {
+impl<'s, 'a> Tokenised<'s, 'a> {
+    /// `threads`: of the encoder, to do their part while more is read.
+    pub fn new(how: How<'a>, threads: Option<&'s Scope<'a>>) -> Self {
         let mut collector = Collector::new(how.tokenizer, how.max_length, how.limits);
         collector.n_begin = how.encoder.map_or(0, |(_, marks)| marks.begin.len());
         Self {
@@ -96,6 +111,9 @@ impl<'a> Tokenised<'a> {
             holes: Found::default(),
             odd: Found::default(),
             refusals: Vec::new(),
+            line: Line::new(threads),
+            ids: Vec::new(),
+            labels: Vec::new(),
         }
     }
 
@@ -116,8 +134,13 @@ impl<'a> Tokenised<'a> {
             | Format::Tokens { .. }
             | Format::Classify { .. }
             | Format::Chat { .. }
-            | Format::OfParts => self.text_rows(table, encoder, marks),
+            | Format::OfParts => self.text_rows(table, self.how.recipe(encoder)),
         }
+    }
+
+    /// Whether it is worth while to take what is done.
+    pub fn is_full(&self) -> bool {
+        self.collector.rows.tokens() >= TOKENS
     }
 
     /// The sequences that are done, ready to be put away.
@@ -131,104 +154,101 @@ impl<'a> Tokenised<'a> {
     /// The rest of the sequences, and what became of all rows.
     ///
     /// # Errors
-    /// Rows that are too long where that is a failure, ids that the model does not have, labels that are none or not as
-    /// many as the inputs; the first of each names its row.
-    pub fn finish(self) -> Result<(Sequences, Counts), Problems> {
-        let Self { mut collector, strange, uneven, alien, holes, odd, refusals, .. } = self;
-        collector.found.extend([odd, uneven, alien, holes, strange]);
-        collector.found.extend(refusals.into_iter().map(|(_, found)| found));
-        collector.finish()
-    }
-}
-
-impl Tokenised<'_> {
-    fn text_rows(&mut self, table: &Table, encoder: &Encoder, marks: &Marks) -> Result<(), Problems> {
-        let Self { how, collector, strange, refusals, .. } = self;
-        let How { layout, data, tokenizer, chat, limits, cancelled, .. } = *how;
-        let has_response = matches!(data.format.value, Format::Instruct { .. } | Format::Chat { .. });
-        let (mut ids, mut labels) = (Vec::new(), Vec::new());
-        for (batch, lines) in table.parts() {
-            if cancelled() {
-                return Err(interrupted().into());
-            }
-            let rendered = match chat {
-                None => layout.render(batch, &tokenizer.loss_on),
-                Some(chat) => {
-                    let rows = chat.rows(&layout.messages(batch), &tokenizer.loss_on);
-                    let take = |(row, place): (Result<Rendered, Refused>, &Place)| {
-                        row.unwrap_or_else(|refused| {
-                            if !refusals.iter().any(|(code, _)| *code == refused.code) {
-                                refusals.push((refused.code, Found::default()));
-                            }
-                            let found = refusals.iter_mut().find(|(code, _)| *code == refused.code);
-                            found.expect("just added").1.add(|| chat.problem(&refused, &table.at(*place)));
-                            Rendered::default()
-                        })
-                    };
-                    rows.into_iter().zip(lines).map(take).collect()
-                }
-            };
-            let classes = layout.class().map(|column| texts(batch, column));
-            for chunk in chunks(&rendered) {
-                if cancelled() {
+    /// As [`Tokenised::table`], for rows that were under way. Rows that are too long where that is a failure, ids that the
+    /// model does not have, labels that are none or not as many as the inputs; the first of each names its row.
+    pub fn finish(mut self) -> Result<(Sequences, Counts), Problems> {
+        if let Some((encoder, _)) = self.how.encoder {
+            while self.take_piece(self.how.recipe(encoder))? {
+                if (self.how.cancelled)() {
                     return Err(interrupted().into());
-                }
-                let encoded = encoder.each(&rendered[chunk.clone()], |row| encode(encoder, row));
-                let rows = rendered[chunk.clone()].iter().zip(&lines[chunk.clone()]).zip(chunk).zip(encoded?);
-                for (((row, &line), at), (text_ids, is_trained)) in rows {
-                    if row.text.trim().is_empty() {
-                        collector.counts.rows += 1;
-                        collector.counts.dropped.empty += 1;
-                        continue;
-                    }
-                    for (role, learned) in &row.turns {
-                        let turns = collector.counts.turns.entry((*role).to_owned()).or_default();
-                        turns.all += 1;
-                        turns.learned += u64::from(*learned);
-                    }
-                    collector.counts.empty_responses += u64::from(has_response && row.empty_response);
-                    collector.counts.begins_marked +=
-                        u64::from(!marks.begin.is_empty() && text_ids.starts_with(&marks.begin));
-                    collector.counts.ends_marked +=
-                        u64::from(!marks.end.is_empty() && text_ids.ends_with(&marks.end));
-
-                    ids.clear();
-                    ids.extend_from_slice(&marks.begin);
-                    if let Some(classes) = classes {
-                        let known = limits.target.as_ref().expect("the plan has asked for it");
-                        let Some(class) = label_of(classes.value(at), known) else {
-                            strange.add(|| no_label(data, table, line, classes.value(at), known));
-                            continue;
-                        };
-                        ids.extend_from_slice(&text_ids);
-                        collector.classified(
-                            table,
-                            line,
-                            &mut ids,
-                            &marks.end,
-                            (class, known),
-                            |line, id| unknown_id(encoder, tokenizer, limits.vocab, &table.at(line), id),
-                        );
-                        continue;
-                    }
-                    ids.extend_from_slice(&text_ids);
-                    ids.extend_from_slice(&marks.end);
-                    labels.clear();
-                    labels.resize(marks.begin.len(), IGNORE);
-                    labels.extend(
-                        text_ids
-                            .iter()
-                            .enumerate()
-                            .map(|(i, &id)| if is_trained.at(i) { id } else { IGNORE }),
-                    );
-                    labels.extend_from_slice(&marks.end);
-                    collector.row(table, line, &mut ids, &mut labels, |line, id| {
-                        unknown_id(encoder, tokenizer, limits.vocab, &table.at(line), id)
-                    });
                 }
             }
         }
+        let Self { mut collector, strange, uneven, alien, holes, odd, refusals, .. } = self;
+        collector.found.extend([odd, uneven, alien, holes, strange]);
+        collector.found.extend(refusals.into_iter().map(|(_, found)| found));
+        let (mut rest, counts) = collector.finish()?;
+        rest.fit();
+        Ok((rest, counts))
+    }
+}
+
+impl<'a> Tokenised<'_, 'a> {
+    /// Puts the rows of a table into the line, and takes out those that are done.
+    fn text_rows(&mut self, table: &Table, recipe: Recipe<'a>) -> Result<(), Problems> {
+        for piece in encode::pieces(table) {
+            if (self.how.cancelled)() {
+                return Err(interrupted().into());
+            }
+            self.line.put(recipe, piece);
+            while self.line.is_full() {
+                self.take_piece(recipe)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Collects the rows of the piece that is next in the line, once they are done; says whether there was one.
+    fn take_piece(&mut self, recipe: Recipe<'a>) -> Result<bool, Problems> {
+        let Some((encoded, table)) = self.line.take(recipe) else { return Ok(false) };
+        let encoded = encoded?;
+        let Self { how, collector, strange, refusals, ids, labels, .. } = self;
+        let How { layout, data, tokenizer, encoder, chat, limits, .. } = *how;
+        let Some((encoder, marks)) = encoder else { unreachable!("it has encoded these rows") };
+        let has_response = matches!(data.format.value, Format::Instruct { .. } | Format::Chat { .. });
+        let mut rows = encoded.rows.iter();
+        for (batch, lines) in table.parts() {
+            let classes = layout.class().map(|column| texts(batch, column));
+            for ((at, &line), row) in lines.iter().enumerate().zip(&mut rows) {
+                if let (Some(refused), Some(chat)) = (&row.refused, chat) {
+                    if !refusals.iter().any(|(code, _)| *code == refused.code) {
+                        refusals.push((refused.code, Found::default()));
+                    }
+                    let found = refusals.iter_mut().find(|(code, _)| *code == refused.code);
+                    found.expect("just added").1.add(|| chat.problem(refused, &table.at(line)));
+                }
+                if row.is_empty {
+                    collector.counts.rows += 1;
+                    collector.counts.dropped.empty += 1;
+                    continue;
+                }
+                let text_ids = encoded.ids(row);
+                for (role, learned) in &row.turns {
+                    let turns = collector.counts.turns.entry((*role).to_owned()).or_default();
+                    turns.all += 1;
+                    turns.learned += u64::from(*learned);
+                }
+                collector.counts.empty_responses += u64::from(has_response && row.empty_response);
+                collector.counts.begins_marked +=
+                    u64::from(!marks.begin.is_empty() && text_ids.starts_with(&marks.begin));
+                collector.counts.ends_marked +=
+                    u64::from(!marks.end.is_empty() && text_ids.ends_with(&marks.end));
+
+                ids.clear();
+                ids.extend_from_slice(&marks.begin);
+                ids.extend_from_slice(text_ids);
+                if let Some(classes) = classes {
+                    let known = limits.target.as_ref().expect("the plan has asked for it");
+                    let Some(class) = label_of(classes.value(at), known) else {
+                        strange.add(|| no_label(data, &table, line, classes.value(at), known));
+                        continue;
+                    };
+                    collector.classified(&table, line, ids, &marks.end, (class, known), |line, id| {
+                        unknown_id(encoder, tokenizer, limits.vocab, &table.at(line), id)
+                    });
+                    continue;
+                }
+                ids.extend_from_slice(&marks.end);
+                labels.clear();
+                labels.resize(marks.begin.len(), IGNORE);
+                labels.extend_from_slice(encoded.labels(row));
+                labels.extend_from_slice(&marks.end);
+                collector.row(&table, line, ids, labels, |line, id| {
+                    unknown_id(encoder, tokenizer, limits.vocab, &table.at(line), id)
+                });
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -261,51 +281,6 @@ fn no_label(data: &Data, table: &Table, line: Place, label: &str, target: &Targe
         .help("give each row the number or the name of a class; `id2label` in the model's config.json says which there are")
 }
 
-/// Which tokens of a text carry a loss.
-enum Trained {
-    All,
-    /// The byte behind each token's last, and the bytes that carry a loss.
-    Within(Vec<usize>, Vec<Range<usize>>),
-}
-
-impl Trained {
-    /// A token belongs to the part that its last byte is in, so one that straddles the boundary between prompt and
-    /// response belongs to the response. (Tokens that stand for white space may have no bytes at all:
-    /// some tokenizers trim it from the offsets.)
-    fn at(&self, token: usize) -> bool {
-        match self {
-            Trained::All => true,
-            Trained::Within(ends, parts) => {
-                let last = ends[token].saturating_sub(1);
-                let part = parts.partition_point(|part| part.end <= last);
-                parts.get(part).is_some_and(|part| part.contains(&last))
-            }
-        }
-    }
-}
-
-/// Prompt and response are encoded as one text, for that is what the model will see.
-fn encode(encoder: &Encoder, row: &Rendered) -> Result<(Vec<u32>, Trained), Problem> {
-    if row.trained.as_slice() == std::slice::from_ref(&(0..row.text.len())) {
-        return Ok((encoder.encode(&row.text, false)?, Trained::All)); // without offsets, which is faster
-    }
-    let (ids, ends) = encoder.encode_with_ends(&row.text)?;
-    Ok((ids, Trained::Within(ends, row.trained.clone())))
-}
-
-/// Cuts rows into runs of about [`CHUNK_BYTES`] of text.
-fn chunks(rows: &[Rendered]) -> Vec<Range<usize>> {
-    let (mut chunks, mut start, mut bytes) = (Vec::new(), 0, 0);
-    for (i, row) in rows.iter().enumerate() {
-        bytes += row.text.len();
-        if bytes >= CHUNK_BYTES || i + 1 == rows.len() {
-            chunks.push(start..i + 1);
-            (start, bytes) = (i + 1, 0);
-        }
-    }
-    chunks
-}
-
 pub(super) fn unknown_id(
     encoder: &Encoder,
     tokenizer: &Tokenizer,
@@ -327,7 +302,7 @@ pub(super) fn unknown_id(
     ))
 }
 
-impl Tokenised<'_> {
+impl Tokenised<'_, '_> {
     fn token_rows(&mut self, table: &Table) -> Result<(), Problems> {
         let Self { how, collector, strange, uneven, alien, holes, .. } = self;
         let How { layout, data, max_length, limits, cancelled, .. } = *how;

@@ -2,19 +2,30 @@
 //!
 //! `cargo bench --bench tokenize -- ROWS.jsonl tokenizer.json`: rows with the columns `instruction`, `input` and
 //! `output`. Without arguments it looks for alpaca rows beside the repository, and says so if there are none.
+//!
+//! Each measurement is made in a process of its own, or one side would find, and clear away, what the other has left
+//! in memory.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
-use hift::data::{Batches, Cache, Limits, load_through};
+use hift::data::{Batches, Cache, Dataset, Limits, load_through};
 use hift::lang::pipeline::{Shuffle, Stage};
-use hift::lang::{Options, check};
+use hift::lang::{Options, Pipeline, check};
 use serde_json::Value;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
+    // What this program asks of itself: one measurement, and nothing else.
+    if let Ok(way) = std::env::var(ONE) {
+        let given: Vec<String> = std::env::args().skip(1).collect();
+        let [rows, tokenizer, loss_on] = given.as_slice() else { panic!("{given:?}") };
+        let measured = measure(&way, Path::new(rows), Path::new(tokenizer), loss_on);
+        return println!("{}", serde_json::json!(measured.map(|took| [took.wall, took.own, took.others])));
+    }
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
     let mut given =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).map(PathBuf::from);
@@ -34,6 +45,9 @@ fn main() {
 
 /// Rounds of each measurement; medians are told.
 const ROUNDS: usize = 7;
+
+/// Names, to a process of its own, what it is to measure.
+const ONE: &str = "HIFT_TOKENIZE_ONE";
 
 /// What a piece of work took.
 #[derive(Debug, Clone, Copy)]
@@ -60,8 +74,8 @@ impl Took {
         Self { wall: self.wall - wall, own: self.own - own, others: self.others - others }
     }
 
-    /// What it takes where nobody else computes: threads share their work, and what the calling thread does alone,
-    /// the others wait for.
+    /// What it takes at the most where nobody else computes: threads share their work, and wait for what the calling
+    /// thread does. (hift's need not wait for most of that, which is done while they encode.)
     fn undisturbed(self) -> f64 {
         self.own + self.others / rayon::current_num_threads() as f64
     }
@@ -90,7 +104,8 @@ fn median(of: impl Iterator<Item = f64>) -> f64 {
     all[all.len() / 2]
 }
 
-fn compare(rows: &Path, tokenizer: &Path, loss_on: &str) {
+/// A pipeline of one stage that is trained on these rows.
+fn pipeline(rows: &Path, tokenizer: &Path, loss_on: &str) -> Pipeline {
     let text = format!(
         r#"hift 1
 data rows {{ source = json("{}") format = instruct(prompt = "{{instruction}}\n{{input}}\n", response = "{{output}}") }}
@@ -105,45 +120,75 @@ train x {{ data = rows tokenizer = t model = m groups = g schedule = s optimizer
         tokenizer.display()
     );
     let (pipeline, problems) = check(&text, &Options { folder: PathBuf::from("/"), ..Options::default() });
-    let pipeline = pipeline.unwrap_or_else(|| panic!("{problems}"));
+    pipeline.unwrap_or_else(|| panic!("{problems}"))
+}
+
+fn load_all(pipeline: &Pipeline, cache: Option<&Cache>) -> Dataset {
     let Stage::Train(stage) = &pipeline.stages[0] else { unreachable!("there is one stage") };
+    let limits = Limits::language(1 << 20, 1 << 20);
+    load_through(cache, &pipeline.folder, &stage.data, &stage.tokenizer, &limits, &|| false)
+        .expect("it loads")
+}
+
+/// The text of each row, as the pipeline writes it out.
+fn texts(rows: &Path) -> Vec<String> {
     let column = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_string();
-    let texts: Vec<String> = std::fs::read_to_string(rows)
+    std::fs::read_to_string(rows)
         .expect("it exists")
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).expect("rows are JSON"))
         .map(|row| {
             format!("{}\n{}\n{}", column(&row, "instruction"), column(&row, "input"), column(&row, "output"))
         })
-        .collect();
-    let megabytes = texts.iter().map(String::len).sum::<usize>() as f64 / 1e6;
-    let limits = Limits::language(1 << 20, 1 << 20);
-    let load_all = |cache: Option<&Cache>| {
-        let (folder, tokenizer) = (&pipeline.folder, &stage.tokenizer);
-        load_through(cache, folder, &stage.data, tokenizer, &limits, &|| false).expect("it loads")
-    };
+        .collect()
+}
+
+/// One way, or two where the second needs what the first has made.
+fn measure(way: &str, rows: &Path, tokenizer: &Path, loss_on: &str) -> [Took; 2] {
+    // Both sides read the tokenizer's file; what that takes is left out of both.
+    let (loading, encoder) = Took::of(|| tokenizers::Tokenizer::from_file(tokenizer).expect("a tokenizer"));
+    if way == "alone" {
+        let texts = texts(rows);
+        let threads = rayon::ThreadPoolBuilder::new().build().expect("threads");
+        let (alone, encoded) = Took::of(|| {
+            threads.install(|| match loss_on {
+                "all" => encoder.encode_batch_fast(texts, true),
+                _ => encoder.encode_batch(texts, true),
+            })
+        });
+        drop(encoded.expect("it encodes"));
+        return [alone; 2];
+    }
+    drop(encoder);
+    let pipeline = pipeline(rows, tokenizer, loss_on);
+    if way == "whole" {
+        let (whole, _) = Took::of(|| load_all(&pipeline, None));
+        return [whole.less(loading); 2];
+    }
+    let cache = tempfile::tempdir().expect("a place for a cache");
+    let cache = Cache::at(cache.path().to_path_buf());
+    let (made, _) = Took::of(|| load_all(&pipeline, Some(&cache)));
+    let (read, _) = Took::of(|| load_all(&pipeline, Some(&cache)));
+    [made.less(loading), read]
+}
+
+/// As [`measure`], in a process of its own.
+fn apart(way: &str, rows: &Path, tokenizer: &Path, loss_on: &str) -> [Took; 2] {
+    let own = std::env::current_exe().expect("it runs");
+    let output =
+        Command::new(own).args([rows, tokenizer]).arg(loss_on).env(ONE, way).output().expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let numbers: [[f64; 3]; 2] = serde_json::from_slice(&output.stdout).expect("what `main` writes");
+    numbers.map(|[wall, own, others]| Took { wall, own, others })
+}
+
+fn compare(rows: &Path, tokenizer: &Path, loss_on: &str) {
+    let megabytes = texts(rows).iter().map(String::len).sum::<usize>() as f64 / 1e6;
     let rounds: Vec<[Took; 4]> = (0..ROUNDS)
         .map(|_| {
-            // Both sides read the tokenizer's file; what that takes is left out of both.
-            let (loading, encoder) =
-                Took::of(|| tokenizers::Tokenizer::from_file(tokenizer).expect("a tokenizer"));
-            let own = texts.clone();
-            // The crate remembers words for each thread. Neither side begins with what it remembers from before.
-            let threads = rayon::ThreadPoolBuilder::new().build().expect("threads");
-            let (alone, encoded) = Took::of(|| {
-                threads.install(|| match loss_on {
-                    "all" => encoder.encode_batch_fast(own, true),
-                    _ => encoder.encode_batch(own, true),
-                })
-            });
-            drop((encoded.expect("it encodes"), encoder));
-            let (whole, _) = Took::of(|| load_all(None));
-            // The same through the cache: made and kept, then read.
-            let cache = tempfile::tempdir().expect("a place for a cache");
-            let cache = Cache::at(cache.path().to_path_buf());
-            let (made, _) = Took::of(|| load_all(Some(&cache)));
-            let (read, _) = Took::of(|| load_all(Some(&cache)));
-            [alone, whole.less(loading), made.less(loading), read]
+            let of = |way| apart(way, rows, tokenizer, loss_on);
+            let ([alone, _], [whole, _], [made, read]) = (of("alone"), of("whole"), of("made"));
+            [alone, whole, made, read]
         })
         .collect();
     let of = |what: usize, number: fn(Took) -> f64| median(rounds.iter().map(|round| number(round[what])));
@@ -163,7 +208,7 @@ train x {{ data = rows tokenizer = t model = m groups = g schedule = s optimizer
             ratio(Took::undisturbed),
         );
     }
-    let dataset = load_all(None);
+    let dataset = load_all(&pipeline(rows, tokenizer, loss_on), None);
     let start = Instant::now();
     let mut batches = Batches::new(&dataset.train, 8, 1, Shuffle::Seed(1));
     let tokens: usize = (0..batches.steps_per_epoch()).map(|step| batches.step(step)[0].ids.len()).sum();
