@@ -299,12 +299,28 @@ def answer_line(row):
                 answers=dict(text=[text], answer_start=[start]))
 
 
+def lines_of(rows, task, config, folder):
+    """How hift is to read the rows, and what they are in the file; with a tokenizer beside it where one is needed."""
+    if task == "class":
+        seq = max(len(row["input_ids"]) for row in rows)
+        lines = []
+        for row in rows:
+            rest = seq - len(row["input_ids"])
+            mask = [1] * len(row["input_ids"]) + [0] * rest
+            lines.append(dict(input_ids=row["input_ids"] + [0] * rest, label=row["label"], attention_mask=mask))
+        return 'tokens(label = "label", mask = "attention_mask")', lines
+    if task == "answer":
+        typed = getattr(config, "type_vocab_size", 1) > 1
+        (folder / "tokenizer.json").write_text(tokenizer(typed))
+        return "question", [answer_line(row) for row in rows]
+    return 'tokens(labels = "labels")', rows
+
+
 def check(name, config, task, hift):
     auto = {"next": transformers.AutoModelForCausalLM, "class": transformers.AutoModelForSequenceClassification,
             "words": transformers.AutoModelForTokenClassification,
             "answer": transformers.AutoModelForQuestionAnswering}[task]
     model = build(config, auto)
-    classifier = task == "class"
     rows = rows_of(task)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -312,20 +328,7 @@ def check(name, config, task, hift):
         before = load_file(folder / "model" / "model.safetensors")
         if name == "gemma3, beside pictures":
             beside_pictures(folder / "model")
-        if classifier:
-            seq = max(len(row["input_ids"]) for row in rows)
-            lines = []
-            for row in rows:
-                rest = seq - len(row["input_ids"])
-                mask = [1] * len(row["input_ids"]) + [0] * rest
-                lines.append(dict(input_ids=row["input_ids"] + [0] * rest, label=row["label"], attention_mask=mask))
-            form = 'tokens(label = "label", mask = "attention_mask")'
-        elif task == "answer":
-            lines, form = [answer_line(row) for row in rows], "question"
-            typed = getattr(config, "type_vocab_size", 1) > 1
-            (folder / "tokenizer.json").write_text(tokenizer(typed))
-        else:
-            lines, form = rows, 'tokens(labels = "labels")'
+        form, lines = lines_of(rows, task, config, folder)
         (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         block = 'tokenizer words { file = "tokenizer.json" }' if task == "answer" else ""
         text = PIPELINE.format(format=form, rate=RATE, recompute="blocks" if len(name) % 2 else "none",
