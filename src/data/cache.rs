@@ -19,6 +19,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use arrow_array::cast::AsArray;
@@ -219,7 +221,7 @@ impl Cache {
                 if cancelled() {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
-                std::thread::sleep(GLANCE);
+                thread::sleep(GLANCE);
             }
             // Whoever had it may have removed it: a lock on a file without a name excludes nobody.
             if same_file(&file, &path) {
@@ -368,14 +370,20 @@ impl Shelf {
     }
 }
 
-/// Tokens on their way into a file.
+/// Tokens on their way into a file. A thread of its own writes and hashes them, while others are being made.
 pub(super) struct Writing {
-    writer: StreamWriter<io::BufWriter<Sum<File>>>,
-    item: Arc<Field>,
-    schema: Arc<Schema>,
     waiting: Sequences,
-    /// Why it came to nothing; what comes after that is thrown away.
-    failed: Option<io::Error>,
+    /// Where they go. No more are under way than can be written soon.
+    batches: SyncSender<Sequences>,
+    thread: JoinHandle<io::Result<Written>>,
+}
+
+/// A file that is complete, but perhaps not yet on the disk.
+struct Written {
+    file: File,
+    /// In lowercase hexadecimal.
+    sha256: String,
+    bytes: u64,
 }
 
 /// Tokens that are written together.
@@ -383,53 +391,62 @@ const BATCH_TOKENS: u64 = 1 << 18;
 
 impl Writing {
     fn new(path: PathBuf) -> io::Result<Self> {
-        let item = Arc::new(Field::new("item", DataType::UInt32, false));
-        let field = |name: &str| Field::new(name, DataType::LargeList(item.clone()), false);
-        let schema = Arc::new(Schema::new(vec![field("ids"), field("labels")]));
-        let file = Sum { inner: File::create(path)?, digest: Sha256::new(), bytes: 0 };
-        let file = io::BufWriter::with_capacity(1 << 20, file);
-        let writer = StreamWriter::try_new(file, &schema).map_err(io::Error::other)?;
-        Ok(Self { writer, item, schema, waiting: Sequences::default(), failed: None })
+        let file = File::create(path)?;
+        let (batches, written) = sync_channel(1);
+        let thread = thread::Builder::new().spawn(move || write(file, written))?;
+        Ok(Self { waiting: Sequences::default(), batches, thread })
     }
 
     fn put(&mut self, rows: Sequences) {
-        if self.failed.is_some() {
-            return;
-        }
         self.waiting.append(rows);
         if self.waiting.tokens() >= BATCH_TOKENS {
-            self.failed = self.write().err();
+            self.send();
         }
     }
 
-    fn write(&mut self) -> io::Result<()> {
-        for stretch in std::mem::take(&mut self.waiting).stretches() {
-            let (ids, labels, offsets) = stretch.columns();
-            let offsets = OffsetBuffer::new(offsets);
-            let list = |words: ScalarBuffer<u32>| {
-                let words = Arc::new(UInt32Array::new(words, None));
-                LargeListArray::new(self.item.clone(), offsets.clone(), words, None)
-            };
-            let columns: Vec<ArrayRef> = vec![Arc::new(list(ids)), Arc::new(list(labels))];
-            let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(io::Error::other)?;
-            self.writer.write(&batch).map_err(io::Error::other)?;
-        }
-        Ok(())
+    fn send(&mut self) {
+        // A thread that takes no more has failed; what comes after that is thrown away, and `finish` says why.
+        let _ = self.batches.send(std::mem::take(&mut self.waiting));
     }
 
     /// The hash and the size of the file, which is on the disk then.
     fn finish(mut self) -> io::Result<(String, u64)> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
-        self.write()?;
-        self.writer.finish().map_err(io::Error::other)?;
-        let mut file = self.writer.into_inner().map_err(io::Error::other)?;
-        file.flush()?;
-        let file = file.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
-        file.inner.sync_all()?;
-        Ok((hexadecimal(&file.digest.finalize()), file.bytes))
+        self.send();
+        // Nothing more comes.
+        drop(self.batches);
+        let written =
+            self.thread.join().map_err(|_| io::Error::other("the thread that writes has failed"))?;
+        let Written { file, sha256, bytes } = written?;
+        file.sync_all()?;
+        Ok((sha256, bytes))
     }
+}
+
+/// Writes rows into a file, a batch for each stretch, until no more come.
+fn write(file: File, batches: Receiver<Sequences>) -> io::Result<Written> {
+    let item = Arc::new(Field::new("item", DataType::UInt32, false));
+    let field = |name: &str| Field::new(name, DataType::LargeList(item.clone()), false);
+    let schema = Arc::new(Schema::new(vec![field("ids"), field("labels")]));
+    let file = Sum { inner: file, digest: Sha256::new(), bytes: 0 };
+    let file = io::BufWriter::with_capacity(1 << 20, file);
+    let mut writer = StreamWriter::try_new(file, &schema).map_err(io::Error::other)?;
+    for stretch in batches.iter().flat_map(Sequences::stretches) {
+        let (ids, labels, offsets) = stretch.columns();
+        let offsets = OffsetBuffer::new(offsets);
+        let list = |words: ScalarBuffer<u32>| {
+            let words = Arc::new(UInt32Array::new(words, None));
+            LargeListArray::new(item.clone(), offsets.clone(), words, None)
+        };
+        let columns: Vec<ArrayRef> = vec![Arc::new(list(ids)), Arc::new(list(labels))];
+        let batch = RecordBatch::try_new(schema.clone(), columns).map_err(io::Error::other)?;
+        writer.write(&batch).map_err(io::Error::other)?;
+    }
+    writer.finish().map_err(io::Error::other)?;
+    let mut file = writer.into_inner().map_err(io::Error::other)?;
+    file.flush()?;
+    let Sum { inner, digest, bytes } =
+        file.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(Written { file: inner, sha256: hexadecimal(&digest.finalize()), bytes })
 }
 
 /// The rows of a file of tokens, which stay in it.

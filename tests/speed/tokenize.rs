@@ -145,8 +145,11 @@ fn texts(rows: &Path) -> Vec<String> {
 
 /// One way, or two where the second needs what the first has made.
 fn measure(way: &str, rows: &Path, tokenizer: &Path, loss_on: &str) -> [Took; 2] {
-    // Both sides read the tokenizer's file; what that takes is left out of both.
-    let (loading, encoder) = Took::of(|| tokenizers::Tokenizer::from_file(tokenizer).expect("a tokenizer"));
+    // Both sides read the tokenizer's file; what that takes is left out of both. The first time memory is new, which takes
+    // longer than when hift reads it afterwards.
+    let load = || Took::of(|| tokenizers::Tokenizer::from_file(tokenizer).expect("a tokenizer"));
+    drop(load());
+    let (loading, encoder) = load();
     if way == "alone" {
         let texts = texts(rows);
         let threads = rayon::ThreadPoolBuilder::new().build().expect("threads");
