@@ -457,6 +457,34 @@ impl Player<'_> {
             Op::GatedGrad(activation) => {
                 with_curve!(*activation, f => self.gated_grad::<_, T>(f, instr, &input, in_place))
             }
+            Op::GatedLinear { activation, transposed, chunk } => with_curve!(*activation, f => {
+                let (gate, up) = (numbers::<T>(&input[0]), numbers::<T>(&input[1]));
+                let (w, k, n) = (numbers::<T>(&input[2]), dims(0)[1], dims(2)[usize::from(*transposed)]);
+                let mut mixed = super::cpu::buffer::<T>((*chunk).min(dims(0)[0]) * k);
+                self.write(instr, 0, |y: &mut [T]| {
+                    for ((gate, up), y) in
+                        gate.chunks(chunk * k).zip(up.chunks(chunk * k)).zip(y.chunks_mut(chunk * n))
+                    {
+                        let mixed = &mut mixed[..gate.len()];
+                        gated::forward(f, mixed, gate, up);
+                        match transposed {
+                            false => matmul::nt(y, 0.0, mixed, &w, gate.len() / k, n, k),
+                            true => matmul::nn(y, 0.0, mixed, &w, gate.len() / k, n, k),
+                        }
+                    }
+                })
+            }),
+            // A device does this by chunks, for the sake of its memory.
+            Op::GatedLinearGrad { activation, transposed, .. } => with_curve!(*activation, f => {
+                let (m, k, n) = (dims(0)[0], dims(0)[1], dims(1)[1]);
+                let (dy, w) = (numbers::<T>(&input[0]), numbers::<T>(&input[3]));
+                let d_mixed = fresh(&[m, n], |d: &mut [T]| match transposed {
+                    false => matmul::nn(d, 0.0, &dy, &w, m, n, k),
+                    true => matmul::nt(d, 0.0, &dy, &w, m, n, k),
+                })?;
+                let operands = [d_mixed, input[1].clone(), input[2].clone()];
+                self.gated_grad::<_, T>(f, instr, &operands, in_place)
+            }),
             Op::Scale { factor } => {
                 if in_place {
                     self.write(instr, 0, |x: &mut [T]| reduce::scale_in_place(x, *factor))

@@ -1,10 +1,12 @@
-//! The order of the passes: reverse, recompute, where weights are updated, liveness.
+//! The order of the passes: reverse, recompute, where weights are updated, liveness, what a GPU does by chunks, what rests away.
 
 use crate::units::Dtype;
 
 use super::residency::{Away, bring};
 use super::reverse::{Draft, reverse};
-use super::{Backend, Graph, Instr, Op, ParamId, Phase, Program, Role, State, ValueId, liveness, recompute};
+use super::{
+    Backend, Graph, Instr, Op, ParamId, Phase, Program, Role, State, ValueId, chunks, liveness, recompute,
+};
 
 /// What a step is compiled for.
 pub struct Settings<'a> {
@@ -69,8 +71,8 @@ pub fn forward_only(graph: &Graph, backend: impl Into<Backend>) -> Program {
 /// One step of training.
 pub fn step_programs(graph: &Graph, settings: &Settings<'_>) -> StepPrograms {
     let finish = |values, instrs, outputs| {
-        let program = bring(liveness::finish(values, instrs, outputs, settings.backend), settings.away);
-        loss_by_large_chunks(program)
+        let program = chunks::gated(liveness::finish(values, instrs, outputs, settings.backend));
+        chunks::loss(bring(program, settings.away))
     };
     let pass = |carried| {
         let mut draft = reverse(graph, settings.active, carried);
@@ -97,39 +99,6 @@ pub fn step_programs(graph: &Graph, settings: &Settings<'_>) -> StepPrograms {
         next: micro_batch(pass(true)),
         update: finish(last.values, last.instrs, vec![norm]),
     }))
-}
-
-/// Rows of logits for which reading the head's matrix from a GPU's memory takes as long as the product: a large GPU does 250
-/// to 300 operations while a byte comes, and a row is one for each byte of 16-bit weights.
-const FEW_ROWS: usize = 256;
-
-/// Rows beyond which the product becomes no faster.
-const ENOUGH_ROWS: usize = 1024;
-
-/// On a GPU every chunk of logits reads the head's whole matrix: chunks have [`FEW_ROWS`], and more where the program's
-/// highest point leaves room. A processor has the matrix near, and its caches like small chunks.
-fn loss_by_large_chunks(mut program: Program) -> Program {
-    if program.backend != Backend::Gpu {
-        return program;
-    }
-    let usage = program.usage();
-    let most = usage.iter().copied().max().unwrap_or_default();
-    for (idx, used) in usage[1..].iter().enumerate() {
-        let instr = &program.instrs[idx];
-        let (Op::LinearCrossEntropy { chunk, .. } | Op::LinearCrossEntropyGrad { chunk, .. }) = instr.op
-        else {
-            continue;
-        };
-        let (rows, vocab) =
-            (program.value(instr.inputs[0]).shape[0], program.value(instr.inputs[1]).shape[0]);
-        let more = ((most - used) / (4 * vocab as u64)) as usize;
-        let large = ((chunk + more) / 64 * 64).clamp(FEW_ROWS, ENOUGH_ROWS).min(rows).max(chunk);
-        match &mut program.instrs[idx].op {
-            Op::LinearCrossEntropy { chunk, .. } | Op::LinearCrossEntropyGrad { chunk, .. } => *chunk = large,
-            _ => unreachable!("it is a loss"),
-        }
-    }
-    program
 }
 
 /// Adds the norm of the gradient, clipping if asked for, and the updates. Gives the sum of the gradient's squares.

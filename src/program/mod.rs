@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`op`] (what an operation is: shapes, storage, cost, what may be written in place), [`builder`]
 //! (the forward pass), [`precision`] (the pass in half numbers), [`reverse`] (a rule per operation), [`recompute`] (what is run again instead of kept), [`residency`] (what comes to the device only while it is needed),
-//! [`compile`] (the order of the passes, where weights are updated), [`liveness`] (what dies when), [`mod@print`].
+//! [`chunks`] (what a GPU does a part of the rows at a time), [`compile`] (the order of the passes, where weights are updated), [`liveness`] (what dies when), [`mod@print`].
 //!
 //! That HiFT saves memory is coded nowhere here. A gradient is formed only where an active parameter asks for
 //! it, and a value lives until its last use: that a frozen layer keeps no input, and that nothing is kept
@@ -16,6 +16,7 @@
 //! This room must not know any model, and no device beyond what scratch its operations need there ([`workspace`]).
 
 pub mod builder;
+pub mod chunks;
 pub mod compile;
 pub mod liveness;
 pub mod op;

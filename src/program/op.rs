@@ -119,6 +119,10 @@ pub enum Op {
     Gated(Activation),
     /// `(dy, gate, up) -> (d_gate, d_up)`
     GatedGrad(Activation),
+    /// `(gate, up, w) -> f(gate) up wT`: [`Op::Gated`] and [`Op::Linear`] for `chunk` rows at a time.
+    GatedLinear { activation: Activation, transposed: bool, chunk: usize },
+    /// `(dy, gate, up, w) -> (d_gate, d_up)`
+    GatedLinearGrad { activation: Activation, transposed: bool, chunk: usize },
     /// `(x) -> factor x`
     Scale { factor: f32 },
     /// `(a, b) -> a + b`
@@ -206,6 +210,8 @@ impl Op {
             Op::GatedGrad(Activation::GeluTanh) => "geglu_tanh_grad",
             Op::GatedGrad(Activation::Relu) => "reglu_grad",
             Op::GatedGrad(Activation::Tanh { .. }) => "tanhglu_grad",
+            Op::GatedLinear { .. } => "gated_linear",
+            Op::GatedLinearGrad { .. } => "gated_linear_grad",
             Op::Scale { .. } => "scale",
             Op::Add => "add",
             Op::Copy => "copy",
@@ -322,6 +328,14 @@ impl Op {
                 assert_eq!(inputs[0], inputs[1]);
                 vec![shape(0)]
             }
+            Op::GatedLinear { transposed, .. } => {
+                assert_eq!(inputs[0], inputs[1]);
+                vec![vec![inputs[0][0], out_in(inputs[2], *transposed)[0]]]
+            }
+            Op::GatedLinearGrad { .. } => {
+                assert_eq!(inputs[1], inputs[2]);
+                vec![shape(1), shape(2)]
+            }
             Op::GatedGrad(_) => {
                 assert!(inputs[0] == inputs[1] && inputs[1] == inputs[2]);
                 vec![shape(1), shape(2)]
@@ -398,6 +412,8 @@ impl Op {
             | Op::ColumnsGrad { .. }
             | Op::ActivateGrad(_)
             | Op::GatedGrad(_)
+            | Op::GatedLinear { .. }
+            | Op::GatedLinearGrad { .. }
             | Op::LinearCrossEntropyGrad { .. }
             | Op::CrossEntropyGrad
             | Op::SquaredErrorGrad
@@ -453,6 +469,12 @@ impl Op {
             Op::ActivateGrad(_) => 10 * elements(0),
             Op::Gated(_) => 6 * elements(0),
             Op::GatedGrad(_) => 12 * elements(0),
+            Op::GatedLinear { transposed, .. } => {
+                6 * elements(0) + 2 * elements(0) * out_in(inputs[2], *transposed)[0] as u64
+            }
+            Op::GatedLinearGrad { transposed, .. } => {
+                12 * elements(1) + 2 * elements(0) * out_in(inputs[3], *transposed)[1] as u64
+            }
             Op::LinearCrossEntropy { .. } => 2 * elements(0) * inputs[1][0] as u64,
             Op::LinearCrossEntropyGrad { input, weight, .. } => {
                 2 * elements(0) * inputs[1][0] as u64 * (1 + u64::from(*input) + u64::from(*weight))
@@ -497,6 +519,8 @@ impl Op {
             | Op::ActivateGrad(_)
             | Op::Gated(_)
             | Op::GatedGrad(_)
+            | Op::GatedLinear { .. }
+            | Op::GatedLinearGrad { .. }
             | Op::Scale { .. }
             | Op::Add
             | Op::Copy
@@ -524,11 +548,12 @@ impl Op {
             | Op::Scale { .. }
             | Op::Copy => &[&[(0, 0)]],
             Op::Add => &[&[(0, 0)], &[(0, 1)]],
-            Op::GatedGrad(_) => &[&[(0, 1), (1, 2)]],
+            Op::GatedGrad(_) | Op::GatedLinearGrad { .. } => &[&[(0, 1), (1, 2)]],
             Op::RmsNormGradInput { accumulate: false, .. }
             | Op::LayerNormGradInput { accumulate: false, .. } => &[&[(0, 0)]],
             Op::CrossEntropyGrad | Op::SquaredErrorGrad | Op::SpanCrossEntropyGrad { .. } => &[&[(1, 0)]],
-            Op::Embed { .. }
+            Op::GatedLinear { .. }
+            | Op::Embed { .. }
             | Op::EmbedGrad { .. }
             | Op::Linear { .. }
             | Op::LinearGradInput { .. }
@@ -587,6 +612,8 @@ impl Op {
             | Op::ColumnsGrad { .. }
             | Op::ActivateGrad(_)
             | Op::GatedGrad(_)
+            | Op::GatedLinear { .. }
+            | Op::GatedLinearGrad { .. }
             | Op::Scale { .. }
             | Op::Add
             | Op::Copy

@@ -314,6 +314,8 @@ impl Pass {
             | Op::ColumnsGrad { .. }
             | Op::ActivateGrad(_)
             | Op::GatedGrad(_)
+            | Op::GatedLinear { .. }
+            | Op::GatedLinearGrad { .. }
             | Op::LinearCrossEntropy { .. }
             | Op::LinearCrossEntropyGrad { .. }
             | Op::CrossEntropy

@@ -60,6 +60,12 @@ impl Op {
                 on(0, 2 * inputs[0][0])
             }
             Op::SpanCrossEntropy { .. } | Op::SpanCrossEntropyGrad { .. } => on(0, 2 * inputs[1][0] / 3),
+            // A chunk of what the product reads, or of its gradient.
+            Op::GatedLinear { chunk, .. } | Op::GatedLinearGrad { chunk, .. } => {
+                let gate = inputs[usize::from(matches!(self, Op::GatedLinearGrad { .. }))];
+                let numbers = chunk.min(&gate[0]) * gate[1];
+                if half { numbers.div_ceil(2) } else { numbers }
+            }
             // The frequencies.
             Op::RopeTable { inv_freq } => on(0, inv_freq.len()),
             // Mean and scale of each row.

@@ -712,13 +712,15 @@ impl<'a> Stepper<'a> {
     /// What the programs of a group's step take at the most, and what a batch is put together from: twice what goes into a
     /// program, since not all of it does.
     fn most(&mut self, group: usize) -> (Bytes, Bytes) {
-        let (plan, threads) = (self.plan, self.threads);
-        *self.most.entry(group).or_insert_with(|| {
-            let programs = plan.programs(group, plan.largest_batch(), threads);
-            let usage: Vec<Vec<u64>> = programs.each().iter().map(|(_, program)| program.usage()).collect();
-            let most = usage.iter().flatten().max().copied().unwrap_or_default();
-            (Bytes(most), Bytes(2 * usage[0][0]))
-        })
+        if let Some(known) = self.most.get(&group) {
+            return *known;
+        }
+        let programs = self.programs(group, self.plan.largest_batch()).each();
+        let usage: Vec<Vec<u64>> = programs.iter().map(|(_, program)| program.usage()).collect();
+        let most = usage.iter().flatten().max().copied().unwrap_or_default();
+        let known = (Bytes(most), Bytes(2 * usage[0][0]));
+        self.most.insert(group, known);
+        known
     }
 
     /// One update: all micro-batches of `step`, normalised by the trained tokens of all of them together. None when
@@ -754,7 +756,7 @@ impl<'a> Stepper<'a> {
             let (most, batch) = self.most(group);
             store.make_room(most, batch).map_err(|error| store::failed(&error))?;
         }
-        let before = memory::live() - store.leaving().0;
+        let before = memory::live().saturating_sub(store.leaving().0);
         memory::reset_peak();
         if let Some(machine) = store.machine() {
             machine.reset_peak().map_err(|error| store::failed(&error))?;

@@ -83,7 +83,97 @@ pub fn compare(machine: &dyn Machine, dtype: Dtype, said: &mut dyn FnMut(Compare
             said(compared);
         }
     }
+    for neighbours in neighbours() {
+        said(with_floats!(dtype, T => together::<T>(machine, &neighbours, dtype))?);
+    }
     Ok(())
+}
+
+/// Operations one after the other, for which a device has one kernel, and what they are given.
+struct Neighbours {
+    /// With the places of what each reads: operands, then what the ones before have given.
+    ops: Vec<(Op, Vec<usize>)>,
+    operands: Vec<Vec<usize>>,
+}
+
+fn neighbours() -> Vec<Neighbours> {
+    let mut all = Vec::new();
+    for (rows, n) in [(1, 1), (7, 33), (70, 640)] {
+        let x = || vec![rows, n];
+        all.push(Neighbours {
+            ops: vec![(Op::Add, vec![0, 1]), (Op::RmsNorm { eps: 1e-5, offset: 1.0 }, vec![3, 2])],
+            operands: vec![x(), x(), vec![n]],
+        });
+        all.push(Neighbours {
+            ops: vec![(Op::Add, vec![0, 1]), (Op::LayerNorm { eps: 1e-5 }, vec![4, 2, 3])],
+            operands: vec![x(), x(), vec![n], vec![n]],
+        });
+        let linear = || Op::Linear { bias: true, transposed: false };
+        all.push(Neighbours {
+            ops: vec![(linear(), vec![0, 1, 2]), (linear(), vec![0, 3, 4]), (linear(), vec![0, 5, 6])],
+            operands: vec![x(), vec![9, n], vec![9], vec![1, n], vec![1], vec![30, n], vec![30]],
+        });
+    }
+    for (rows, heads, kv_heads, head_dim) in [(1, 1, 1, 2), (9, 4, 2, 8), (70, 3, 1, 64)] {
+        for inverse in [false, true] {
+            let rope = |heads| Op::Rope { heads, head_dim, inverse };
+            all.push(Neighbours {
+                ops: vec![(rope(heads), vec![0, 2]), (rope(kv_heads), vec![1, 2])],
+                operands: vec![
+                    vec![rows, heads * head_dim],
+                    vec![rows, kv_heads * head_dim],
+                    vec![rows, head_dim],
+                ],
+            });
+        }
+    }
+    all
+}
+
+/// Neighbours on both sides.
+fn together<T: Stored + Number>(
+    machine: &dyn Machine,
+    neighbours: &Neighbours,
+    dtype: Dtype,
+) -> Result<Compared> {
+    let mut made = Made::default();
+    for (idx, shape) in neighbours.operands.iter().enumerate() {
+        // Angles are in 32 bits.
+        let wide = idx == 2 && matches!(neighbours.ops[0].0, Op::Rope { .. });
+        match wide {
+            true => made.weight(numbers::<f32>(shape, idx as u64, -1.0)?, Dtype::F32),
+            false => made.weight(numbers::<T>(shape, idx as u64, -1.0)?, dtype),
+        }
+    }
+    let mut instrs = Vec::new();
+    let mut outputs = Vec::new();
+    for (op, reads) in &neighbours.ops {
+        let inputs: Vec<ValueId> = reads.iter().map(|at| ValueId(*at)).collect();
+        let shapes: Vec<&[usize]> = inputs.iter().map(|id| made.values[id.0].shape.as_slice()).collect();
+        let [shape] = &op.shapes(&shapes)[..] else { unreachable!("each gives one") };
+        let output = made.value(shape, dtype, Role::Activation);
+        outputs.push(output);
+        instrs.push(Instr {
+            op: op.clone(),
+            inputs,
+            outputs: vec![output],
+            reuses: vec![None],
+            dies: Vec::new(),
+            phase: Phase::Forward,
+            block: None,
+        });
+    }
+    let values = std::mem::take(&mut made.values);
+    let program =
+        Program { values, inputs: Vec::new(), instrs, outputs, leaving: Vec::new(), backend: Backend::Gpu };
+    let names: Vec<&str> = neighbours.ops.iter().map(|(op, _)| op.name()).collect();
+    let name = format!("{} {}", names.join(" + "), shapes_of(&program));
+    Ok(Compared {
+        name,
+        dtype,
+        apart: apart(machine, made, program, &Algorithm::Sgd)?,
+        allowed: allowed(dtype, false),
+    })
 }
 
 fn real(shape: &[usize]) -> Operand {
@@ -187,6 +277,16 @@ fn cases() -> Vec<Case> {
         case(Op::ActivateGrad(activation), vec![real(&shape), real(&shape)]);
         case(Op::Gated(activation), vec![real(&shape), real(&shape)]);
         case(Op::GatedGrad(activation), vec![real(&shape), real(&shape), real(&shape)]);
+    }
+    for (rows, ffn, hidden, chunk) in [(1, 1, 1, 1), (7, 33, 18, 3), (70, 24, 64, 64)] {
+        for transposed in [false, true] {
+            let (activation, gate) = (Activation::Silu, [rows, ffn]);
+            let weight = real(&if transposed { [ffn, hidden] } else { [hidden, ffn] });
+            let operands = vec![real(&gate), real(&gate), weight.clone()];
+            case(Op::GatedLinear { activation, transposed, chunk }, operands);
+            let operands = vec![real(&[rows, hidden]), real(&gate), real(&gate), weight];
+            case(Op::GatedLinearGrad { activation, transposed, chunk }, operands);
+        }
     }
     case(Op::Scale { factor: -1.75 }, vec![real(&shape)]);
     case(Op::Add, vec![real(&shape), real(&shape)]);
@@ -315,7 +415,15 @@ fn one<T: Stored + Number>(machine: &dyn Machine, case: &Case, dtype: Dtype) -> 
         *reuses.last_mut().expect("a sum is an output") = Some(n_inputs - 1);
     }
     let program = made.program(case.op.clone(), results, reuses);
-    let knobs = knobs(&case.algorithm);
+    let attends = matches!(case.op, Op::Attention(_) | Op::AttentionGrad(_));
+    let name = format!("{} {}", case.op.name(), shapes_of(&program));
+    let apart = apart(machine, made, program, &case.algorithm)?;
+    Ok(Some(Compared { name, dtype, apart, allowed: allowed(dtype, attends) }))
+}
+
+/// The largest distance of a result of the device's to that of the CPU.
+fn apart(machine: &dyn Machine, made: Made, program: Program, algorithm: &Algorithm) -> Result<f64> {
+    let knobs = knobs(algorithm);
     let on = |tensor: &Tensor| tensor.to_device(machine.device()).and_then(|tensor| tensor.copy());
     let carried = made.carried.iter().map(|(id, tensor)| Ok((*id, on(tensor)?))).collect::<Result<_>>()?;
     let mut there = Store::new(made.weights.iter().map(on).collect::<Result<_>>()?);
@@ -329,8 +437,11 @@ fn one<T: Stored + Number>(machine: &dyn Machine, case: &Case, dtype: Dtype) -> 
         // The largest, and NaN above all.
         apart = if distance.is_nan() { f64::NAN } else { apart.max(distance) };
     }
-    let attends = matches!(case.op, Op::Attention(_) | Op::AttentionGrad(_));
-    let allowed = match (dtype, attends) {
+    Ok(apart)
+}
+
+fn allowed(dtype: Dtype, attends: bool) -> f64 {
+    match (dtype, attends) {
         (Dtype::F32 | Dtype::U32, _) => 1e-5,
         // Results are rounded once, and here and there to the other neighbour: of a single number that is all of it.
         (Dtype::Bf16, false) => 8e-3,
@@ -338,9 +449,7 @@ fn one<T: Stored + Number>(machine: &dyn Machine, case: &Case, dtype: Dtype) -> 
         // Probabilities and their gradients are rounded before a product.
         (Dtype::Bf16, true) => 1e-2,
         (Dtype::F16, true) => 2e-3,
-    };
-    let name = format!("{} {}", case.op.name(), shapes_of(&program));
-    Ok(Some(Compared { name, dtype, apart, allowed }))
+    }
 }
 
 fn knobs(algorithm: &Algorithm) -> Knobs<'_> {
@@ -369,7 +478,8 @@ fn output_dtypes(op: &Op, dtype: Dtype) -> Vec<Dtype> {
         | Op::ColumnsGrad { .. }
         | Op::ActivateGrad(_) => vec![dtype],
         Op::AttentionGrad(_) => vec![dtype; 3],
-        Op::GatedGrad(_) => vec![dtype; 2],
+        Op::GatedGrad(_) | Op::GatedLinearGrad { .. } => vec![dtype; 2],
+        Op::GatedLinear { .. } => vec![dtype],
         Op::LinearCrossEntropyGrad { input, weight, .. } => {
             let mut dtypes = vec![Dtype::F32];
             dtypes.extend(input.then_some(dtype));

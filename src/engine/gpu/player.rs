@@ -601,6 +601,46 @@ impl Player<'_> {
                 let args = [d_gate, d_up, input[0], input[1], input[2], f, cap, count(size(0))];
                 self.desk.each("gated_grad", size(0), &args)
             }
+            Op::GatedLinear { activation, transposed, chunk } => {
+                let ([f, cap], y) = (curve(*activation), self.output(instr, 0)?);
+                let (rows, k, n) = (dims(0)[0], dims(0)[1], dims(2)[usize::from(*transposed)]);
+                let (real, chunk) = (dtype(instr.inputs[0]), (*chunk).min(rows));
+                let mixed = self.desk.machine.fresh(&[chunk * k], real)?;
+                let mixed = self.desk.at(&mixed)?;
+                let row =
+                    |at: Arg, first: usize, width: usize| offset(at, first * width * real.size() as usize);
+                let weight =
+                    Matrix { at: input[2], ld: if *transposed { n } else { k }, turned: !transposed };
+                for first in (0..rows).step_by(chunk) {
+                    let m = chunk.min(rows - first);
+                    let [gate, up] = [input[0], input[1]].map(|at| row(at, first, k));
+                    self.desk.each("gated", m * k, &[mixed, gate, up, f, cap, count(m * k)])?;
+                    let some = Matrix { at: mixed, ld: k, turned: false };
+                    self.multiply([m, n, k], some, weight, real, (row(y, first, n), real), 0.0)?;
+                }
+                Ok(())
+            }
+            Op::GatedLinearGrad { activation, transposed, chunk } => {
+                let [f, cap] = curve(*activation);
+                let (d_gate, d_up) = (self.output(instr, 0)?, self.output(instr, 1)?);
+                let (rows, k, n) = (dims(0)[0], dims(0)[1], dims(1)[1]);
+                let (real, chunk) = (dtype(instr.inputs[0]), (*chunk).min(rows));
+                let d_mixed = self.desk.machine.fresh(&[chunk * n], real)?;
+                let d_mixed = self.desk.at(&d_mixed)?;
+                let row =
+                    |at: Arg, first: usize, width: usize| offset(at, first * width * real.size() as usize);
+                let weight =
+                    Matrix { at: input[3], ld: if *transposed { k } else { n }, turned: *transposed };
+                for first in (0..rows).step_by(chunk) {
+                    let m = chunk.min(rows - first);
+                    let some = Matrix { at: row(input[0], first, k), ld: k, turned: false };
+                    self.multiply([m, n, k], some, weight, real, (d_mixed, real), 0.0)?;
+                    let [dg, du, gate, up] = [d_gate, d_up, input[1], input[2]].map(|at| row(at, first, n));
+                    let args = [dg, du, d_mixed, gate, up, f, cap, count(m * n)];
+                    self.desk.each("gated_grad", m * n, &args)?;
+                }
+                Ok(())
+            }
             Op::Scale { factor } => {
                 let y = self.output(instr, 0)?;
                 self.desk.each("scale", size(0), &[y, input[0], Arg::F32(*factor), count(size(0))])
