@@ -445,7 +445,7 @@ fn what_stands_between_a_gate_and_its_projection_is_there_by_chunks_where_that_l
     let config = r#"{"model_type": "llama", "hidden_size": 8, "intermediate_size": 65536, "num_hidden_layers": 3,
         "num_attention_heads": 2, "vocab_size": 32, "max_position_embeddings": 64}"#;
     let model = Model::from_config(config).unwrap();
-    let shape = BatchShape { batch: 8, seq: 64, packed: false };
+    let shape = BatchShape { batch: 8, seq: 64, packed: false, far: false };
     let compiled = |backend| {
         let settings = Settings {
             active: &active(&model, &["embedding"]),
