@@ -20,7 +20,7 @@ use hift::model::{Head, Model};
 use hift::program::precision::lower;
 use hift::program::residency::{Away, Rests};
 use hift::program::{
-    Backend, BatchShape, ParamId, Program, Settings, State, StepPrograms, forward_only, step_programs,
+    Backend, BatchShape, Op, ParamId, Program, Settings, State, StepPrograms, forward_only, step_programs,
 };
 use hift::random::Random;
 use hift::units::Dtype;
@@ -424,6 +424,44 @@ fn every_kernel_agrees_with_the_cpu_over_odd_shapes() {
     }
 }
 
+/// Where the loss is a step's highest point, it works by chunks from before the last norm, and writes over what that reads.
+#[test]
+fn a_loss_takes_the_place_of_what_its_norm_has_read() {
+    let Some(machine) = Emulator::new() else { return };
+    let config = r#"{"model_type": "llama", "vocab_size": 33000, "hidden_size": 16, "intermediate_size": 24,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64}"#;
+    let model = Model::from_config(config).unwrap();
+    let shape = BatchShape { batch: 2, seq: 40, packed: false };
+    let active: Vec<bool> = model.params.iter().map(|param| param.name.contains("layers.0")).collect();
+    let settings = Settings {
+        active: &active,
+        states: &|_| Vec::new(),
+        clip: None,
+        masters: false,
+        scaled: false,
+        accumulate: false,
+        recompute: &|_| false,
+        backend: Backend::Gpu,
+        away: Away::default(),
+    };
+    let programs = step_programs(&model.loss(shape), &settings);
+    let StepPrograms::Whole(program) = &programs else { panic!("one program") };
+    let loss = program.instrs.iter().find(|instr| matches!(instr.op, Op::NormedLossGrad { .. }));
+    assert_eq!(loss.map(|loss| loss.reuses.clone()), Some(vec![None, Some(0)]), "{program}");
+    let knobs = Knobs {
+        loss_scale: 0.1,
+        unscale: 1.0,
+        noise: 0,
+        rate: 0.5,
+        factors: &[],
+        algorithm: &STILL,
+        weight_decay: 0.1,
+    };
+    let batches = [batch(&model, shape, 1)];
+    let mut sides = Sides::new(&model);
+    check(&machine, "a large vocabulary", &model, &programs, &mut sides, &knobs, &batches);
+}
+
 /// A machine that does nothing but count what it is asked for: tensors are a number each, wherever they lie.
 #[derive(Default)]
 struct Counter {
@@ -584,5 +622,5 @@ fn launches_of_a_step_are_few() {
     let mean = all.map(|n| n / layers.len());
     println!("a step of {}: {mean:?}", layers.len());
     // One by one, with chunks of 64 rows of logits, they were 481 launches and 396 products.
-    assert!(mean[0] <= 295 && mean[1] <= 298, "{mean:?}");
+    assert!(mean[0] <= 323 && mean[1] <= 298, "{mean:?}");
 }

@@ -535,6 +535,31 @@ impl Player<'_> {
             Op::LinearCrossEntropyGrad { chunk, softcap, input: dx, weight: dw, accumulate } => {
                 self.linear_cross_entropy_grad::<T>(instr, &input, *chunk, *softcap, *dx, *dw, *accumulate)
             }
+            // A device does this by chunks, for the sake of its memory.
+            Op::NormedLossGrad { eps, offset, chunk, softcap } => {
+                let (x, w) = (numbers::<T>(&input[0]), numbers::<T>(&input[1]));
+                let normed = fresh(dims(0), |y: &mut [T]| norm::rms(y, &x, &w, *eps, *offset))?;
+                let loss = Instr {
+                    inputs: vec![instr.inputs[0], instr.inputs[2], instr.inputs[3]],
+                    reuses: vec![None; 2],
+                    op: Op::LinearCrossEntropyGrad {
+                        chunk: *chunk,
+                        softcap: *softcap,
+                        input: true,
+                        weight: false,
+                        accumulate: false,
+                    },
+                    ..instr.clone()
+                };
+                let operands = [normed, input[2].clone(), input[3].clone()];
+                self.linear_cross_entropy_grad::<T>(&loss, &operands, *chunk, *softcap, true, false, false)?;
+                let dx = self.values[instr.outputs[1].0].clone().expect("it was written");
+                edit(&dx, |dx: &mut [T]| norm::rms_grad_input_in_place(dx, &x, &w, *eps, *offset))?;
+                if instr.reuses[1].is_some() {
+                    self.values[instr.inputs[0].0] = None;
+                }
+                Ok(())
+            }
             Op::CrossEntropy => {
                 let (nll, correct) = loss::cross_entropy(&floats(&input[0]), &ids(&input[1]), dims(0)[1]);
                 self.write(instr, 0, |y| y.copy_from_slice(&[nll as f32, correct as f32]))

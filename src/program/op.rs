@@ -138,6 +138,9 @@ pub enum Op {
     /// The same, and in the same pass over the logits `dx` and `dw` where wanted; what the logits' chunk held becomes
     /// its gradient in place. `(x, w, labels, dw so far?) -> ([2], dx?, dw?)`
     LinearCrossEntropyGrad { chunk: usize, softcap: Option<f32>, input: bool, weight: bool, accumulate: bool },
+    /// The last norm, the loss of its rows, and back through both, for `chunk` rows at a time:
+    /// `(x, norm's w, w, labels) -> ([2], dx)`
+    NormedLossGrad { eps: f32, offset: f32, chunk: usize, softcap: Option<f32> },
     /// `(logits [rows, classes], labels [rows]) -> [2]`: as above, of logits that are there anyway
     CrossEntropy,
     /// The same, and in the same pass the gradient of the logits. `(logits, labels) -> ([2], d_logits)`
@@ -218,6 +221,7 @@ impl Op {
             Op::Cast { .. } => "cast",
             Op::LinearCrossEntropy { .. } => "linear_cross_entropy",
             Op::LinearCrossEntropyGrad { .. } => "linear_cross_entropy_grad",
+            Op::NormedLossGrad { .. } => "normed_loss_grad",
             Op::CrossEntropy => "cross_entropy",
             Op::CrossEntropyGrad => "cross_entropy_grad",
             Op::SquaredError => "squared_error",
@@ -346,6 +350,10 @@ impl Op {
                 assert_eq!([inputs[0][0]], inputs[2]);
                 vec![vec![2]]
             }
+            Op::NormedLossGrad { .. } => {
+                assert!(inputs[0][1..] == *inputs[1] && inputs[0][1] == inputs[2][1]);
+                vec![vec![2], shape(0)]
+            }
             Op::LinearCrossEntropyGrad { input, weight, .. } => {
                 assert_eq!(inputs[0][1], inputs[1][1]);
                 let mut shapes = vec![vec![2]];
@@ -415,6 +423,7 @@ impl Op {
             | Op::GatedLinear { .. }
             | Op::GatedLinearGrad { .. }
             | Op::LinearCrossEntropyGrad { .. }
+            | Op::NormedLossGrad { .. }
             | Op::CrossEntropyGrad
             | Op::SquaredErrorGrad
             | Op::SpanCrossEntropyGrad { .. }
@@ -479,6 +488,7 @@ impl Op {
             Op::LinearCrossEntropyGrad { input, weight, .. } => {
                 2 * elements(0) * inputs[1][0] as u64 * (1 + u64::from(*input) + u64::from(*weight))
             }
+            Op::NormedLossGrad { .. } => elements(0) * (12 + 4 * inputs[2][0] as u64),
             Op::CrossEntropy | Op::SquaredErrorGrad | Op::SpanCrossEntropy { .. } => 4 * elements(0),
             Op::CrossEntropyGrad | Op::SpanCrossEntropyGrad { .. } => 6 * elements(0),
             Op::SquaredError => 3 * elements(0),
@@ -526,6 +536,7 @@ impl Op {
             | Op::Copy
             | Op::Cast { .. }
             | Op::LinearCrossEntropy { .. }
+            | Op::NormedLossGrad { .. }
             | Op::CrossEntropy
             | Op::CrossEntropyGrad
             | Op::SquaredError
@@ -551,7 +562,10 @@ impl Op {
             Op::GatedGrad(_) | Op::GatedLinearGrad { .. } => &[&[(0, 1), (1, 2)]],
             Op::RmsNormGradInput { accumulate: false, .. }
             | Op::LayerNormGradInput { accumulate: false, .. } => &[&[(0, 0)]],
-            Op::CrossEntropyGrad | Op::SquaredErrorGrad | Op::SpanCrossEntropyGrad { .. } => &[&[(1, 0)]],
+            Op::CrossEntropyGrad
+            | Op::NormedLossGrad { .. }
+            | Op::SquaredErrorGrad
+            | Op::SpanCrossEntropyGrad { .. } => &[&[(1, 0)]],
             Op::GatedLinear { .. }
             | Op::Embed { .. }
             | Op::EmbedGrad { .. }
@@ -614,6 +628,7 @@ impl Op {
             | Op::GatedGrad(_)
             | Op::GatedLinear { .. }
             | Op::GatedLinearGrad { .. }
+            | Op::NormedLossGrad { .. }
             | Op::Scale { .. }
             | Op::Add
             | Op::Copy

@@ -318,6 +318,7 @@ impl Pass {
             | Op::GatedLinearGrad { .. }
             | Op::LinearCrossEntropy { .. }
             | Op::LinearCrossEntropyGrad { .. }
+            | Op::NormedLossGrad { .. }
             | Op::CrossEntropy
             | Op::CrossEntropyGrad
             | Op::SquaredError

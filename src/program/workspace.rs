@@ -60,6 +60,12 @@ impl Op {
                 on(0, 2 * inputs[0][0])
             }
             Op::SpanCrossEntropy { .. } | Op::SpanCrossEntropyGrad { .. } => on(0, 2 * inputs[1][0] / 3),
+            // As above, and a chunk of what the norm gives, or of its gradient.
+            Op::NormedLossGrad { chunk, .. } => {
+                let (chunk, row) = ((*chunk).min(inputs[0][0]), inputs[0][1]);
+                let normed = if half { (chunk * row).div_ceil(2) } else { chunk * row };
+                chunk * inputs[2][0] + normed + on(0, 2 * inputs[0][0])
+            }
             // A chunk of what the product reads, or of its gradient.
             Op::GatedLinear { chunk, .. } | Op::GatedLinearGrad { chunk, .. } => {
                 let gate = inputs[usize::from(matches!(self, Op::GatedLinearGrad { .. }))];

@@ -77,7 +77,7 @@ pub struct Rows<'a> {
 
 pub enum End {
     Done {
-        store: Store,
+        store: Box<Store>,
         /// Updates made.
         step: u64,
     },
@@ -318,7 +318,7 @@ impl Stage<'_> {
             drop(store);
             store = self.best(best)?;
         }
-        Ok(End::Done { store, step: made })
+        Ok(End::Done { store: Box::new(store), step: made })
     }
 
     fn save(

@@ -301,6 +301,9 @@ fn cases() -> Vec<Case> {
                 ]
             };
             case(Op::LinearCrossEntropy { chunk, softcap }, operands());
+            let [x, head, labels] = &operands()[..] else { unreachable!("three") };
+            let normed = vec![x.clone(), real(&[hidden]), head.clone(), labels.clone()];
+            case(Op::NormedLossGrad { eps: 1e-5, offset: 1.0, chunk, softcap }, normed);
             for (input, weight, accumulate) in
                 [(true, true, false), (true, false, false), (false, true, true), (false, true, false)]
             {
@@ -480,6 +483,7 @@ fn output_dtypes(op: &Op, dtype: Dtype) -> Vec<Dtype> {
         Op::AttentionGrad(_) => vec![dtype; 3],
         Op::GatedGrad(_) | Op::GatedLinearGrad { .. } => vec![dtype; 2],
         Op::GatedLinear { .. } => vec![dtype],
+        Op::NormedLossGrad { .. } => vec![Dtype::F32, dtype],
         Op::LinearCrossEntropyGrad { input, weight, .. } => {
             let mut dtypes = vec![Dtype::F32];
             dtypes.extend(input.then_some(dtype));

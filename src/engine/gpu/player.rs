@@ -676,6 +676,9 @@ impl Player<'_> {
                 let dw = if *weight { Some((self.output(instr, last)?, *accumulate)) } else { None };
                 self.linear_cross_entropy(instr, &input, *chunk, *softcap, Some(dx), dw)
             }
+            Op::NormedLossGrad { eps, offset, chunk, softcap } => {
+                self.normed_loss_grad(instr, &input, [*eps, *offset], *chunk, *softcap)
+            }
             Op::CrossEntropy => self.class_loss("class_entropy", instr, &input, false),
             Op::CrossEntropyGrad => self.class_loss("class_entropy", instr, &input, true),
             Op::SquaredError => self.class_loss("squared_error", instr, &input, false),
@@ -881,6 +884,49 @@ impl Player<'_> {
                 let to = (dw, self.program.value(instr.outputs[instr.outputs.len() - 1]).dtype);
                 self.multiply([vocab, hidden, n], d_logits, x, half, to, beta(accumulate || first > 0))?;
             }
+        }
+        self.desk.blocks("pair_sums", 1, 256, &[out, pairs, word(rows)])
+    }
+
+    /// The loss of normed rows, and the gradient of what they were before, over chunks of rows.
+    fn normed_loss_grad(
+        &mut self,
+        instr: &Instr,
+        input: &[Arg],
+        [eps, norm_offset]: [f32; 2],
+        chunk: usize,
+        softcap: Option<f32>,
+    ) -> Result<()> {
+        let (x, w) = (self.program.value(instr.inputs[0]), self.program.value(instr.inputs[2]));
+        let (rows, hidden, vocab, half) = (x.shape[0], x.shape[1], w.shape[0], x.dtype);
+        let chunk = chunk.min(rows);
+        let (out, dx) = (self.output(instr, 0)?, self.output(instr, 1)?);
+        let logits = self.desk.floats(chunk * vocab)?;
+        let pairs = self.desk.floats(2 * rows)?;
+        let normed = self.desk.machine.fresh(&[chunk * hidden], half)?;
+        let [logits, pairs, normed] = [self.desk.at(&logits)?, self.desk.at(&pairs)?, self.desk.at(&normed)?];
+        let [eps, norm_offset] = [eps, norm_offset].map(Arg::F32);
+        let [bend, scale] = [softcap.unwrap_or(0.0), self.knobs.loss_scale].map(Arg::F32);
+        // As in `linear_cross_entropy`.
+        let ld = vocab * 4 / half.size() as usize;
+        let row_bytes = hidden * half.size() as usize;
+        for first in (0..rows).step_by(chunk) {
+            let n = chunk.min(rows - first);
+            let [x, dx] = [input[0], dx].map(|at| offset(at, first * row_bytes));
+            let args = [normed, x, input[1], eps, norm_offset, word(hidden)];
+            self.desk.blocks("rms_norm", n, row_threads(hidden), &args)?;
+            let some = Matrix { at: normed, ld: hidden, turned: false };
+            let weight = Matrix { at: input[2], ld: hidden, turned: true };
+            self.multiply([n, vocab, hidden], some, weight, half, (logits, Dtype::F32), 0.0)?;
+            let labels = offset(input[3], first * 4);
+            let args = [offset(pairs, first * 8), logits, labels, bend, scale, word(vocab)];
+            self.desk.blocks("cross_entropy", n, 256, &args)?;
+            // Nobody reads the normed rows any more: their gradient takes their place, and that of `x` the place of `x`.
+            let d_logits = Matrix { at: logits, ld, turned: false };
+            let weight = Matrix { turned: false, ..weight };
+            self.multiply([n, hidden, vocab], d_logits, weight, half, (normed, half), 0.0)?;
+            let args = [dx, normed, x, input[1], eps, norm_offset, flag(false), word(hidden)];
+            self.desk.blocks("rms_norm_grad_input", n, row_threads(hidden), &args)?;
         }
         self.desk.blocks("pair_sums", 1, 256, &[out, pairs, word(rows)])
     }

@@ -29,7 +29,7 @@ extern "C" __global__ void add_rms_norm(
         y[row + i] = narrow<real>((offset + wide(w[i])) * (wide(sum[row + i]) * r));
 }
 
-// dx = (dx or 0) + (offset + w) dy r - x mean(x (offset + w) dy) r r r; dx may be dy.
+// dx = (dx or 0) + (offset + w) dy r - x mean(x (offset + w) dy) r r r; dx may be dy or x.
 extern "C" __global__ void rms_norm_grad_input(
     real* dx, const real* dy, const real* x, const real* w, float eps, float offset, int accumulate, u32 n) {
     dx += (u64)blockIdx.x * n;
