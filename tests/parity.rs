@@ -197,12 +197,12 @@ fn adafactor_follows_pytorch() {
     check_all("adafactor");
 }
 
-/// Where weights and states rest, by turns: what copies bring must be what was taken away.
+/// Where weights and states rest, by the order of the turns: what copies bring must be what was taken away.
 const RESTING: [&str; 3] =
     ["states = host weights = host", "states = device", "states = disk weights = disk"];
 
-/// Of each model one case an optimizer: every order and every number of layers a turn is among those of each. All cases are
-/// run on the CPU, above, and by `tests/gpu/goldens.py --all` on a device.
+/// Of each model one case an optimizer, the short ones, with each order. All cases are run on the CPU, above, and by
+/// `tests/gpu/goldens.py --all` on a device.
 #[test]
 fn a_device_follows_pytorch_and_itself_to_the_bit() {
     let Some(emulator) = Emulator::new() else { return };
@@ -212,15 +212,16 @@ fn a_device_follows_pytorch_and_itself_to_the_bit() {
         let cases = golden["cases"].as_array().unwrap();
         assert_eq!(cases.len(), 27);
         for optimizer in 0..3 {
-            let at = 9 * optimizer + 3 * ((optimizer + nth) % 3) + (optimizer + 2 * nth) % 3;
+            let (order, layers) = ((optimizer + nth) % 3, if optimizer == nth { 1 } else { 2 });
+            let at = 9 * optimizer + 3 * order + layers;
             let case = &cases[at];
-            let on = On { devices: &devices, device: "cuda(0)", resting: RESTING[at % RESTING.len()] };
+            let on = On { devices: &devices, device: "cuda(0)", resting: RESTING[order] };
             let weights = || {
                 let folder = check(named, case, &golden, &on);
                 fs::read(folder.path().join("final/model.safetensors")).unwrap()
             };
             let first = weights();
-            if optimizer == nth {
+            if (optimizer + 1) % 3 == nth {
                 assert!(weights() == first, "{}, {}: two runs, two results", named.model, case["id"]);
             }
         }

@@ -69,14 +69,31 @@ static void wait_for(Group& group) {
     group.release();
     while (group.generation == generation) yield();
 }
-static void fiber_main() {
-    run_kernel(kernel_args);
-    fibers[current].done = true;
-    Group* groups[2] = {&warps[current / 32], &block_group};
-    for (Group* group : groups) {
-        group->alive--;
-        group->release();
+// Who has not begun yet after the current one; those who wait for nobody are run one after the other on one stack.
+static bool take_next() {
+    while (backwards ? current > 0 : current + 1 < n_fibers) {
+        current += backwards ? -1 : 1;
+        if (!fibers[current].begun) {
+            fibers[current].begun = true;
+            threadIdx = fibers[current].idx;
+            return true;
+        }
     }
+    return false;
+}
+static void fiber_main() {
+    unsigned last;
+    do {
+        run_kernel(kernel_args);
+        last = current;
+        fibers[current].done = true;
+        Group* groups[2] = {&warps[current / 32], &block_group};
+        for (Group* group : groups) {
+            group->alive--;
+            group->release();
+        }
+    } while (take_next());
+    current = last;
     yield();
 }
 
