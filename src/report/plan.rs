@@ -176,6 +176,10 @@ fn algorithm(algorithm: &Algorithm) -> String {
     }
 }
 
+fn sequences(n: u64, packed: &str) -> String {
+    format!("{}{packed} sequence{}", Count(n), if n == 1 { "" } else { "s" })
+}
+
 fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: usize) {
     line(text, "", &format!("train {}", plan.name));
     let from = plan.from.as_ref().map_or(String::new(), |from| format!(", as stage `{from}` left it"));
@@ -186,9 +190,9 @@ fn train(text: &mut String, plan: &TrainPlan, figures: &StageEstimate, threads: 
             text,
             "data",
             &format!(
-                "{} of {}{packed} sequences, {} held out; {} tokens, {} carry a loss",
+                "{} of {}, {} held out; {} tokens, {} carry a loss",
                 plan.data.name,
-                Count(rows.train),
+                sequences(rows.train, packed),
                 Count(rows.holdout),
                 Count(rows.tokens),
                 Count(rows.trained_tokens),
@@ -397,7 +401,7 @@ fn evaluate(text: &mut String, plan: &EvaluatePlan, figures: &StageEstimate) {
     line(text, "model", &from(plan.from.as_deref(), &plan.model));
     if let Some(rows) = plan.rows {
         let n = if rows.holdout > 0 { rows.holdout } else { rows.train };
-        line(text, "data", &format!("{} of {} sequences", plan.data.name, Count(n)));
+        line(text, "data", &format!("{} of {}", plan.data.name, sequences(n, "")));
     }
     phases(text, figures);
 }

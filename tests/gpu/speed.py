@@ -289,6 +289,8 @@ def main():
                 print(f"    {side}: {result['error']}", flush=True)
     if not args.json:
         wanted(rows)
+    if not any("tokens_per_second" in row["hift"] for row in rows):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
