@@ -41,8 +41,8 @@
 //! | `cli` | arguments, files, printing | all |
 //!
 //! What each must not know: `lang` no tensor and no model; `lock` no
-//! pipeline; `program` no model, and of devices what scratch operations need there; `model`, `plan` and
-//! `estimate` no tensor and no open file; `data` no model beyond its limits; `engine` no files of a run; `report`
+//! pipeline; `program` no model, and of devices what scratch operations need there and in which chunks they work; `model`,
+//! `plan` and `estimate` no tensor and no open file; `data` no model beyond its limits; `engine` no files of a run; `report`
 //! decides nothing. `lang`, `program`, `model`, `plan`, `estimate`, `report` and `lsp` build without candle
 //! (`--no-default-features`): a check and an estimate need no tensor library, no weights and no GPU.
 

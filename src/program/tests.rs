@@ -401,6 +401,25 @@ fn device_memory_does_not_grow_with_the_layers_whose_weights_rest_away() {
     assert_eq!(peak(4), peak(16));
 }
 
+/// A step that trains one layer, without states.
+fn step(model: &Model, layer: &str, shape: BatchShape, backend: Backend) -> Program {
+    let settings = Settings {
+        active: &active(model, &[layer]),
+        states: &|_| Vec::new(),
+        clip: None,
+        masters: false,
+        scaled: false,
+        accumulate: false,
+        recompute: &|_| false,
+        backend,
+        away: Away::default(),
+    };
+    let StepPrograms::Whole(program) = step_programs(&model.loss(shape), &settings) else {
+        unreachable!("nothing accumulates")
+    };
+    program
+}
+
 #[test]
 fn a_gpu_has_large_chunks_of_logits_and_larger_ones_where_that_takes_no_more() {
     let config = r#"{"model_type": "llama", "hidden_size": 8, "intermediate_size": 16384, "num_hidden_layers": 2,
@@ -412,20 +431,7 @@ fn a_gpu_has_large_chunks_of_logits_and_larger_ones_where_that_takes_no_more() {
         ("head", Backend::Gpu, 320),
         ("head", Backend::Cpu { threads: 1 }, 64),
     ] {
-        let settings = Settings {
-            active: &active(&model, &[layer]),
-            states: &|_| Vec::new(),
-            clip: None,
-            masters: false,
-            scaled: false,
-            accumulate: false,
-            recompute: &|_| false,
-            backend,
-            away: Away::default(),
-        };
-        let StepPrograms::Whole(program) = step_programs(&model.loss(shape), &settings) else {
-            unreachable!("nothing accumulates")
-        };
+        let program = step(&model, layer, shape, backend);
         let chunks = program.instrs.iter().enumerate().filter_map(|(idx, instr)| match instr.op {
             Op::LinearCrossEntropyGrad { chunk, .. } => Some((idx, chunk)),
             _ => None,
@@ -447,20 +453,7 @@ fn what_stands_between_a_gate_and_its_projection_is_there_by_chunks_where_that_l
     let model = Model::from_config(config).unwrap();
     let shape = BatchShape { batch: 8, seq: 64, packed: false, far: false };
     let compiled = |backend| {
-        let settings = Settings {
-            active: &active(&model, &["embedding"]),
-            states: &|_| Vec::new(),
-            clip: None,
-            masters: false,
-            scaled: false,
-            accumulate: false,
-            recompute: &|_| false,
-            backend,
-            away: Away::default(),
-        };
-        let StepPrograms::Whole(program) = step_programs(&model.loss(shape), &settings) else {
-            unreachable!("nothing accumulates")
-        };
+        let program = step(&model, "embedding", shape, backend);
         check_lifetimes(&program);
         program
     };

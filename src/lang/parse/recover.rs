@@ -4,7 +4,7 @@
 use crate::problem::Span;
 
 use super::{Driver, Rule};
-use crate::lang::scan::Token;
+use crate::lang::scan::{Scan, Token};
 use crate::lang::syntax::{Block, File, Item, Let, Number, Term, Value};
 use crate::lang::{schema, wording};
 
@@ -178,27 +178,17 @@ impl<'t> Driver<'t> {
 
     /// Goes on at the first token of the next line, outside of the brackets in between.
     pub(super) fn skip_line(&mut self) {
-        let mut index = self.index() + 1;
-        while self.scan.token(index) != Token::End && !self.scan.leads(index) {
-            index = match self.scan.token(index) {
-                Token::Open(_) => match self.scan.closing(self.scan.span(index).start) {
-                    Some(end) => self.scan.index(end),
-                    None => index + 1,
-                },
-                _ => index + 1,
-            };
-        }
-        let span = self.scan.span(index);
-        self.at = if self.scan.token(index) == Token::End { span.end } else { span.start };
+        self.skip_to(|scan, index| scan.leads(index));
     }
 
     /// Goes on at the next token that stands at the very left, outside of the brackets in between.
     pub(super) fn skip_item(&mut self) {
+        self.skip_to(|scan, index| scan.leads(index) && scan.indent(index) == 0);
+    }
+
+    fn skip_to(&mut self, is_it: impl Fn(&Scan<'_>, usize) -> bool) {
         let mut index = self.index() + 1;
-        while self.scan.token(index) != Token::End {
-            if self.scan.leads(index) && self.scan.indent(index) == 0 {
-                break;
-            }
+        while self.scan.token(index) != Token::End && !is_it(&self.scan, index) {
             index = match self.scan.token(index) {
                 Token::Open(_) => match self.scan.closing(self.scan.span(index).start) {
                     Some(end) => self.scan.index(end),
